@@ -1,0 +1,102 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Trustworthy probabilities for Hugging Face classifiers: focal loss and its kin, temperature scaling, metrics."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+
+# Where each public name lives. Nothing is imported before it is asked for: `import hf_focal` loads neither torch nor
+# transformers.
+_NAMES = {
+    "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature", "fold_temperature"]
+    + ["unfold_temperature"],
+    "cli": ["parse_arguments"],
+    "data": ["ImageTransform", "load_image_dataset"],
+    "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
+    "losses": ["LOSSES", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "FocalLoss", "LabelSmoothingLoss"]
+    + ["MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss", "brier_loss", "create_loss"]
+    + ["cross_entropy_loss", "focal_loss", "label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
+    "metrics": ["BinStatistics", "accuracy", "adaptive_calibration_error", "bin_statistics", "brier_score"]
+    + ["calibration_metrics", "calibration_metrics_from_logits", "classwise_calibration_error", "compute_metrics"]
+    + ["expected_calibration_error", "maximum_calibration_error", "negative_log_likelihood"]
+    + ["negative_log_likelihood_from_logits"],
+    "model_card": ["create_model_card"],
+    "modeling": ["create_image_classifier"],
+    "plots": ["reliability_diagram"],
+    "report": ["RunReport", "finish_run", "prepare_output_dir"],
+    "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
+    + ["MMCETrainer"],
+    "training_args": ["CalibrationTrainingArguments"],
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if TYPE_CHECKING:
+    from .calibration import TemperatureFit, describe_confidence, fit_temperature, fold_temperature, unfold_temperature
+    from .cli import parse_arguments
+    from .data import ImageTransform, load_image_dataset
+    from .gamma import focal_gradient_ratio, gamma_for_threshold
+    from .losses import (
+        LOSSES,
+        BrierLoss,
+        CalibrationLoss,
+        CrossEntropyLoss,
+        FocalLoss,
+        LabelSmoothingLoss,
+        MMCELoss,
+        SampleDependentFocalLoss,
+        ScheduledFocalLoss,
+        brier_loss,
+        create_loss,
+        cross_entropy_loss,
+        focal_loss,
+        label_smoothing_loss,
+        mmce_loss,
+        sample_dependent_focal_loss,
+    )
+    from .metrics import (
+        BinStatistics,
+        accuracy,
+        adaptive_calibration_error,
+        bin_statistics,
+        brier_score,
+        calibration_metrics,
+        calibration_metrics_from_logits,
+        classwise_calibration_error,
+        compute_metrics,
+        expected_calibration_error,
+        maximum_calibration_error,
+        negative_log_likelihood,
+        negative_log_likelihood_from_logits,
+    )
+    from .model_card import create_model_card
+    from .modeling import create_image_classifier
+    from .plots import reliability_diagram
+    from .report import RunReport, finish_run, prepare_output_dir
+    from .trainer import (
+        BrierTrainer,
+        CalibrationTrainer,
+        FLSDTrainer,
+        FocalTrainer,
+        LabelSmoothingTrainer,
+        MMCETrainer,
+    )
+    from .training_args import CalibrationTrainingArguments

@@ -1,0 +1,118 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The gradient ratio g(p, gamma) of focal loss, and the gamma that a threshold asks for (Propositions 1 and 2)."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from scipy.special import lambertw, xlogy
+
+
+def _is_tensor(value: Any) -> bool:
+    # A tensor can only exist where torch is already imported, so NumPy users never pay for importing it.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def focal_gradient_ratio(p: Any, gamma: Any) -> Any:
+    r"""
+    Ratio of the gradient of focal loss to that of cross-entropy, with respect to the logits.
+
+    $g(p, \gamma) = (1 - p)^\gamma - \gamma p (1 - p)^{\gamma - 1} \log p$ (Mukhoti et al., 2020, Proposition 1). It is
+    computed as $(1-p)^\gamma \left(1 + \gamma \frac{-p \log p}{1 - p}\right)$, which stays finite at both ends: 1 at
+    `p = 0`; at `p = 1`, 0 for `gamma > 0` and 1 for `gamma = 0`.
+
+    Args:
+        p (`float`, `np.ndarray` or `torch.Tensor`):
+            Probability of the true class, in `[0, 1]`.
+        gamma (`float`, `np.ndarray` or `torch.Tensor`):
+            Focusing parameter, not negative. Broadcasts against `p`.
+
+    Returns:
+        `float`, `np.ndarray` or `torch.Tensor`: The ratio, of the kind and dtype of `p` (a float becomes a float).
+
+    Raises:
+        ValueError: If a float or an array `p` leaves `[0, 1]`, or `gamma` is negative or not finite. Tensors are not
+            inspected, so that no device has to synchronise.
+
+    Example:
+    >>> round(focal_gradient_ratio(0.2, 5.0), 4)
+    0.9869
+    >>> focal_gradient_ratio(1.0, 3.0)
+    0.0
+    """
+    if _is_tensor(p) or _is_tensor(gamma):
+        import torch
+
+        if not _is_tensor(p):
+            p = torch.as_tensor(p, dtype=gamma.dtype, device=gamma.device)
+        saturated = p >= 1
+        inner = torch.where(saturated, 0.5, p)
+        log_complement = torch.log1p(-inner)
+        ratio = torch.exp(gamma * log_complement) * (1 - gamma * torch.special.xlogy(inner, inner) / (1 - inner))
+        return torch.where(saturated, 0.0**gamma, ratio)
+
+    p_array = np.asarray(p, dtype=None if isinstance(p, np.ndarray) else np.float64)
+    gamma_array = gamma if isinstance(gamma, (int, float)) else np.asarray(gamma)
+    if not np.all((p_array >= 0) & (p_array <= 1)):
+        raise ValueError(f"p must hold probabilities in [0, 1], got {p!r}.")
+    if not np.all((gamma_array >= 0) & np.isfinite(gamma_array)):
+        raise ValueError(f"gamma must be finite and not negative, got {gamma!r}.")
+    saturated = p_array >= 1
+    inner = np.where(saturated, 0.5, p_array)
+    ratio = np.exp(gamma_array * np.log1p(-inner)) * (1 - gamma_array * xlogy(inner, inner) / (1 - inner))
+    ratio = np.where(saturated, 0.0**gamma_array, ratio)
+    return float(ratio) if ratio.ndim == 0 else ratio
+
+
+def gamma_for_threshold(p0: float) -> float:
+    r"""
+    The smallest gamma with which focal loss never has a larger gradient than cross-entropy above the threshold `p0`.
+
+    With $a = 1 - p_0$ and $b = p_0 \log p_0$,
+    $\gamma^* = \frac{a}{b} + \frac{1}{\log a} W_{-1}\!\left(-\frac{a^{1 - a/b}}{b} \log a\right)$
+    (Mukhoti et al., 2020, Proposition 2), so that $g(p_0, \gamma^*) = 1$ and $g(p, \gamma) \le 1$ for every
+    $p \ge p_0$ and $\gamma \ge \gamma^*$. From `p0 = 0.5`, the branch point of $W$, every gamma will do and the answer
+    is 0. Two Newton steps on $\log a + \log(1 + \gamma h) / \gamma = 0$, $h = -b / a$, restore the digits that $W$
+    loses near its branch point.
+
+    Args:
+        p0 (`float`):
+            Threshold on the probability of the true class, strictly between 0 and 1.
+
+    Returns:
+        `float`: gamma*, 0.0 for `0.5 <= p0 < 1`.
+
+    Raises:
+        ValueError: If `p0` is not strictly between 0 and 1.
+
+    Example:
+    >>> round(gamma_for_threshold(0.2), 3)
+    4.851
+    >>> gamma_for_threshold(0.5)
+    0.0
+    """
+    if isinstance(p0, bool) or not 0 < p0 < 1:
+        raise ValueError(f"p0 must lie strictly between 0 and 1, got {p0!r}.")
+    p0 = float(p0)
+    if p0 >= 0.5:
+        return 0.0
+    a, b = 1 - p0, p0 * math.log(p0)
+    log_a = math.log1p(-p0)
+    argument = -math.exp((1 - a / b) * log_a) / b * log_a
+    # Rounding may push the argument past the branch point -1/e, where W turns complex.
+    gamma = a / b + float(lambertw(max(argument, -math.exp(-1)), k=-1).real) / log_a
+    if p0 < 0.01:  # far from the branch point; gamma* grows as 1 / p0, to infinity at the smallest floats
+        return gamma if math.isfinite(gamma) else math.inf
+    gamma = max(gamma, 1e-8) if math.isfinite(gamma) else 1e-8
+    h = -b / a
+    for _ in range(2):
+        x = gamma * h
+        value = log_a + math.log1p(x) / gamma
+        # The quotient cancels for small x; there its series does the work.
+        slope = (h / (1 + x) - math.log1p(x) / gamma) / gamma if x > 1e-3 else h * h * (2 * x / 3 - 0.5)
+        gamma = max(gamma - value / slope, sys.float_info.min)
+    return gamma

@@ -1,0 +1,138 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Create an image classifier and its image processor from a timm name, a transformers checkpoint or a local folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import timm
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, TimmWrapperConfig
+from transformers.models.timm_wrapper import TimmWrapperImageProcessor
+
+from . import networks  # noqa: F401  (registers our architectures with timm)
+
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
+
+
+logger = logging.getLogger(__name__)
+
+
+def create_image_classifier(
+    name: str,
+    label_names: Sequence[str],
+    *,
+    from_scratch: bool = False,
+    image_size: int | None = None,
+    data_size: int | None = None,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """
+    Build a classifier with a head for the given labels, and the image processor that goes with it.
+
+    Args:
+        name (`str`):
+            A timm architecture (`resnet18`, `timm/resnet18.a1_in1k`, `cifar_resnet20`), a transformers checkpoint on
+            the Hub, or a local folder.
+        label_names (`Sequence[str]`):
+            Names of the classes, in the order of their indices.
+        from_scratch (`bool`, *optional*, defaults to `False`):
+            Random weights, initialised as the architecture's own library does; nothing is downloaded for a timm name
+            or a local folder.
+        image_size (`int`, *optional*):
+            Height and width of the input in pixels, for a timm architecture trained from scratch; by default the
+            architecture's own.
+        data_size (`int`, *optional*):
+            Size of the images at hand. A timm architecture trained from scratch takes no larger an input (but at
+            least 32 pixels) unless `image_size` says so.
+        kwargs:
+            `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
+
+    Returns:
+        `tuple`: The model and its image processor.
+
+    Raises:
+        ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take `image_size`.
+    """
+    labels = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {label: index for index, label in enumerate(label_names)},
+    }
+    if not Path(name).is_dir():
+        architecture = name.removeprefix("timm/").split(".")[0]
+        if timm.is_model(architecture) and (name.startswith("timm/") or "/" not in name):
+            if from_scratch:
+                return _timm_from_scratch(architecture, label_names, image_size, data_size)
+            name = name if name.startswith("timm/") else _timm_checkpoint(name)
+        elif "/" not in name:
+            similar = timm.list_models(f"*{architecture}*")[:8]
+            hint = f" timm has {', '.join(similar)}." if similar else ""
+            logger.info(
+                "%s is no timm architecture and no folder here: taken as a checkpoint on the Hub.%s", name, hint
+            )
+    if image_size is not None:
+        raise ValueError(
+            f"image_size={image_size} only applies to a timm architecture trained from scratch; {name!r} has an input "
+            "size of its own."
+        )
+    processor = AutoImageProcessor.from_pretrained(name, **kwargs)
+    if from_scratch:
+        config = AutoConfig.from_pretrained(name, **labels, **kwargs)
+        return _initialized(AutoModelForImageClassification.from_config(config)), processor
+    # A head of another size is replaced; its weights are new.
+    model = AutoModelForImageClassification.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
+    return model, processor
+
+
+def _timm_checkpoint(name: str) -> str:
+    """The Hub id of the pretrained weights of a timm name."""
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        raise ValueError(f"timm has no pretrained weights for {name!r}. Train it from scratch (from_scratch=True).")
+    return cfg.hf_hub_id if "." in cfg.hf_hub_id else f"{cfg.hf_hub_id}{name}"
+
+
+def _timm_from_scratch(
+    architecture: str, label_names: Sequence[str], image_size: int | None, data_size: int | None
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    defaults = (
+        timm.get_pretrained_cfg(architecture) or timm.create_model(architecture).pretrained_cfg_object
+    ).to_dict()
+    input_size = list(defaults["input_size"])
+    model_args: dict[str, Any] = {}
+    if image_size is None and data_size is not None and max(data_size, 32) < input_size[1]:
+        image_size = max(data_size, 32)
+    if image_size is not None:
+        if defaults.get("fixed_input_size"):
+            model_args["img_size"] = image_size
+        input_size = [input_size[0], image_size, image_size]
+    # crop_pct 1: the processor resizes to the input size and cuts nothing off.
+    kept = {key: defaults[key] for key in ("mean", "std", "interpolation", "first_conv", "classifier")}
+    pretrained_cfg = {**kept, "input_size": input_size, "crop_pct": 1.0}
+    config = TimmWrapperConfig.from_dict(
+        {
+            "architecture": architecture,
+            "num_classes": len(label_names),
+            "label_names": list(label_names),
+            "model_args": model_args,
+            "pretrained_cfg": pretrained_cfg,
+        }
+    )
+    model = _initialized(AutoModelForImageClassification.from_config(config))
+    return model, TimmWrapperImageProcessor(pretrained_cfg=pretrained_cfg, architecture=architecture)
+
+
+def _initialized(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    Give a wrapped timm network the initial weights of timm. The wrapper draws every convolution from N(0, 0.02^2),
+    as if all but the head were about to be loaded.
+    """
+    if hasattr(model, "timm_model"):
+        config = model.config
+        fresh = timm.create_model(config.architecture, num_classes=config.num_labels, **(config.model_args or {}))
+        model.timm_model.load_state_dict(fresh.state_dict())
+    return model

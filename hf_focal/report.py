@@ -1,0 +1,199 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The folder that a run of a script leaves: weights, predictions, results, picture and model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from scipy.special import softmax
+from transformers.trainer_utils import get_last_checkpoint
+
+from .calibration import TemperatureFit, calibration_record, describe_confidence
+from .metrics import calibration_metrics_from_logits, flatten_predictions
+from .model_card import create_model_card, results_table
+from .plots import reliability_diagram
+
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from .trainer import CalibrationTrainer
+
+
+RESULTS = "all_results.json"
+PREDICTIONS = "predictions.safetensors"
+PICTURE = "reliability.png"
+CARD = "README.md"
+_LAST = ("last", "true", "True")
+
+
+def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str | None:
+    """
+    Keep a run from burying another one: look at `args.output_dir` before any work is done.
+
+    Args:
+        args (`transformers.TrainingArguments`):
+            With `output_dir` and `resume_from_checkpoint` (a folder, or `last` for the newest in `output_dir`).
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Remove the checkpoints and results that are there.
+
+    Returns:
+        `str` or `None`: The checkpoint to resume from.
+
+    Raises:
+        ValueError: If the folder holds a run and neither flag is given, or the checkpoint is not there.
+    """
+    folder = Path(args.output_dir)
+    if args.resume_from_checkpoint is not None:
+        checkpoint = args.resume_from_checkpoint
+        if checkpoint in _LAST:
+            checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if checkpoint is None or not Path(checkpoint).is_dir():
+            raise ValueError(
+                f"--resume_from_checkpoint {args.resume_from_checkpoint}: no such checkpoint"
+                + (f" in {folder}." if checkpoint is None else ".")
+            )
+        return str(checkpoint)
+    checkpoints = sorted(folder.glob("checkpoint-*"))
+    finished = (folder / RESULTS).is_file()
+    if (finished or checkpoints) and not overwrite:
+        found = "a finished run" if finished else f"an unfinished run ({checkpoints[-1].name})"
+        raise ValueError(
+            f"{folder} holds {found}. Use --overwrite to replace it, --resume_from_checkpoint last to go on from its "
+            "newest checkpoint, or another --output_dir."
+        )
+    if args.should_save:
+        for checkpoint_folder in checkpoints:
+            shutil.rmtree(checkpoint_folder)
+        for name in (RESULTS, PREDICTIONS, PICTURE, CARD):
+            (folder / name).unlink(missing_ok=True)
+    return None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """
+    What a finished run found on its test split.
+
+    Attributes:
+        fit ([`TemperatureFit`]): The temperature, fitted on validation data.
+        before, after (`dict[str, float]`): Test metrics at temperature 1 and at the fitted one.
+        words (`str`): Whether the model was over- or under-confident.
+    """
+
+    fit: TemperatureFit
+    before: dict[str, float]
+    after: dict[str, float]
+    words: str
+
+    def __str__(self) -> str:
+        lines = [f"{'test':<16}{'before':>10}{'after':>10}   (T = {self.fit.temperature:.4g})"]
+        lines += [f"{title:<16}{old:>10}{new:>10}" for title, old, new in results_table(self.before, self.after)]
+        return "\n".join([*lines, self.words])
+
+
+def finish_run(
+    trainer: CalibrationTrainer,
+    validation: Any,
+    test: Any,
+    *,
+    dataset_name: str,
+    task: str,
+    results: Mapping[str, Any] | None = None,
+    base_model: str | None = None,
+) -> RunReport:
+    """
+    Calibrate a trained model on `validation`, measure it on `test`, and write all there is to keep into
+    `trainer.args.output_dir`.
+
+    It leaves the weights with the temperature folded in, the config with its record, the image processor or
+    tokenizer, `predictions.safetensors` (logits before scaling), `all_results.json`, `reliability.png` and the model
+    card. No pickle is among them.
+
+    Args:
+        trainer ([`CalibrationTrainer`]):
+            After `train()`.
+        validation, test (`Dataset`):
+            Labelled data that the model was not trained on.
+        dataset_name (`str`):
+            For the model card.
+        task (`str`):
+            Pipeline task, such as `"image-classification"`.
+        results (`Mapping[str, Any]`, *optional*):
+            Further entries of `all_results.json`.
+        base_model (`str`, *optional*):
+            Hub id of the checkpoint that was fine-tuned.
+
+    Returns:
+        [`RunReport`]: Printed, it is the table before and after.
+    """
+    predictions = {"validation": trainer.predict(validation), "test": trainer.predict(test)}
+    fit = trainer.calibrate(predictions=predictions["validation"])
+    arrays = {}
+    for split, output in predictions.items():
+        logits, labels = flatten_predictions(output)
+        arrays[f"{split}_logits"] = np.ascontiguousarray(logits, dtype=np.float32)
+        arrays[f"{split}_labels"] = np.ascontiguousarray(labels, dtype=np.int64)
+    logits, labels = arrays["test_logits"], arrays["test_labels"]
+    n_bins = trainer.args.n_bins
+    before = calibration_metrics_from_logits(logits, labels, n_bins)
+    after = calibration_metrics_from_logits(logits, labels, n_bins, fit.temperature)
+    report = RunReport(fit, before, after, describe_confidence(logits, labels, fit.temperature))
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        _write(trainer, report, arrays, dataset_name, task, dict(results or {}), base_model)
+    trainer.accelerator.wait_for_everyone()
+    return report
+
+
+def _write(
+    trainer: CalibrationTrainer,
+    report: RunReport,
+    arrays: dict[str, np.ndarray],
+    dataset_name: str,
+    task: str,
+    results: dict[str, Any],
+    base_model: str | None,
+) -> None:
+    folder, config, n_bins = Path(trainer.args.output_dir), trainer.model.config, trainer.args.n_bins
+    fit, logits, labels = report.fit, arrays["test_logits"], arrays["test_labels"]
+    id2label = json.dumps({str(index): name for index, name in config.id2label.items()})
+    metadata = {"scaled": "false", "temperature": repr(fit.temperature), "id2label": id2label}
+    save_file(arrays, str(folder / PREDICTIONS), metadata=metadata)
+
+    results |= {"temperature": fit.temperature, "temperature_criterion": fit.criterion, "n_bins": n_bins}
+    for split, moments in (("validation", (fit.before, fit.after)), ("test", (report.before, report.after))):
+        for moment, values in zip(("before", "after"), moments, strict=True):
+            results |= {f"{split}_{moment}_{key}": value for key, value in values.items()}
+    (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+    wide = logits.astype(np.float64)
+    panels = {
+        "before": softmax(wide, axis=1),
+        f"after (T = {fit.temperature:.4g})": softmax(wide / fit.temperature, axis=1),
+    }
+    reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
+
+    record = calibration_record(trainer.model)
+    card = create_model_card(
+        model_name=folder.name,
+        model_id=str(folder),
+        task=task,
+        dataset=dataset_name,
+        before=report.before,
+        after=report.after,
+        calibration=record or {},
+        n_test=len(labels),
+        n_bins=n_bins,
+        confidence_sentence=report.words,
+        architecture=getattr(config, "architecture", None),
+        base_model=base_model,
+    )
+    card.save(folder / CARD)

@@ -1,0 +1,108 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The arguments of `CalibrationTrainer`: `TrainingArguments` plus the loss, its parameters and the temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .calibration import CRITERIA
+from .losses import LOSSES, FocalLoss, LabelSmoothingLoss, MMCELoss, create_loss
+from .metrics import METRIC_KEYS, check_n_bins
+
+
+def lower_is_better(metric: str | None) -> bool:
+    """Whether `metric`, a key of `evaluate()`, is one of ours of which less is better."""
+    return metric is not None and metric.removeprefix("eval_") in set(METRIC_KEYS) - {"accuracy"}
+
+
+@dataclass
+class CalibrationTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments` with a calibration loss.
+
+    Args:
+        loss (`str`, *optional*):
+            A key of `hf_focal.LOSSES`. By default the trainer's own (`flsd-53` for `CalibrationTrainer`).
+        gamma (`float`, *optional*):
+            Focusing parameter of `focal`, not negative. Other losses refuse it.
+        lam (`float`, *optional*):
+            Weight of the calibration term of `mmce` and `mmce-unweighted`, not negative.
+        smoothing (`float`, *optional*):
+            Smoothing of `label_smoothing`, in `[0, 1)`.
+        loss_kwargs (`dict` or `str`, *optional*):
+            Further parameters of the loss, such as `{"milestones": [100, 250]}`; JSON on the command line.
+        loss_reduction (`str`, *optional*, defaults to `"mean"`):
+            `"mean"` over the accumulated batch, or its plain `"sum"`, which is never divided.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Bins of the calibration errors.
+        temperature_criterion (`str`, *optional*, defaults to `"ece"`):
+            What `CalibrationTrainer.calibrate` minimises: `"ece"` on the paper's grid, or `"nll"`.
+
+    Two defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy, so
+    `metric_for_best_model="ece"` keeps the checkpoint of LOWEST calibration error. `eval_accumulation_steps` is 32:
+    without a limit the time to predict grows with the square of the data set.
+
+    Raises:
+        ValueError: If the loss is unknown, does not take a given parameter, or a parameter is out of range; or with
+            `label_smoothing_factor > 0`, which a loss of ours would silently replace.
+    """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]
+
+    loss: str | None = field(
+        default=None,
+        metadata={"help": f"The loss to train with: {', '.join(LOSSES)}. Default: the trainer's (flsd-53)."},
+    )
+    gamma: float | None = field(default=None, metadata={"help": "Focusing parameter of the focal loss (3 if unset)."})
+    lam: float | None = field(default=None, metadata={"help": "Weight of the MMCE term (2 if unset)."})
+    smoothing: float | None = field(
+        default=None, metadata={"help": "Probability that label smoothing takes off the true class (0.05 if unset)."}
+    )
+    loss_kwargs: dict | str | None = field(
+        default=None,
+        metadata={"help": "Further parameters of the loss as JSON, such as '{\"milestones\": [100, 250]}'."},
+    )
+    loss_reduction: str = field(
+        default="mean", metadata={"help": "'mean' over the accumulated batch, or its plain 'sum'."}
+    )
+    n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
+    temperature_criterion: str = field(
+        default="ece", metadata={"help": "What the temperature minimises on validation data: 'ece' or 'nll'."}
+    )
+    eval_accumulation_steps: int | None = field(
+        default=32, metadata={"help": "Prediction steps after which outputs move to the CPU."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.greater_is_better is None and lower_is_better(self.metric_for_best_model):
+            self.greater_is_better = False
+        super().__post_init__()
+        check_n_bins(self.n_bins)
+        if self.temperature_criterion not in CRITERIA:
+            raise ValueError(
+                f"temperature_criterion must be one of {', '.join(CRITERIA)}, got {self.temperature_criterion!r}."
+            )
+        if self.loss_reduction not in ("mean", "sum"):
+            raise ValueError(f"loss_reduction must be 'mean' or 'sum', got {self.loss_reduction!r}.")
+        if self.label_smoothing_factor > 0:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor} would be ignored, because the loss is ours. "
+                "Use loss='label_smoothing' with smoothing=..., or label_smoothing_factor=0."
+            )
+        if self.loss is not None:
+            create_loss(self.loss, **self.loss_parameters())
+        else:  # the trainer chooses the loss, so only the ranges can be checked
+            for parameter, owner in (("gamma", FocalLoss), ("lam", MMCELoss), ("smoothing", LabelSmoothingLoss)):
+                if getattr(self, parameter) is not None:
+                    owner(**{parameter: getattr(self, parameter)})
+
+    def loss_parameters(self) -> dict[str, Any]:
+        """What `create_loss` is called with: the parameters that were set, and the reduction."""
+        if self.loss_kwargs is not None and not isinstance(self.loss_kwargs, dict):
+            raise ValueError(f"loss_kwargs must be a JSON object of parameters, got {self.loss_kwargs!r}.")
+        given = {"gamma": self.gamma, "lam": self.lam, "smoothing": self.smoothing}
+        parameters = {name: value for name, value in given.items() if value is not None}
+        return {**parameters, **(self.loss_kwargs or {}), "reduction": self.loss_reduction}

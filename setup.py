@@ -1,0 +1,55 @@
+"""Packaging of hf_focal; the version lives in hf_focal/version.py."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "hf_focal" / "version.py").read_text(encoding="utf-8"))[1]
+
+install_requires = [
+    "accelerate>=1.1.0",
+    "datasets>=4.0.0",
+    "evaluate>=0.4.3",
+    "huggingface-hub>=1.0.0",
+    "jinja2>=3.1",
+    "matplotlib>=3.7",
+    "numpy>=1.24",
+    "pillow>=10.0",
+    "pyyaml>=6.0",
+    "safetensors>=0.4.3",
+    "scikit-learn>=1.3",
+    "scipy>=1.10",
+    "timm>=1.0.20",
+    "torch>=2.4",
+    "torchvision>=0.19",
+    "transformers>=5.0.0",
+]
+extras = {
+    "test": ["hypothesis>=6.100", "netcal>=1.3", "pytest>=8.0", "torchmetrics>=1.4"],
+}
+extras["dev"] = [*extras["test"], "mypy>=1.11", "ruff>=0.9", "scipy-stubs; python_version>='3.11'", "types-PyYAML"]
+
+setup(
+    name="hf_focal",
+    version=version,
+    description="Trustworthy probabilities for Hugging Face classifiers: calibration losses, temperature, metrics",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The hf_focal authors",
+    license="Apache-2.0",
+    keywords="calibration focal-loss uncertainty transformers timm",
+    packages=find_packages(include=["hf_focal", "hf_focal.*"]),
+    package_data={"hf_focal": ["py.typed", "*.md"]},
+    python_requires=">=3.10",
+    install_requires=install_requires,
+    extras_require=extras,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
