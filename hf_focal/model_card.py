@@ -136,11 +136,7 @@ def create_model_card(
             if folded
             else f"divide the logits by the temperature {temperature:.4g} first (`config.calibration`)."
         ),
-        import_note=(
-            f"The architecture `{architecture}` is registered by hf_focal: `import hf_focal.networks` first.\n\n"
-            if own
-            else ""
-        ),
+        import_line=f"\nimport hf_focal.networks  # registers {architecture}\n\n" if own else "",
         model_id=model_id,
         example=_EXAMPLES.get(task, "..."),
         loss_sentence=f"the loss `{calibration.get('loss', 'unknown')}`",

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from .calibration import (
@@ -47,7 +49,7 @@ class CalibrationTrainer(Trainer):
         args ([`CalibrationTrainingArguments`] or `TrainingArguments`, *optional*):
             With plain `TrainingArguments` the loss is `default_loss`.
         kwargs:
-            As for `Trainer`. A `compute_loss_func` takes the place of the loss, a `compute_metrics` that of the metrics.
+            As for `Trainer`. A `compute_loss_func` replaces the loss, a `compute_metrics` the metrics.
 
     Raises:
         ValueError: If the model is multi-label, regression or one-output, the loss does not take a given parameter,
@@ -85,14 +87,12 @@ class CalibrationTrainer(Trainer):
             )
         if args.n_gpu > 1:
             raise ValueError(
-                f"One process sees {args.n_gpu} GPUs and would use torch.nn.DataParallel, which scales losses wrongly. "
+                f"One process sees {args.n_gpu} GPUs and would use torch.nn.DataParallel, which scales losses wrong. "
                 "Start one process per GPU: accelerate launch --num_processes <number of GPUs> script.py"
             )
         if lower_is_better(args.metric_for_best_model) and args.greater_is_better:
             if not isinstance(args, CalibrationTrainingArguments):  # its stock default, not the user's choice
-                logger.warning(
-                    "greater_is_better=True would keep the worst %s: set to False.", args.metric_for_best_model
-                )
+                logger.warning("%s is best where lowest: greater_is_better set to False.", args.metric_for_best_model)
                 args.greater_is_better = False
         if model is not None:
             check_single_label(model)
@@ -229,6 +229,32 @@ class CalibrationTrainer(Trainer):
             return self.predict(dataset, metric_key_prefix="calibration")
         finally:
             self.compute_metrics = compute_metrics
+
+    # transformers saves some models (ViT, for one) under the names of its earlier versions, and the Trainer loads its
+    # checkpoints without translating them back: training would go on from random weights, with no more than a warning
+    # (https://github.com/huggingface/transformers/issues/43701). `from_pretrained` does translate.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        if not self._load_translated(resume_from_checkpoint, model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if not self._load_translated(self.state.best_model_checkpoint, self.model):
+            super()._load_best_model()
+
+    def _load_translated(self, checkpoint: str, model: nn.Module) -> bool:
+        """Load a checkpoint whose names of weights are not the model's; false where the Trainer can do it."""
+        weights = Path(checkpoint, SAFE_WEIGHTS_NAME)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(model, PreTrainedModel):
+            return False
+        if not weights.is_file():
+            return False
+        with safe_open(weights, framework="pt") as stored:
+            if set(stored.keys()) == set(model.state_dict()):
+                return False
+        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
+        return True
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

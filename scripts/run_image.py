@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import set_seed
 
 from hf_focal import (
@@ -88,6 +89,9 @@ class ImageTrainingArguments(CalibrationTrainingArguments):
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
     logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, epoch or steps."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Off: images are made into inputs later."})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "Pin memory in data loaders."}
+    )
     report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to log, such as tensorboard."})
 
 
