@@ -429,10 +429,11 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
         return {name: torch.randn(2, channels, height, width, generator=generator).to(model.dtype)}
     if name == "input_ids":
         # One sequence: models without a padding token refuse more.
-        tokens = torch.randint(0, config.get_text_config().vocab_size, (1, 8), generator=generator)
+        vocab_size = config.get_text_config().vocab_size
+        tokens = torch.randint(0, vocab_size, (1, 8), generator=generator)
         eos = getattr(config, "eos_token_id", None)
-        if isinstance(eos, int) and eos >= 0:
-            tokens[tokens == eos] = (eos + 1) % config.get_text_config().vocab_size
+        if isinstance(eos, int) and 0 <= eos < vocab_size:
+            tokens[tokens == eos] = (eos + 1) % vocab_size
             tokens[0, -1] = eos  # encoder-decoder classifiers read their representation there
         return {name: tokens, "attention_mask": torch.ones_like(tokens)}
     raise ValueError(

@@ -72,7 +72,13 @@ def load_image_dataset(
     if (Path(name) / "dataset_dict.json").is_file():
         loaded = load_from_disk(name)
     else:
-        loaded = load_dataset(name, config_name, revision=revision)
+        try:
+            loaded = load_dataset(name, config_name, revision=revision)
+        except ValueError as error:  # among them an empty split: 'Instruction "test" corresponds to no data!'
+            raise ValueError(
+                f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
+                "several configurations needs config_name (--dataset_config_name)."
+            ) from error
     splits = {split: _two_columns(data, split, image_column, label_column) for split, data in loaded.items()}
     return _split(splits, holdout=holdout, seed=seed)
 

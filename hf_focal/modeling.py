@@ -59,6 +59,7 @@ def create_image_classifier(
         ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take `image_size`.
     """
     labels = {
+        "num_labels": len(label_names),  # TimmWrapperConfig would keep the number in its file whatever id2label says
         "id2label": dict(enumerate(label_names)),
         "label2id": {label: index for index, label in enumerate(label_names)},
     }

@@ -1,0 +1,22 @@
+.DEFAULT_GOAL := help
+.PHONY: help style quality test slow-test
+
+sources := hf_focal metrics scripts tests setup.py
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+style:  ## Format the code and sort the imports
+	ruff check --fix $(sources)
+	ruff format $(sources)
+
+quality:  ## Check format, lint and types
+	ruff check $(sources)
+	ruff format --check $(sources)
+	mypy
+
+test:  ## Run the tests
+	python -m pytest
+
+slow-test:  ## Run the tests that take minutes
+	python -m pytest -m slow

@@ -1,0 +1,32 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The Space of this metric: two boxes of JSON in, the value out."""
+
+import json
+from pathlib import Path
+
+import evaluate
+import gradio
+from evaluate.utils.gradio import parse_readme
+
+
+here = Path(__file__).resolve().parent
+metric = evaluate.load(str(here / "mce.py"))
+
+
+def compute(predictions, references):
+    return metric.compute(predictions=json.loads(predictions), references=json.loads(references))
+
+
+# Not launch_gradio_widget of evaluate: it needs gradio 3, which does not run beside current datasets.
+gradio.Interface(
+    fn=compute,
+    inputs=[
+        gradio.Textbox(
+            label="predictions", value="[[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]"
+        ),
+        gradio.Textbox(label="references", value="[0, 1, 1, 2]"),
+    ],
+    outputs="text",
+    title=f"Metric: {metric.name}",
+    article=parse_readme(here / "README.md"),
+).launch(show_error=True)

@@ -1,0 +1,152 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Reliability diagrams, model cards, and the folder that a run leaves."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from scipy.special import softmax
+
+from hf_focal import calibration_metrics, create_model_card, prepare_output_dir, reliability_diagram
+from hf_focal.model_card import results_table
+
+
+def predictions(count=500, classes=4, seed=0):
+    generator = np.random.default_rng(seed)
+    return softmax(3 * generator.normal(size=(count, classes)), axis=1), generator.integers(0, classes, count)
+
+
+# ---- Pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_diagram_shows_the_bins_of_the_metric():
+    probabilities, labels = predictions()
+    figure = reliability_diagram(
+        {"before": probabilities, "after": probabilities**0.5 / (probabilities**0.5).sum(1, keepdims=True)}, labels, 10
+    )  # noqa: E501
+    tops, bottoms = figure.axes[:2], figure.axes[2:]
+    assert len(tops) == len(bottoms) == 2
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    filled = [index for index in range(10) if np.any((confidence > index / 10) & (confidence <= (index + 1) / 10))]
+    heights = [patch.get_height() for patch in tops[0].containers[0]]
+    for height, index in zip(heights, filled, strict=True):
+        inside = (confidence > index / 10) & (confidence <= (index + 1) / 10)
+        assert height == pytest.approx(correct[inside].mean())
+    counts = [patch.get_height() for patch in bottoms[0].containers[0]]
+    assert counts == np.histogram(confidence, bins=np.arange(11) / 10)[0].tolist()
+    ece = calibration_metrics(probabilities, labels, 10)["ece"]
+    assert tops[0].get_title() == f"before\nECE {ece:.2%}"
+
+
+def test_diagram_is_a_png_of_card_width(tmp_path):
+    probabilities, labels = predictions(20)
+    reliability_diagram(probabilities, labels).savefig(tmp_path / "picture.png")
+    header = (tmp_path / "picture.png").read_bytes()
+    assert header.startswith(b"\x89PNG")
+    assert int.from_bytes(header[16:20], "big") == 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(({}, [0]), "no panel"), (([[3.0, -1.0]], [0]), "softmax"), (([[0.5, 0.5]], [2]), "labels must lie")],
+)
+def test_diagram_refuses_what_is_no_probability(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        reliability_diagram(*arguments)
+    with pytest.raises(ValueError, match="level"):
+        reliability_diagram([[0.5, 0.5]], [0], level=1)
+
+
+# ---- Cards ----------------------------------------------------------------------------------------------------------
+
+
+def card(**kwargs):
+    probabilities, labels = predictions()
+    before = calibration_metrics(probabilities, labels)
+    after = {**before, "ece": 0.0123}
+    record = {"temperature": 1.7, "folded": True, "loss": "flsd-53", "split": "validation", "n_samples": 300}
+    defaults = {
+        "model_name": "some-model", "task": "image-classification", "dataset": "user/images", "before": before,
+        "after": after, "calibration": record, "n_test": 500, "confidence_sentence": "It was over-confident.",
+    }  # fmt: skip
+    return create_model_card(**{**defaults, **kwargs}), before, after
+
+
+def test_card_holds_every_metric_before_and_after_in_its_metadata():
+    made, before, after = card()
+    results = made.data.eval_results
+    assert len(results) == 14
+    values = {(result.metric_type, result.metric_name.split()[1]): result.metric_value for result in results}
+    for key in before:
+        assert values[key, "before"] == before[key] and values[key, "after"] == after[key]
+    assert {result.dataset_split for result in results} == {"test"}
+    assert made.data.tags[:2] == ["calibration", "focal-loss"]
+    again = ModelCard(str(made))
+    assert again.data.to_dict() == made.data.to_dict()
+    assert "](reliability.png)" in made.text and "mukhoti2020calibrating" in made.text
+
+
+def test_card_says_which_import_an_architecture_of_ours_needs():
+    assert "import hf_focal" not in card(architecture="resnet18")[0].text
+    assert "import hf_focal.networks  # registers cifar_resnet20" in card(architecture="cifar_resnet20")[0].text
+
+
+def test_names_cannot_break_out_of_the_metadata_or_the_table():
+    evil = "x\ntags:\n- injected\n---\n# Heading | <script>`"
+    made, _, _ = card(dataset=evil, model_name=evil)
+    assert "injected" not in (made.data.tags or [])
+    assert len(re.findall(r"^---$", str(made), flags=re.MULTILINE)) == 2
+    assert "<script>" not in made.text and "\n# Heading" not in made.text
+    assert ModelCard(str(made)).data.tags == made.data.tags
+
+
+def test_table_shows_errors_in_percent_and_scores_plain():
+    row = {"accuracy": 0.9, "nll": 0.5, "brier": 0.25, "ece": 0.055, "mce": 1.0, "adaptive_ece": 0, "classwise_ece": 0}
+    table = {title: (old, new) for title, old, new in results_table(row, {**row, "ece": 0.0123456})}
+    assert table["Error"] == ("10.00%", "10.00%") and table["ECE"] == ("5.50%", "1.23%")
+    assert table["NLL"] == ("0.5000", "0.5000") and table["Brier"] == ("0.2500", "0.2500")
+    assert list(table) == ["Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"]
+
+
+# ---- Output folders -------------------------------------------------------------------------------------------------
+
+
+def arguments(folder, resume=None):
+    return SimpleNamespace(output_dir=str(folder), resume_from_checkpoint=resume, should_save=True)
+
+
+def finished(folder, steps=(10,)):
+    for step in steps:
+        (folder / f"checkpoint-{step}").mkdir(parents=True)
+    (folder / "all_results.json").write_text(json.dumps({}))
+    (folder / "notes.txt").write_text("mine")
+
+
+def test_a_finished_run_is_not_buried(tmp_path):
+    assert prepare_output_dir(arguments(tmp_path / "new")) is None
+    finished(tmp_path)
+    with pytest.raises(ValueError, match="finished run.*--overwrite.*--resume_from_checkpoint"):
+        prepare_output_dir(arguments(tmp_path))
+    (tmp_path / "all_results.json").unlink()
+    with pytest.raises(ValueError, match="unfinished run.*checkpoint-10.*--overwrite.*--resume_from_checkpoint"):
+        prepare_output_dir(arguments(tmp_path))
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
+    finished(tmp_path)
+    assert prepare_output_dir(arguments(tmp_path), overwrite=True) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_resuming_finds_the_newest_checkpoint(tmp_path):
+    finished(tmp_path, steps=(9, 10))
+    assert Path(prepare_output_dir(arguments(tmp_path, "last"))).name == "checkpoint-10"
+    named = str(tmp_path / "checkpoint-9")
+    assert prepare_output_dir(arguments(tmp_path, named)) == named
+    for missing in (str(tmp_path / "checkpoint-11"), "last"):
+        with pytest.raises(ValueError, match="no such checkpoint"):
+            prepare_output_dir(arguments(tmp_path / "elsewhere", missing))
