@@ -356,7 +356,7 @@ def _find_head(model: PreTrainedModel, inputs: Mapping[str, Any] | None) -> list
     )
 
 
-def _head_candidates(model: PreTrainedModel) -> Iterator[list[nn.Module]]:
+def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
     from torch import nn
 
     def is_head(module: Any) -> bool:
@@ -442,7 +442,7 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
     )
 
 
-def _image_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+def _image_shape(model: Any) -> tuple[int, int, int]:
     config = model.config
     if hasattr(model, "timm_model"):
         pretrained_cfg = getattr(config, "pretrained_cfg", None) or model.timm_model.pretrained_cfg

@@ -38,7 +38,8 @@ def parse_arguments(
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Abbreviations are off: `--learning_rat` in a job script should fail, not guess.
-    parser = HfArgumentParser(list(dataclass_types), allow_abbrev=False, **parser_kwargs)
+    types: Any = list(dataclass_types)
+    parser = HfArgumentParser(types, allow_abbrev=False, **parser_kwargs)
     parser.add_argument("--config", help="YAML or JSON file of arguments; explicit flags override it.")
     config, rest = _split_config(arguments)
     fields = {field.name: field for cls in dataclass_types for field in dataclasses.fields(cls) if field.init}

@@ -165,7 +165,7 @@ def _hold_out(data: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
     counts = np.bincount(np.asarray(data.with_format("numpy")["label"][:]))
     if size < 1 or size >= len(data):
         raise ValueError(f"Cannot split {size} samples off {len(data)}: too few. Bring a split of your own.")
-    stratify = "label"
+    stratify: str | None = "label"
     if counts[counts > 0].min() < 2 or size < (counts > 0).sum():
         logger.warning("Too few samples per class to stratify: the split is drawn without regard to classes.")
         stratify = None

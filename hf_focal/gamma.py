@@ -61,11 +61,11 @@ def focal_gradient_ratio(p: Any, gamma: Any) -> Any:
         raise ValueError(f"p must hold probabilities in [0, 1], got {p!r}.")
     if not np.all((gamma_array >= 0) & np.isfinite(gamma_array)):
         raise ValueError(f"gamma must be finite and not negative, got {gamma!r}.")
-    saturated = p_array >= 1
-    inner = np.where(saturated, 0.5, p_array)
-    ratio = np.exp(gamma_array * np.log1p(-inner)) * (1 - gamma_array * xlogy(inner, inner) / (1 - inner))
-    ratio = np.where(saturated, 0.0**gamma_array, ratio)
-    return float(ratio) if ratio.ndim == 0 else ratio
+    certain = p_array >= 1
+    below = np.where(certain, 0.5, p_array)
+    values = np.exp(gamma_array * np.log1p(-below)) * (1 - gamma_array * xlogy(below, below) / (1 - below))
+    values = np.where(certain, 0.0**gamma_array, values)
+    return float(values) if values.ndim == 0 else values
 
 
 def gamma_for_threshold(p0: float) -> float:

@@ -105,7 +105,7 @@ def _check_reduction(reduction: str) -> None:
 
 
 def _check_number(name: str, value: Any, low: float = 0.0, below: float = float("inf")) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < below:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < below:
         raise ValueError(f"{name} must be a number in [{low:g}, {below:g}), got {value!r}.")
     return float(value)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
+from timm.models import PretrainedCfg
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, TimmWrapperConfig
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
@@ -100,9 +101,8 @@ def _timm_checkpoint(name: str) -> str:
 def _timm_from_scratch(
     architecture: str, label_names: Sequence[str], image_size: int | None, data_size: int | None
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    defaults = (
-        timm.get_pretrained_cfg(architecture) or timm.create_model(architecture).pretrained_cfg_object
-    ).to_dict()
+    known: Any = timm.get_pretrained_cfg(architecture)
+    defaults = (known or PretrainedCfg()).to_dict()
     input_size = list(defaults["input_size"])
     model_args: dict[str, Any] = {}
     if image_size is None and data_size is not None and max(data_size, 32) < input_size[1]:
@@ -127,7 +127,7 @@ def _timm_from_scratch(
     return model, TimmWrapperImageProcessor(pretrained_cfg=pretrained_cfg, architecture=architecture)
 
 
-def _initialized(model: PreTrainedModel) -> PreTrainedModel:
+def _initialized(model: Any) -> PreTrainedModel:
     """
     Give a wrapped timm network the initial weights of timm. The wrapper draws every convolution from N(0, 0.02^2),
     as if all but the head were about to be loaded.

@@ -50,9 +50,9 @@ def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str 
     Raises:
         ValueError: If the folder holds a run and neither flag is given, or the checkpoint is not there.
     """
-    folder = Path(args.output_dir)
+    folder = Path(str(args.output_dir))
     if args.resume_from_checkpoint is not None:
-        checkpoint = args.resume_from_checkpoint
+        checkpoint: str | None = args.resume_from_checkpoint
         if checkpoint in _LAST:
             checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
         if checkpoint is None or not Path(checkpoint).is_dir():
@@ -136,7 +136,7 @@ def finish_run(
     """
     predictions = {"validation": trainer.predict(validation), "test": trainer.predict(test)}
     fit = trainer.calibrate(predictions=predictions["validation"])
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for split, output in predictions.items():
         logits, labels = flatten_predictions(output)
         arrays[f"{split}_logits"] = np.ascontiguousarray(logits, dtype=np.float32)

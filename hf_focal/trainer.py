@@ -57,10 +57,14 @@ class CalibrationTrainer(Trainer):
     """
 
     default_loss = "flsd-53"
+    # The Trainer allows for more than gets past __init__ here: a model without a config, no output folder.
+    model: Any
+    args: Any
+    loss: Any
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | None = None,
+        model: PreTrainedModel | None = None,
         args: TrainingArguments | None = None,
         data_collator: Callable | None = None,
         train_dataset: Any = None,
@@ -74,7 +78,7 @@ class CalibrationTrainer(Trainer):
         parameters = args.loss_parameters() if isinstance(args, CalibrationTrainingArguments) else {}
         chosen = getattr(args, "loss", None)
         if compute_loss_func is None:
-            self.loss_name = chosen or self.default_loss
+            self.loss_name = str(chosen or self.default_loss)
             self.loss = create_loss(self.loss_name, **parameters)
         elif chosen is not None:
             raise ValueError(f"Give either loss={chosen!r} in the arguments or a compute_loss_func, not both.")
@@ -207,7 +211,7 @@ class CalibrationTrainer(Trainer):
             raise ValueError("The data to calibrate on has no labels.")
         fit = fit_temperature(
             *flatten_predictions(predictions),
-            criterion=criterion or getattr(self.args, "temperature_criterion", "ece"),
+            criterion=str(criterion or getattr(self.args, "temperature_criterion", "ece")),
             n_bins=getattr(self.args, "n_bins", 15),
         )
         record = {
@@ -234,16 +238,16 @@ class CalibrationTrainer(Trainer):
     # checkpoints without translating them back: training would go on from random weights, with no more than a warning
     # (https://github.com/huggingface/transformers/issues/43701). `from_pretrained` does translate.
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         model = self.model if model is None else model
         if not self._load_translated(resume_from_checkpoint, model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
-        if not self._load_translated(self.state.best_model_checkpoint, self.model):
+        if not self._load_translated(str(self.state.best_model_checkpoint), self.model):
             super()._load_best_model()
 
-    def _load_translated(self, checkpoint: str, model: nn.Module) -> bool:
+    def _load_translated(self, checkpoint: str, model: Any) -> bool:
         """Load a checkpoint whose names of weights are not the model's; false where the Trainer can do it."""
         weights = Path(checkpoint, SAFE_WEIGHTS_NAME)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(model, PreTrainedModel):

@@ -136,10 +136,9 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
-    logger.info(
-        "Training %s with %r on %d images, validating on %d, testing on %d; output in %s",
-        name, trainer.loss, len(train), len(validation), len(test), args.output_dir,
-    )  # fmt: skip
+    logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
+    logger.info("Output in %s", args.output_dir)
+    logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     report = finish_run(
         trainer,
