@@ -48,7 +48,8 @@ def focal_gradient_ratio(p: Any, gamma: Any) -> Any:
         import torch
 
         if not _is_tensor(p):
-            p = torch.as_tensor(p, dtype=gamma.dtype, device=gamma.device)
+            dtype = gamma.dtype if gamma.is_floating_point() else torch.get_default_dtype()
+            p = torch.as_tensor(p, dtype=dtype, device=gamma.device)
         saturated = p >= 1
         inner = torch.where(saturated, 0.5, p)
         log_complement = torch.log1p(-inner)

@@ -7,8 +7,9 @@ A module is called as `loss(logits, labels)` or handed to a `Trainer` as `comput
 so that splitting a batch into micro-batches changes nothing.
 
 What all of them share: logits of shape `(N, K)` or `(N, T, K)`; half precision is computed and returned in float32;
-labels equal to `ignore_index` count for nothing; logits that are not finite give a loss that is not finite (a gradient
-scaler relies on it); a mean over no label at all is NaN, as in `torch.nn.functional.cross_entropy`.
+labels equal to `ignore_index` count for nothing; NaN or +inf among the logits gives a loss that is not finite (a
+gradient scaler relies on it), while -inf rules a class out; a mean over no label at all is NaN, as in
+`torch.nn.functional.cross_entropy`.
 """
 
 from __future__ import annotations
@@ -271,7 +272,9 @@ def sample_dependent_focal_loss(
     gammas = _check_sample_dependent(gammas, thresholds)
     flat_logits, flat_labels = _flatten(logits, labels, ignore_index)
     nll = _true_class_nll(flat_logits, flat_labels, ignore_index)
-    p = torch.exp(-nll.detach())
+    # Not exp(-nll): that rounds p = 0.2 of five equal logits to just below the threshold 0.2.
+    index = torch.where(flat_labels == ignore_index, 0, flat_labels).unsqueeze(-1)
+    p = F.softmax(flat_logits.detach(), dim=-1).gather(-1, index).squeeze(-1)
     gamma = torch.full_like(p, gammas[-1])
     for threshold, value in zip(reversed(thresholds), reversed(gammas[:-1]), strict=True):
         gamma = torch.where(p < threshold, value, gamma)
@@ -350,7 +353,7 @@ def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released
         residuals = torch.where(kept, correct.to(wide.dtype) - confidences, 0.0)
         squared = _kernel_form(confidences, residuals, residuals) / kept.sum().clamp(min=1) ** 2
         return squared if released else _safe_root(squared)
-    m, n = correct.sum(), (kept & ~correct).sum()
+    m, n = correct.sum().to(wide.dtype), (kept & ~correct).sum().to(wide.dtype)
     both = (m > 0) & (n > 0)
     right = torch.where(correct, 1 - confidences, 0.0) / m.clamp(min=1)
     wrong = torch.where(kept & ~correct, confidences, 0.0) / n.clamp(min=1)

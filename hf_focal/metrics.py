@@ -78,7 +78,8 @@ def check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ND
     array, half = _to_numpy("probabilities", probabilities)
     array = array if array.dtype.kind == "f" else array.astype(np.float64)
     _check_rows("probabilities", array)
-    sums = array.sum(axis=1, dtype=np.float32 if half else None)
+    with np.errstate(invalid="ignore"):  # inf - inf: reported below
+        sums = array.sum(axis=1, dtype=np.float32 if half else None)
     if not np.all(np.isfinite(sums)) and not np.all(np.isfinite(array)):
         raise ValueError("probabilities must be finite, got NaN or infinity.")
     tolerance = 1e-2 if half else 1e-3
@@ -547,6 +548,8 @@ def calibration_metrics_from_logits(
     """
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
     log_probabilities = log_softmax(array.astype(np.float64) / temperature, axis=1)
     nll = _nll_from_log_probabilities(log_probabilities, indices)
     return _in_order({"nll": nll, **_all_but_nll(np.exp(log_probabilities), indices, n_bins)})
