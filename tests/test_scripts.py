@@ -292,14 +292,17 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
-    install, own = blocks("bash")
+    install, cifar, own = blocks("bash")
     main, test = install.splitlines()
     assert main == "pip install . && accelerate launch scripts/run_image.py"  # .ci/run reads the two from the README
     assert test == 'pip install ".[test]" && python -m pytest'
-    words = own.replace("\\\n", " ").split()
-    assert words[:3] == ["accelerate", "launch", "scripts/run_image.py"]
-    flags = [pictures if word == "path/to/images" else word for word in words[3:]]
-    launch(SCRIPT, *flags, "--num_train_epochs", "1", "--max_train_samples", "16", cwd=tmp_path)
+    for index, command in enumerate((cifar, own)):
+        words = command.split()
+        assert words[:3] == ["accelerate", "launch", "scripts/run_image.py"]
+        flags = [pictures if word.startswith("path/to/") else word for word in words[3:]]
+        shorter = ["--num_train_epochs", "1", "--max_train_samples", "16", "--output_dir", str(tmp_path / str(index))]
+        launch(SCRIPT, *flags, *shorter)
+        assert (tmp_path / str(index) / "model.safetensors").is_file()
 
 
 def test_the_map_of_the_readme_shows_every_module():
