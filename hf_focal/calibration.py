@@ -21,7 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from .metrics import _bin_indices, calibration_metrics_from_logits, check_logits, check_n_bins
+from .bins import bin_indices
+from .inputs import check_logits, check_n_bins
+from .metrics import calibration_metrics_from_logits
 
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def _fit_ece(logits: NDArray[np.float64], labels: NDArray[np.int64], n_bins: int
         for row, temperature in zip(gaps, GRID, strict=True):
             np.exp(np.divide(margins, temperature, out=scaled), out=scaled)
             confidences = 1 / scaled.sum(axis=1)
-            row += np.bincount(_bin_indices(confidences, n_bins), confidences - hits, n_bins)
+            row += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
     errors = np.abs(gaps).sum(axis=1) / len(labels)
     # Sums that differ by rounding alone tie, and argmin takes the first, so the smallest tied temperature wins.
     return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])

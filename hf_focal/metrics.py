@@ -9,200 +9,25 @@ the prediction is its class, the lowest one where several tie. Equal-width bins 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
+
+from .bins import BinStatistics, bin_indices, confidence_and_correct, equal_mass, equal_width, true_values
+from .inputs import (
+    check_logits,
+    check_n_bins,
+    check_probabilities,
+    check_probabilities_and_maxima,
+    flatten_predictions,
+    row_blocks,
+    row_maxima,
+)
 
 
 METRIC_KEYS = ("accuracy", "nll", "brier", "ece", "mce", "adaptive_ece", "classwise_ece")
-_CHUNK = 1 << 20  # probabilities binned at a time in Classwise-ECE: bounds the scratch memory
-
-
-# ---- Input ----------------------------------------------------------------------------------------------------------
-
-
-def _to_numpy(name: str, value: Any) -> tuple[NDArray[Any], bool]:
-    """The values as a real NumPy array, and whether they came in half precision."""
-    half = False
-    if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16
-        half = str(value.dtype) in ("torch.float16", "torch.bfloat16")
-        value = value.detach().cpu()
-        value = value.float() if half else value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of numbers, got rows of unequal length.") from error
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, got an array of dtype {array.dtype}.")
-    return array, half or array.dtype == np.float16
-
-
-def _check_rows(name: str, array: NDArray[Any]) -> None:
-    if array.ndim != 2:
-        raise ValueError(f"{name} must have shape (num_samples, num_labels), got {array.shape}.")
-    if array.shape[0] == 0:
-        raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}.")
-    if array.shape[1] < 2:
-        raise ValueError(
-            f"{name} must have a column for each of at least 2 classes, got shape {array.shape}. For a binary "
-            "classifier that gives one probability p, stack [1 - p, p]."
-        )
-
-
-def _check_labels(name: str, labels: Any, num_samples: int, num_labels: int) -> NDArray[np.int64]:
-    array, _ = _to_numpy("labels", labels)
-    if array.ndim != 1:
-        raise ValueError(f"labels must have shape (num_samples,), got {array.shape}. Pass class indices, not one-hot.")
-    if len(array) != num_samples:
-        raise ValueError(f"{name} and labels must have the same length, got {num_samples} and {len(array)}.")
-    if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.floor(array))):
-        raise ValueError("labels must be whole numbers, got NaN, infinity or a fraction.")
-    if array.min() < 0 or array.max() >= num_labels:
-        raise ValueError(
-            f"labels must lie in [0, {num_labels - 1}] for {num_labels} columns, got values from {array.min()} to "
-            f"{array.max()}. Remove ignored samples (-100) first."
-        )
-    return array.astype(np.int64)
-
-
-def check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """
-    The two as arrays of shapes `(num_samples, num_labels)` and `(num_samples,)`, or a `ValueError` that names the
-    argument, what was found and what is needed.
-    """
-    array, half = _to_numpy("probabilities", probabilities)
-    array = array if array.dtype.kind == "f" else array.astype(np.float64)
-    _check_rows("probabilities", array)
-    with np.errstate(invalid="ignore"):  # inf - inf: reported below
-        sums = array.sum(axis=1, dtype=np.float32 if half else None)
-    if not np.all(np.isfinite(sums)) and not np.all(np.isfinite(array)):
-        raise ValueError("probabilities must be finite, got NaN or infinity.")
-    tolerance = 1e-2 if half else 1e-3
-    worst = int(np.argmax(np.abs(sums - 1)))
-    lowest = array.min()
-    if lowest < 0 or abs(sums[worst] - 1) > tolerance:
-        found = f"a value of {lowest:g}" if lowest < 0 else f"row {worst}, which sums to {sums[worst]:g}"
-        raise ValueError(
-            f"probabilities must not be negative and each row must sum to 1 within {tolerance:g}, got {found}. "
-            "If these are logits, apply a softmax over the classes first."
-        )
-    return array, _check_labels("probabilities", labels, *array.shape)
-
-
-def check_logits(logits: ArrayLike, labels: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """As [`check_probabilities`], for logits: any finite values. Without labels the second array is empty."""
-    array, _ = _to_numpy("logits", logits)
-    array = array if array.dtype.kind == "f" else array.astype(np.float64)
-    _check_rows("logits", array)
-    if not np.all(np.isfinite(array)):
-        raise ValueError("logits must be finite, got NaN or infinity.")
-    return array, np.empty(0, np.int64) if labels is None else _check_labels("logits", labels, *array.shape)
-
-
-def check_n_bins(n_bins: Any) -> int:
-    """`n_bins` as an `int` of at least 1; `TypeError` or `ValueError` otherwise."""
-    try:
-        count = operator.index(n_bins)
-    except TypeError:
-        count = None
-    if count is None or isinstance(n_bins, (bool, np.bool_)):
-        raise TypeError(f"n_bins must be a whole number, got {n_bins!r}.")
-    if count < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins!r}.")
-    return count
-
-
-# ---- Bins -----------------------------------------------------------------------------------------------------------
-
-
-def _bin_indices(values: NDArray[np.float64], n_bins: int) -> NDArray[np.intp]:
-    """Index of the bin (i / n_bins, (i + 1) / n_bins] that holds each value; the first also holds 0."""
-    edges = np.arange(n_bins + 1) / n_bins
-    upper = np.clip(np.ceil(values * n_bins).astype(np.intp), 1, n_bins)
-    # The product may round across an edge, by one bin at the most.
-    upper -= (values <= edges[upper - 1]) & (upper > 1)
-    upper += (values > edges[upper]) & (upper < n_bins)
-    return upper - 1
-
-
-@dataclass(frozen=True)
-class BinStatistics:
-    """
-    What reliability diagrams and calibration errors are made of: per bin, how many samples, how confident, how right.
-
-    Attributes:
-        edges (`np.ndarray` of shape `(n_bins + 1,)`):
-            Equal-width edges `i / n_bins`; for equal-mass bins the smallest confidence of each bin, then the largest
-            of all.
-        counts (`np.ndarray` of shape `(n_bins,)`):
-            Number of samples.
-        confidence_sums, correct_sums (`np.ndarray` of shape `(n_bins,)`):
-            Sum of confidences, number of right predictions.
-    """
-
-    edges: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    confidence_sums: NDArray[np.float64]
-    correct_sums: NDArray[np.float64]
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """Mean confidence of each bin; NaN where it is empty."""
-        return self._mean(self.confidence_sums)
-
-    @property
-    def accuracy(self) -> NDArray[np.float64]:
-        """Share of right predictions in each bin; NaN where it is empty."""
-        return self._mean(self.correct_sums)
-
-    def _mean(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.divide(sums, self.counts, out=np.full(len(sums), np.nan), where=self.counts > 0)
-
-    def expected_error(self) -> float:
-        """Mean over samples of the gap of their bin."""
-        return float(np.abs(self.correct_sums - self.confidence_sums).sum() / self.counts.sum())
-
-    def maximum_error(self) -> float:
-        """Largest gap of a bin that is not empty."""
-        return float(np.nanmax(np.abs(self.accuracy - self.confidence)))
-
-
-def _confidence_and_correct(
-    probabilities: NDArray[Any], labels: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    predictions = probabilities.argmax(axis=1)
-    confidences = np.take_along_axis(probabilities, predictions[:, None], axis=1)[:, 0]
-    return confidences.astype(np.float64), predictions == labels
-
-
-def _equal_width(confidences: NDArray[np.float64], correct: NDArray[np.bool_], n_bins: int) -> BinStatistics:
-    indices = _bin_indices(confidences, n_bins)
-    return BinStatistics(
-        edges=np.arange(n_bins + 1) / n_bins,
-        counts=np.bincount(indices, minlength=n_bins),
-        confidence_sums=np.bincount(indices, confidences, n_bins),
-        correct_sums=np.bincount(indices[correct], minlength=n_bins).astype(np.float64),
-    )
-
-
-def _equal_mass(confidences: NDArray[np.float64], correct: NDArray[np.bool_], n_bins: int) -> BinStatistics:
-    order = np.argsort(confidences, kind="stable")
-    confidences = confidences[order]
-    # The sizes of numpy.array_split; with fewer samples than bins the bins of size 0 are left out.
-    size, larger = divmod(len(order), n_bins)
-    counts = np.array([size + 1] * larger + ([size] * (n_bins - larger) if size else []))
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return BinStatistics(
-        edges=np.append(confidences[starts], confidences[-1]),
-        counts=counts,
-        confidence_sums=np.add.reduceat(confidences, starts),
-        correct_sums=np.add.reduceat(correct[order].astype(np.float64), starts),
-    )
+_CHUNK = 1 << 18  # probabilities binned at a time in Classwise-ECE: they stay in the cache
 
 
 def bin_statistics(
@@ -229,8 +54,8 @@ def bin_statistics(
         TypeError: If `n_bins` is not a whole number.
     """
     n_bins = check_n_bins(n_bins)
-    pair = _confidence_and_correct(*check_probabilities(probabilities, labels))
-    return (_equal_mass if adaptive else _equal_width)(*pair, n_bins)
+    pair = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
+    return (equal_mass if adaptive else equal_width)(*pair, n_bins)
 
 
 # ---- Metrics --------------------------------------------------------------------------------------------------------
@@ -256,11 +81,8 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> accuracy([[0.8, 0.2], [0.6, 0.4]], [0, 1])
     0.5
     """
-    return _accuracy(*check_probabilities(probabilities, labels))
-
-
-def _accuracy(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float(np.mean(probabilities.argmax(axis=1) == labels))
+    _, correct = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
+    return float(correct.mean())
 
 
 def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -288,9 +110,12 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
 
 
 def _nll(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    true = np.take_along_axis(probabilities, labels[:, None], axis=1).astype(np.float64)
+    return float(_nll_of_samples(probabilities, labels).mean() + 0.0)  # + 0.0: no negative zero
+
+
+def _nll_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
-        return float(-np.log(true).mean() + 0.0)  # + 0.0: no negative zero
+        return -np.log(true_values(probabilities, labels).astype(np.float64))
 
 
 def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -313,12 +138,24 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
     1000.0
     """
-    array, indices = check_logits(logits, labels)
-    return _nll_from_log_probabilities(log_softmax(array.astype(np.float64), axis=1), indices)
+    return float(_softmax_and_nll(*check_logits(logits, labels))[1].mean() + 0.0)
 
 
-def _nll_from_log_probabilities(log_probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    return float(-np.take_along_axis(log_probabilities, labels[:, None], axis=1).mean() + 0.0)
+def _softmax_and_nll(
+    logits: NDArray[Any], labels: NDArray[np.int64], temperature: float = 1.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities and the NLL of each sample, in float64."""
+    probabilities, nll = np.empty(logits.shape), np.empty(len(logits))
+    for block, values, axis in row_blocks(logits, np.float64):
+        margins = values - values.max(axis=axis, keepdims=True)
+        margins /= temperature
+        weights = np.exp(margins)
+        sums = weights.sum(axis=axis, keepdims=True)
+        weights /= sums
+        weights, margins = (weights, margins) if axis else (weights.T, margins.T)
+        probabilities[block] = weights
+        nll[block] = np.log(sums).ravel() - margins[np.arange(len(margins)), labels[block]]
+    return probabilities, nll
 
 
 def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -345,9 +182,15 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _brier(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    true = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
-    squares = np.einsum("ij,ij->i", probabilities, probabilities, dtype=np.float64)
-    return float(np.mean(squares - 2 * true + 1))
+    return float(_brier_of_samples(probabilities, labels).mean())
+
+
+def _brier_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    scores = np.empty(len(probabilities))
+    for block, values, axis in row_blocks(probabilities, np.float64):
+        np.add.reduce(values * values, axis=axis, out=scores[block])
+    scores -= 2 * true_values(probabilities, labels).astype(np.float64)
+    return scores + 1
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
@@ -470,31 +313,52 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
 
 
 def _classwise(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> float:
+    gaps = classwise_gaps(probabilities, labels, n_bins)
+    return float(np.abs(gaps).sum() / probabilities.size)
+
+
+def classwise_gaps(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> NDArray[np.float64]:
+    """Per class and bin `(num_labels, n_bins)`: number of samples of the class less the sum of its probabilities."""
     num_samples, num_labels = probabilities.shape
-    gaps = np.zeros(num_labels * n_bins)
-    offsets = np.arange(num_labels) * n_bins
+    above, totals = np.zeros(num_labels * n_bins), np.bincount(labels, minlength=num_labels).astype(np.float64)
+    # Most probabilities are in the first bin, whose gap is the gap of the whole class less those of the other bins.
+    threshold = _round_down(1 / n_bins, probabilities.dtype)
     rows = max(1, _CHUNK // num_labels)
     for start in range(0, num_samples, rows):
-        chunk = probabilities[start : start + rows].astype(np.float64)
-        chunk_labels = labels[start : start + rows]
-        indices = _bin_indices(chunk, n_bins) + offsets
-        gaps -= np.bincount(indices.ravel(), chunk.ravel(), len(gaps))
-        gaps += np.bincount(indices[np.arange(len(chunk)), chunk_labels], minlength=len(gaps))
-    return float(np.abs(gaps).sum() / (num_samples * num_labels))
+        chunk = np.ascontiguousarray(probabilities[start : start + rows])
+        totals -= chunk.sum(axis=0) if chunk.dtype == np.float64 else chunk.astype(np.float64).sum(axis=0)
+        places = np.flatnonzero(chunk > threshold)
+        values = chunk.reshape(-1)[places].astype(np.float64)
+        samples = places // num_labels
+        classes = places - samples * num_labels
+        indices = classes * n_bins + bin_indices(values, n_bins)
+        above += np.bincount(indices, (labels[start : start + rows][samples] == classes) - values, len(above))
+    gaps = above.reshape(num_labels, n_bins)
+    gaps[:, 0] += totals - gaps.sum(axis=1)
+    return gaps
+
+
+def _round_down(value: float, dtype: np.dtype[Any]) -> Any:
+    """The largest number of the type that is not above the value: `x > value` then needs no wider type."""
+    rounded = dtype.type(value)
+    return np.nextafter(rounded, dtype.type(0)) if float(rounded) > value else rounded
 
 
 # ---- All of them ----------------------------------------------------------------------------------------------------
 
 
-def _all_but_nll(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> dict[str, float]:
-    pair = _confidence_and_correct(probabilities, labels)
-    bins = _equal_width(*pair, n_bins)
+def _metrics(
+    probabilities: NDArray[Any], labels: NDArray[np.int64], maxima: NDArray[Any], nll: float, n_bins: int
+) -> dict[str, float]:
+    confidences, correct = confidence_and_correct(probabilities, labels, maxima)
+    bins = equal_width(confidences, correct, n_bins)
     return {
-        "accuracy": float(pair[1].mean()),
+        "accuracy": float(correct.mean()),
+        "nll": nll,
         "brier": _brier(probabilities, labels),
         "ece": bins.expected_error(),
         "mce": bins.maximum_error(),
-        "adaptive_ece": _equal_mass(*pair, n_bins).expected_error(),
+        "adaptive_ece": equal_mass(confidences, correct, n_bins).expected_error(),
         "classwise_ece": _classwise(probabilities, labels, n_bins),
     }
 
@@ -519,8 +383,8 @@ def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
         TypeError: If `n_bins` is not a whole number.
     """
     n_bins = check_n_bins(n_bins)
-    array, indices = check_probabilities(probabilities, labels)
-    return _in_order({"nll": _nll(array, indices), **_all_but_nll(array, indices, n_bins)})
+    array, indices, maxima = check_probabilities_and_maxima(probabilities, labels)
+    return _metrics(array, indices, maxima, _nll(array, indices), n_bins)
 
 
 def calibration_metrics_from_logits(
@@ -543,20 +407,16 @@ def calibration_metrics_from_logits(
         `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
 
     Raises:
-        ValueError: If shapes disagree, logits are not finite, labels are out of range, or `n_bins < 1`.
+        ValueError: If shapes disagree, logits are not finite, labels are out of range, the temperature is not
+            positive, or `n_bins < 1`.
         TypeError: If `n_bins` is not a whole number.
     """
     n_bins = check_n_bins(n_bins)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature!r}.")
     array, indices = check_logits(logits, labels)
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature must be positive and finite, got {temperature!r}.")
-    log_probabilities = log_softmax(array.astype(np.float64) / temperature, axis=1)
-    nll = _nll_from_log_probabilities(log_probabilities, indices)
-    return _in_order({"nll": nll, **_all_but_nll(np.exp(log_probabilities), indices, n_bins)})
-
-
-def _in_order(values: Mapping[str, float]) -> dict[str, float]:
-    return {key: values[key] for key in METRIC_KEYS}
+    scaled, nll = _softmax_and_nll(array, indices, temperature)
+    return _metrics(scaled, indices, row_maxima(scaled), float(nll.mean() + 0.0), n_bins)
 
 
 def compute_metrics(eval_prediction: Any, n_bins: int = 15) -> dict[str, float]:
@@ -574,22 +434,3 @@ def compute_metrics(eval_prediction: Any, n_bins: int = 15) -> dict[str, float]:
         `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
     """
     return calibration_metrics_from_logits(*flatten_predictions(eval_prediction), n_bins=n_bins)
-
-
-def flatten_predictions(eval_prediction: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Logits `(M, K)` and labels `(M,)` of what a `Trainer` predicted, labels of -100 left out."""
-    logits, labels = eval_prediction.predictions, eval_prediction.label_ids
-    if isinstance(logits, (tuple, list)):
-        logits = logits[0]
-    if isinstance(labels, (tuple, list)):
-        labels = labels[0]
-    logits, _ = _to_numpy("predictions", logits)
-    labels, _ = _to_numpy("label_ids", labels)
-    if labels.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"label_ids must have shape {logits.shape[:-1]} to go with predictions of shape {logits.shape}, got "
-            f"{labels.shape}. Predictions must be logits: leave preprocess_logits_for_metrics unset."
-        )
-    logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    kept = labels != -100
-    return (logits, labels) if kept.all() else (logits[kept], labels[kept])

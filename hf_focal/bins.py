@@ -1,0 +1,139 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+Bins of confidence and what is counted in them.
+
+Equal-width bins are `(lower, upper]` with float64 edges `i / n_bins` and no tolerance; a value of 1 is in the last
+bin, a value of 0 in the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+_BLOCK = 1 << 16  # confidences binned at a time: they stay in the cache
+
+
+def bin_indices(values: NDArray[np.float64], n_bins: int) -> NDArray[np.intp]:
+    """Index of the bin (i / n_bins, (i + 1) / n_bins] that holds each value; the first also holds 0."""
+    scaled = values * n_bins
+    indices = np.ceil(scaled).astype(np.intp)
+    indices -= 1
+    # The product and the edge are rounded, so that beside an edge only the edge itself can tell.
+    np.subtract(scaled, np.rint(scaled), out=scaled)
+    near = np.flatnonzero(np.abs(scaled, out=scaled) < n_bins * 1e-15)
+    if len(near):
+        # Edge i is the lower end of bin i.
+        edges = np.rint(values.reshape(-1)[near] * n_bins)
+        indices.reshape(-1)[near] = edges - (values.reshape(-1)[near] <= edges / n_bins)
+    return np.clip(indices, 0, n_bins - 1, out=indices)
+
+
+@dataclass(frozen=True)
+class BinStatistics:
+    """
+    What reliability diagrams and calibration errors are made of: per bin, how many samples, how confident, how right.
+
+    Attributes:
+        edges (`np.ndarray` of shape `(n_bins + 1,)`):
+            Equal-width edges `i / n_bins`; for equal-mass bins the smallest confidence of each bin, then the largest
+            of all.
+        counts (`np.ndarray` of shape `(n_bins,)`):
+            Number of samples.
+        confidence_sums, correct_sums (`np.ndarray` of shape `(n_bins,)`):
+            Sum of confidences, number of right predictions.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    confidence_sums: NDArray[np.float64]
+    correct_sums: NDArray[np.float64]
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """Mean confidence of each bin; NaN where it is empty."""
+        return self._mean(self.confidence_sums)
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """Share of right predictions in each bin; NaN where it is empty."""
+        return self._mean(self.correct_sums)
+
+    def _mean(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.divide(sums, self.counts, out=np.full(len(sums), np.nan), where=self.counts > 0)
+
+    def expected_error(self) -> float:
+        """Mean over samples of the gap of their bin."""
+        return float(np.abs(self.correct_sums - self.confidence_sums).sum() / self.counts.sum())
+
+    def maximum_error(self) -> float:
+        """Largest gap of a bin that is not empty."""
+        return float(np.nanmax(np.abs(self.accuracy - self.confidence)))
+
+
+def confidence_and_correct(
+    probabilities: NDArray[Any], labels: NDArray[np.int64], maxima: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Largest probability of each row, as given, and whether the true class is the first that has it."""
+    correct = true_values(probabilities, labels) == maxima
+    # Rows sum to at most 1.01, so that above 0.51 no two classes tie.
+    open_rows = np.flatnonzero(correct & (maxima <= 0.51))
+    if len(open_rows):
+        correct[open_rows] = probabilities[open_rows].argmax(axis=1) == labels[open_rows]
+    return maxima, correct
+
+
+def true_values(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:
+    """The value of each row's true class."""
+    num_samples, num_labels = values.shape
+    if not values.flags.c_contiguous:
+        return values[np.arange(num_samples), labels]
+    return values.reshape(-1).take(np.arange(0, num_samples * num_labels, num_labels) + labels)
+
+
+def equal_width(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: int) -> BinStatistics:
+    counts, sums = np.zeros((2, n_bins), np.int64), np.zeros(n_bins)
+    for start in range(0, len(confidences), _BLOCK):
+        values = confidences[start : start + _BLOCK].astype(np.float64)
+        indices = bin_indices(values, n_bins)
+        sums += np.bincount(indices, values, n_bins)
+        indices += n_bins * correct[start : start + _BLOCK]
+        counts += np.bincount(indices, minlength=2 * n_bins).reshape(2, n_bins)
+    return BinStatistics(
+        edges=np.arange(n_bins + 1) / n_bins,
+        counts=counts.sum(axis=0),
+        confidence_sums=sums,
+        correct_sums=counts[1].astype(np.float64),
+    )
+
+
+def equal_mass_counts(num_samples: int, n_bins: int) -> NDArray[np.int64]:
+    """The sizes of numpy.array_split; with fewer samples than bins the bins of size 0 are left out."""
+    size, larger = divmod(num_samples, n_bins)
+    return np.array([size + 1] * larger + ([size] * (n_bins - larger) if size else []))
+
+
+def equal_mass(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: int) -> BinStatistics:
+    counts = equal_mass_counts(len(confidences), n_bins)
+    starts = np.cumsum(counts) - counts
+    # As after one stable sort of both, at the price of two sorts of values: how many are right below each cut follows
+    # from the confidences of the right ones, and only where a cut parts samples that tie does their order count.
+    ordered, right = np.sort(confidences), np.sort(confidences[correct])
+    cuts = ordered[starts]
+    right_below = np.searchsorted(right, cuts)
+    tied_below = starts - np.searchsorted(ordered, cuts)
+    for value in np.unique(cuts[tied_below > 0]):
+        ranks = np.cumsum(correct[confidences == value])
+        here = (cuts == value) & (tied_below > 0)
+        right_below[here] += ranks[tied_below[here] - 1]
+    ordered = ordered.astype(np.float64)
+    return BinStatistics(
+        edges=np.append(ordered[starts], ordered[-1]),
+        counts=counts,
+        confidence_sums=np.add.reduceat(ordered, starts),
+        correct_sums=np.diff(right_below, append=len(right)).astype(np.float64),
+    )
