@@ -26,7 +26,7 @@ _NAMES = {
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
     "modeling": ["create_image_classifier"],
-    "plots": ["reliability_diagram"],
+    "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     )
     from .model_card import create_model_card
     from .modeling import create_image_classifier
-    from .plots import reliability_diagram
+    from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
     from .trainer import (
         BrierTrainer,

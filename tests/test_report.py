@@ -11,7 +11,14 @@ import pytest
 from huggingface_hub import ModelCard
 from scipy.special import softmax
 
-from hf_focal import calibration_metrics, create_model_card, prepare_output_dir, reliability_diagram
+from hf_focal import (
+    calibration_metrics,
+    classwise_reliability_diagram,
+    confidence_histogram,
+    create_model_card,
+    prepare_output_dir,
+    reliability_diagram,
+)
 from hf_focal.model_card import results_table
 
 
@@ -59,6 +66,43 @@ def test_diagram_refuses_what_is_no_probability(arguments, message):
         reliability_diagram(*arguments)
     with pytest.raises(ValueError, match="level"):
         reliability_diagram([[0.5, 0.5]], [0], level=1)
+
+
+def test_classwise_diagram_shows_the_worst_classes_first():
+    probabilities, labels = predictions(2000, classes=15)
+    probabilities[:, 3] += 0.5  # claimed far too often
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    figure = classwise_reliability_diagram(probabilities, labels, n_bins=10)
+    drawn = [axis for axis in figure.axes if axis.axison]
+    assert len(drawn) == 12
+    assert drawn[0].get_title().startswith("3: ")
+    values = [float(axis.get_title().split()[1].rstrip("%")) for axis in drawn]
+    assert values == sorted(values, reverse=True)
+    one = classwise_reliability_diagram(probabilities, labels, 10, classes=[3], label_names=list("abcdefghijklmno"))
+    (axis,) = one.axes
+    edges = np.arange(11) / 10
+    inside = [
+        (probabilities[:, 3] > low) & (probabilities[:, 3] <= high)
+        for low, high in zip(edges, edges[1:], strict=False)
+    ]
+    expected = [(labels[rows] == 3).mean() for rows in inside if rows.any()]
+    assert [patch.get_height() for patch in axis.containers[0]] == pytest.approx(expected)
+    gaps = [abs((labels[rows] == 3).sum() - probabilities[rows, 3].sum()) for rows in inside]
+    assert axis.get_title() == f"d: {sum(gaps) / 2000:.2%}"
+    with pytest.raises(ValueError, match="classes must be"):
+        classwise_reliability_diagram(probabilities, labels, classes=[15])
+    with pytest.raises(ValueError, match="label_names"):
+        classwise_reliability_diagram(probabilities, labels, label_names=["a"])
+
+
+def test_histogram_counts_right_and_wrong_apart():
+    probabilities, labels = predictions()
+    (axis,) = confidence_histogram(probabilities, labels, 8).axes
+    right, wrong = ([patch.get_height() for patch in container] for container in axis.containers)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    edges = np.arange(9) / 8
+    assert right == np.histogram(confidence[correct], edges)[0].tolist()
+    assert wrong == np.histogram(confidence[~correct], edges)[0].tolist()
 
 
 # ---- Cards ----------------------------------------------------------------------------------------------------------
