@@ -566,7 +566,7 @@ class ScheduledFocalLoss(CalibrationLoss):
         from transformers import TrainerCallback
 
         class ScheduleCallback(TrainerCallback):
-            def on_step_begin(callback, args, state, control, **kwargs):  # noqa: N805
+            def on_step_begin(callback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: B902
                 self.set_progress(fraction=state.global_step / max(state.max_steps, 1), epoch=state.epoch or 0.0)
 
         return ScheduleCallback()

@@ -197,7 +197,8 @@ def _figure(width: float, height: float) -> Figure:
 
 def _legend(figure: Figure, *axes: Axes) -> None:
     """One legend for all panels, below them, where it hides nothing."""
-    handles, names = [], []
+    handles: list[Any] = []
+    names: list[str] = []
     for axis in axes:
         more_handles, more_names = axis.get_legend_handles_labels()
         handles, names = handles + more_handles, names + more_names
@@ -210,8 +211,8 @@ def _bars(axis: Axes, bins: BinStatistics, level: float, name: str) -> None:
     lower, width = bins.edges[:-1][filled], bins.edges[1] - bins.edges[0]
     accuracy, confidence = bins.accuracy[filled], bins.confidence[filled]
     axis.bar(lower, accuracy, width, align="edge", color=BLUE, edgecolor="white", label=name)
-    gap = {"bottom": np.minimum(accuracy, confidence), "height": np.abs(confidence - accuracy)}
-    style = {"facecolor": "none", "edgecolor": ORANGE, "hatch": "////", "linewidth": 1}
+    gap: dict[str, Any] = {"bottom": np.minimum(accuracy, confidence), "height": np.abs(confidence - accuracy)}
+    style: dict[str, Any] = {"facecolor": "none", "edgecolor": ORANGE, "hatch": "////", "linewidth": 1}
     axis.bar(lower, width=width, align="edge", label="gap to mean confidence", **gap, **style)
     whiskers = _wilson(bins.correct_sums[filled], bins.counts[filled], accuracy, level)
     middle = lower + width / 2

@@ -81,10 +81,8 @@ def test_classwise_diagram_shows_the_worst_classes_first():
     one = classwise_reliability_diagram(probabilities, labels, 10, classes=[3], label_names=list("abcdefghijklmno"))
     (axis,) = one.axes
     edges = np.arange(11) / 10
-    inside = [
-        (probabilities[:, 3] > low) & (probabilities[:, 3] <= high)
-        for low, high in zip(edges, edges[1:], strict=False)
-    ]
+    claimed = probabilities[:, 3]
+    inside = [(claimed > low) & (claimed <= high) for low, high in zip(edges, edges[1:], strict=False)]
     expected = [(labels[rows] == 3).mean() for rows in inside if rows.any()]
     assert [patch.get_height() for patch in axis.containers[0]] == pytest.approx(expected)
     gaps = [abs((labels[rows] == 3).sum() - probabilities[rows, 3].sum()) for rows in inside]
