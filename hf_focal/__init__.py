@@ -12,11 +12,12 @@ from .version import __version__
 # Where each public name lives. Nothing is imported before it is asked for: `import hf_focal` loads neither torch nor
 # transformers.
 _NAMES = {
-    "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature", "fold_temperature"]
-    + ["unfold_temperature"],
+    "calibration": ["TemperatureFit", "apply_temperature", "describe_confidence", "fit_temperature"]
+    + ["fold_temperature", "unfold_temperature"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
+    "hub": ["from_pretrained", "push_to_hub"],
     "losses": ["LOSSES", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "FocalLoss", "LabelSmoothingLoss"]
     + ["MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss", "brier_loss", "create_loss"]
     + ["cross_entropy_loss", "focal_loss", "label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
@@ -26,6 +27,7 @@ _NAMES = {
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
     "modeling": ["create_image_classifier"],
+    "pipelines": ["pipeline"],
     "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
@@ -50,10 +52,18 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .calibration import TemperatureFit, describe_confidence, fit_temperature, fold_temperature, unfold_temperature
+    from .calibration import (
+        TemperatureFit,
+        apply_temperature,
+        describe_confidence,
+        fit_temperature,
+        fold_temperature,
+        unfold_temperature,
+    )
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
     from .gamma import focal_gradient_ratio, gamma_for_threshold
+    from .hub import from_pretrained, push_to_hub
     from .losses import (
         LOSSES,
         BrierLoss,
@@ -89,6 +99,7 @@ if TYPE_CHECKING:
     )
     from .model_card import create_model_card
     from .modeling import create_image_classifier
+    from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
     from .trainer import (

@@ -216,14 +216,18 @@ def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float
 def check_temperature(value: Any, name: str = "temperature") -> float:
     """The value as a float if it can be a temperature, or a `ValueError`."""
     low, high = _TEMPERATURE_RANGE
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
+    if isinstance(value, bool) or not isinstance(value, Real) or not value <= high or value < low:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}.")
     return float(value)
 
 
 def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
     """A checked copy of `model.config.calibration`, or `None` for a model that was never calibrated."""
-    record = getattr(getattr(model, "config", None), "calibration", None)
+    return check_record(getattr(getattr(model, "config", None), "calibration", None))
+
+
+def check_record(record: Any) -> dict[str, Any] | None:
+    """A checked copy of what a config holds as `calibration`. Keys that are not known are kept."""
     if record is None:
         return None
     if not isinstance(record, Mapping) or not isinstance(record.get("folded"), bool):
@@ -236,8 +240,13 @@ def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
 
 
 def pending_temperature(model: PreTrainedModel) -> float:
-    """What the logits of this model still have to be divided by: 1 unless it has an unfolded temperature."""
+    """
+    What the logits of this model still have to be divided by: 1 unless it has an unfolded temperature that its forward
+    does not apply itself ([`apply_temperature`]).
+    """
     record = calibration_record(model)
+    if applies_temperature(model):
+        return 1.0
     return 1.0 if record is None or record["folded"] else float(record["temperature"])
 
 
@@ -290,7 +299,8 @@ def fold_temperature(
 
 def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Any] | None = None) -> PreTrainedModel:
     """
-    Undo [`fold_temperature`]: multiply the head by the recorded temperature and set `folded` to false.
+    Undo [`fold_temperature`]: multiply the head by the recorded temperature and set `folded` to false. Where
+    [`apply_temperature`] was called, that is undone too.
 
     Args:
         model (`transformers.PreTrainedModel`):
@@ -308,6 +318,9 @@ def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Any] | No
     if record is None or not record["folded"]:
         raise ValueError("This model has no folded temperature: config.calibration['folded'] is not true.")
     _scale_head(model, record["temperature"], inputs)
+    for key, hook in list(getattr(model, "_forward_hooks", {}).items()):
+        if hook is _divide_logits:
+            del model._forward_hooks[key]
     model.config.calibration = {**record, "folded": False}
     return model
 
@@ -454,3 +467,50 @@ def _image_shape(model: Any) -> tuple[int, int, int]:
     size = getattr(vision, "image_size", None) or 224  # convolutional networks take any size and name none
     height, width = (size, size) if isinstance(size, int) else size
     return getattr(vision, "num_channels", 3), height, width
+
+
+# ---- Dividing in the forward pass -----------------------------------------------------------------------------------
+
+
+def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    Let a model divide its own logits by the temperature in its config, if that is not folded into the head.
+
+    A forward hook does it, which changes no weight: what `save_pretrained` writes is as before. It follows
+    `config.calibration` at every call, so that the logits are divided once whatever happens to the model: not at all
+    after folding, by the new temperature after calibrating anew. Calling this twice is calling it once. A loss that
+    the model computes itself, from `labels`, is that of the undivided logits.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            A classifier; without `config.calibration` nothing is divided.
+
+    Returns:
+        `transformers.PreTrainedModel`: The same model.
+
+    Raises:
+        ValueError: If `config.calibration` is malformed, or unfolded and of a method other than `"temperature"`.
+    """
+    record = calibration_record(model)
+    method = "temperature" if record is None or record["folded"] else record.get("method", "temperature")
+    if method != "temperature":
+        raise ValueError(f"config.calibration['method'] is {method!r}, which is more than dividing by a temperature.")
+    if not applies_temperature(model):
+        model.register_forward_hook(_divide_logits)
+    return model
+
+
+def applies_temperature(model: Any) -> bool:
+    """Whether [`apply_temperature`] was called on this model."""
+    return _divide_logits in getattr(model, "_forward_hooks", {}).values()
+
+
+def _divide_logits(model: Any, inputs: Any, outputs: Any) -> Any:
+    record = calibration_record(model)
+    if record is None or record["folded"]:
+        return outputs
+    if isinstance(outputs, tuple):  # return_dict=False: the logits come first, or after the loss, which is a scalar
+        index = 0 if outputs[0].dim() else 1
+        return (*outputs[:index], outputs[index] / record["temperature"], *outputs[index + 1 :])
+    outputs["logits"] = outputs["logits"] / record["temperature"]
+    return outputs
