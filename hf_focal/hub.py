@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import re
 from collections.abc import Iterator
@@ -22,34 +23,28 @@ from transformers.utils import CONFIG_NAME, cached_file
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from .calibration import apply_temperature, check_record
+from .model_card import TASKS, infer_task
 from .report import CARD, PICTURE, PREDICTIONS
 from .version import __version__
 
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 
 logger = logging.getLogger(__name__)
 
-# Task, how the name of its classes goes, and what loads them.
-_TASKS: dict[str, tuple[str, Any]] = {
-    "image-classification": ("ForImageClassification", AutoModelForImageClassification),
-    "text-classification": ("ForSequenceClassification", AutoModelForSequenceClassification),
-    "token-classification": ("ForTokenClassification", AutoModelForTokenClassification),
+_AUTO_CLASSES: dict[str, Any] = {
+    "image-classification": AutoModelForImageClassification,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
 }
 # What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json")
 _CONFIGS = (CONFIG_NAME, "*_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 _VOCABULARIES = ("vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja")
 _PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE)
-
-
-def infer_task(config: PreTrainedConfig) -> str | None:
-    """The pipeline task of the class that a config names, or `None` where it is no classifier of ours."""
-    names = " ".join(getattr(config, "architectures", None) or [])
-    return next((task for task, (suffix, _) in _TASKS.items() if suffix in names), None)
 
 
 def from_pretrained(
@@ -110,16 +105,16 @@ def from_pretrained(
     except ValueError as error:
         raise ValueError(f"{CONFIG_NAME} of {name_or_path} is refused: {error}") from error
     task = task or infer_task(config)
-    if task not in _TASKS:
+    if task not in _AUTO_CLASSES:
         raise ValueError(
             f"{CONFIG_NAME} of {name_or_path} has architectures {getattr(config, 'architectures', None)}. Supported: "
-            + ", ".join(f"{name} (*{suffix})" for name, (suffix, _) in _TASKS.items())
+            + ", ".join(f"{name} (*{suffix})" for name, suffix in TASKS.items())
             + f". Got task={task!r}; set it to one of these if the weights have such a head."
         )
     if record is None:
         logger.warning("%s was never calibrated: its config has no 'calibration'.", name_or_path)
     try:
-        model, info = _TASKS[task][1].from_pretrained(
+        model, info = _AUTO_CLASSES[task].from_pretrained(
             name_or_path, config=config, output_loading_info=True, weights_only=True, **source, **kwargs
         )
     finally:  # damaged files explain whatever else goes wrong
@@ -220,6 +215,12 @@ def push_to_hub(
             revision=revision,
             commit_message=commit_message,
         )
+
+
+def check_access(repo_id: str, token: str | bool | None = None) -> None:
+    """Ask the Hub whether this token may write to a repository, and raise its refusal."""
+    if "write" in inspect.signature(HfApi.auth_check).parameters:  # of newer clients
+        HfApi().auth_check(repo_id, token=token, write=True)
 
 
 @contextmanager

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .metrics import METRIC_KEYS
 from .networks import ARCHITECTURES
 from .version import __version__
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 TITLES = {
@@ -24,60 +29,95 @@ TITLES = {
     "adaptive_ece": "AdaECE",
     "classwise_ece": "Classwise-ECE",
 }
-_EXAMPLES = {"image-classification": "image.png", "text-classification": "A sentence to classify."}
+# Pipeline task, and what the names of its models end in.
+TASKS = {
+    "image-classification": "ForImageClassification",
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+}
+_BINNED = ("ece", "mce", "adaptive_ece", "classwise_ece")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+Intervals = Mapping[str, Mapping[str, tuple[float, float]]]
 
 
-def results_table(before: Mapping[str, float], after: Mapping[str, float]) -> list[tuple[str, str, str]]:
+def infer_task(config: PreTrainedConfig) -> str | None:
+    """The pipeline task of the model that a config names, or `None` where it is no classifier of these kinds."""
+    names = " ".join(getattr(config, "architectures", None) or [])
+    return next((task for task, suffix in TASKS.items() if suffix in names), None)
+
+
+def results_table(
+    before: Mapping[str, float], after: Mapping[str, float], intervals: Intervals | None = None
+) -> list[tuple[str, str, str]]:
     """
     Rows of title, value before and value after: the error and calibration errors in percent, NLL and Brier plain.
 
     Args:
         before, after (`Mapping[str, float]`):
             What [`calibration_metrics`] returns.
+        intervals (`Mapping[str, Mapping[str, tuple[float, float]]]`, *optional*):
+            Under `"before"` and `"after"`, `(low, high)` of any of the metrics.
     """
 
     def shown(key: str, value: float) -> str:
         return f"{value:.4f}" if key in ("nll", "brier") else f"{100 * value:.2f}%"
 
-    rows = [("Error", shown("error", 1 - before["accuracy"]), shown("error", 1 - after["accuracy"]))]
-    for key in ("nll", "ece", "adaptive_ece", "classwise_ece", "mce", "brier"):
-        rows.append((TITLES[key], shown(key, before[key]), shown(key, after[key])))
-    return rows
+    def cell(key: str, moment: str) -> str:
+        value = (before if moment == "before" else after)[key]
+        ends = list(((intervals or {}).get(moment) or {}).get(key, ()))
+        if key == "accuracy":
+            value, ends = 1 - value, [1 - end for end in reversed(ends)]
+        return shown(key, value) + (f" ({' to '.join(shown(key, end) for end in ends)})" if ends else "")
+
+    keys = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece", "mce", "brier")
+    titles = {**TITLES, "accuracy": "Error"}
+    return [(titles[key], cell(key, "before"), cell(key, "after")) for key in keys]
 
 
 def create_model_card(
     *,
     model_name: str,
-    task: str,
-    dataset: str,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    calibration: Mapping[str, Any],
-    n_test: int,
-    confidence_sentence: str,
+    task: str | None,
+    dataset: str | None = None,
+    before: Mapping[str, float] | None = None,
+    after: Mapping[str, float] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    n_test: int = 0,
+    confidence_sentence: str = "",
     model_id: str = ".",
     n_bins: int = 15,
     test_split: str = "test",
     architecture: str | None = None,
     base_model: str | None = None,
+    dataset_config: str | None = None,
+    dataset_revision: str | None = None,
+    intervals: Intervals | None = None,
+    interval_level: float = 0.9,
+    license: str | None = None,
+    language: str | None = None,
+    tags: Sequence[str] | None = None,
 ) -> ModelCard:
     """
     The card as `README.md` of a model repository, with one result per metric, before and after, in its metadata.
+
+    Without `before` and `after` it has no numbers, and without `calibration` it says that the model was never
+    calibrated.
 
     Args:
         model_name (`str`):
             Heading of the card.
         task (`str`):
             Pipeline task, such as `"image-classification"`.
-        dataset (`str`):
-            Name of the data set, or the Hub id.
-        before, after (`Mapping[str, float]`):
+        dataset (`str`, *optional*):
+            Name of the data set, or the Hub id. Of a folder only the last part of the path is told.
+        before, after (`Mapping[str, float]`, *optional*):
             Metrics on the test split, as [`calibration_metrics`] returns them.
-        calibration (`Mapping[str, Any]`):
+        calibration (`Mapping[str, Any]`, *optional*):
             The model's `config.calibration`.
-        n_test (`int`):
+        n_test (`int`, *optional*):
             Number of test samples.
-        confidence_sentence (`str`):
+        confidence_sentence (`str`, *optional*):
             What [`describe_confidence`] says.
         model_id (`str`, *optional*, defaults to `"."`):
             What the usage snippet loads: the id on the Hub, or a folder.
@@ -89,61 +129,85 @@ def create_model_card(
             timm architecture; those that hf_focal registers need an import before they load, and the card says so.
         base_model (`str`, *optional*):
             Hub id of the checkpoint that was fine-tuned.
+        dataset_config, dataset_revision (`str`, *optional*):
+            Configuration and revision of the data set.
+        intervals (`Mapping[str, Mapping[str, tuple[float, float]]]`, *optional*):
+            Under `"before"` and `"after"`, `(low, high)` of any of the metrics.
+        interval_level (`float`, *optional*, defaults to `0.9`):
+            Level of these intervals.
+        license, language (`str`, *optional*):
+            For the metadata.
+        tags (`Sequence[str]`, *optional*):
+            Further tags.
 
     Returns:
         `huggingface_hub.ModelCard`: `card.save("README.md")` writes it.
     """
-    dataset_name = _one_line(dataset)
-    local = Path(dataset).exists() or dataset == "digits"
-    results = [
-        EvalResult(
-            task_type=task,
-            dataset_type="other" if local else dataset_name,
-            dataset_name=dataset_name,
-            dataset_split=test_split,
-            metric_type=key,
-            metric_name=f"{TITLES[key]} {moment} temperature",
-            metric_value=float(values[key]),
-        )
-        for moment, values in (("before", before), ("after", after))
-        for key in METRIC_KEYS
-    ]
+    local = dataset is None or dataset == "digits" or Path(dataset).exists() or not _HUB_ID.fullmatch(dataset)
+    dataset_name = (
+        _one_line((Path(dataset).name if Path(dataset).exists() else dataset) if dataset else "") or "unnamed"
+    )
+    measured = before is not None and after is not None and calibration is not None
+    results = []
+    for moment, values in (("before", before or {}), ("after", after or {})) if measured else ():
+        for key in METRIC_KEYS:
+            details: dict[str, Any] = {"n_bins": n_bins} if key in _BINNED else {}
+            if interval := ((intervals or {}).get(moment) or {}).get(key):
+                details |= {"interval": [float(end) for end in interval], "level": interval_level}
+            results.append(
+                EvalResult(
+                    task_type=task or "other",
+                    dataset_type="other" if local else str(dataset),
+                    dataset_name=dataset_name,
+                    dataset_config=dataset_config,
+                    dataset_split=test_split,
+                    dataset_revision=dataset_revision,
+                    metric_type=key,
+                    metric_name=f"{TITLES[key]} {moment} temperature",
+                    metric_value=float(values[key]),
+                    metric_args=details or None,
+                )
+            )
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag=task,
-        tags=["calibration", "focal-loss", "hf_focal"],
-        datasets=None if local else [dataset_name],
-        base_model=base_model,
+        license=license,
+        language=language,
+        tags=["calibration", "focal-loss", "hf_focal", *(tags or ())],
+        datasets=None if local else [str(dataset)],
+        base_model=base_model if base_model and _HUB_ID.fullmatch(base_model) else None,
         model_name=_one_line(model_name),
-        eval_results=results,
+        eval_results=results or None,
     )
-    temperature, folded = calibration["temperature"], calibration["folded"]
-    own = architecture in ARCHITECTURES
+    record = dict(calibration or {})
+    folded = record.get("folded", True)
     return ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).with_name("model_card_template.md")),
         model_name=_one_line(model_name),
+        model_id=json.dumps(model_id),
         task=task,
-        dataset=dataset_name,
-        test_split=test_split,
+        # What a downloaded config says is as little to be trusted as the name of a data set.
+        record={key: _one_line(str(value)) for key, value in record.items()},
+        temperature=f"{record['temperature']:.4g}" if record else None,
+        folded=folded,
+        measured=measured,
+        fitted_on_test=record.get("split") == test_split,
+        dataset=dataset_name if dataset else None,
+        test_split=_one_line(test_split),
         n_test=n_test,
         n_bins=n_bins,
-        table="\n".join("| " + " | ".join(row) + " |" for row in results_table(before, after)),
-        calibration_sentence=f"where it says 80%, it means to be right 80% of the time (T = {temperature:.4g}).",
+        interval_sentence=f"In brackets: {interval_level:.0%} intervals. " if intervals else "",
+        table=[" | ".join(row) for row in results_table(before or {}, after or {}, intervals)] if measured else [],
         confidence_sentence=confidence_sentence,
-        folding_sentence=(
-            f"the temperature {temperature:.4g} is folded into the classification head."
-            if folded
-            else f"divide the logits by the temperature {temperature:.4g} first (`config.calibration`)."
-        ),
-        import_line=f"\nimport hf_focal.networks  # registers {architecture}\n\n" if own else "",
-        model_id=model_id,
-        example=_EXAMPLES.get(task, "..."),
-        loss_sentence=f"the loss `{calibration.get('loss', 'unknown')}`",
-        calibration_split=calibration.get("split", "unknown"),
-        n_calibration=calibration.get("n_samples", "unknown"),
+        # Importing hf_focal.pipeline registers them as well.
+        own=architecture if architecture in ARCHITECTURES and folded else None,
+        example=_EXAMPLES.get(task or "", "..."),
         version=__version__,
     )
+
+
+_EXAMPLES = {"image-classification": "image.png"} | dict.fromkeys(list(TASKS)[1:], "A sentence to classify.")
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,8 @@ import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from .calibration import apply_temperature
-from .hub import from_pretrained, infer_task, refuse_code
+from .hub import from_pretrained, refuse_code
+from .model_card import infer_task
 
 
 if TYPE_CHECKING:

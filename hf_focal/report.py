@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from safetensors.numpy import save_file
 from scipy.special import softmax
 from transformers.trainer_utils import get_last_checkpoint
 
 from .calibration import TemperatureFit, calibration_record, describe_confidence
 from .metrics import calibration_metrics_from_logits, flatten_predictions
-from .model_card import create_model_card, results_table
+from .model_card import create_model_card, infer_task, results_table
 from .plots import reliability_diagram
 
 
@@ -108,14 +109,16 @@ def finish_run(
     task: str,
     results: Mapping[str, Any] | None = None,
     base_model: str | None = None,
+    dataset_config: str | None = None,
+    dataset_revision: str | None = None,
 ) -> RunReport:
     """
     Calibrate a trained model on `validation`, measure it on `test`, and write all there is to keep into
-    `trainer.args.output_dir`.
+    `trainer.args.output_dir`. Nothing is pushed; `trainer.push_to_hub()` does that.
 
-    It leaves the weights with the temperature folded in, the config with its record, the image processor or
-    tokenizer, `predictions.safetensors` (logits before scaling), `all_results.json`, `reliability.png` and the model
-    card. No pickle is among them.
+    It leaves the weights, with the temperature folded in unless `trainer.args.fold_temperature` is off, the config
+    with its record, the image processor or tokenizer, `predictions.safetensors` (logits before scaling),
+    `all_results.json`, `reliability.png` and the model card. No pickle is among them.
 
     Args:
         trainer ([`CalibrationTrainer`]):
@@ -130,6 +133,8 @@ def finish_run(
             Further entries of `all_results.json`.
         base_model (`str`, *optional*):
             Hub id of the checkpoint that was fine-tuned.
+        dataset_config, dataset_revision (`str`, *optional*):
+            Configuration and revision of the data set, for the model card.
 
     Returns:
         [`RunReport`]: Printed, it is the table before and after.
@@ -146,24 +151,29 @@ def finish_run(
     before = calibration_metrics_from_logits(logits, labels, n_bins)
     after = calibration_metrics_from_logits(logits, labels, n_bins, fit.temperature)
     report = RunReport(fit, before, after, describe_confidence(logits, labels, fit.temperature))
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # not pushed yet: there is no card
+    trainer.card_facts = {
+        "logits": logits,
+        "labels": labels,
+        "split": "test",
+        "task": task,
+        "dataset": dataset_name,
+        "dataset_config": dataset_config,
+        "dataset_revision": dataset_revision,
+        "base_model": base_model,
+    }
     if trainer.is_world_process_zero():
-        _write(trainer, report, arrays, dataset_name, task, dict(results or {}), base_model)
+        _write(trainer, report, arrays, dict(results or {}))
+        trainer.create_model_card()
     trainer.accelerator.wait_for_everyone()
     return report
 
 
 def _write(
-    trainer: CalibrationTrainer,
-    report: RunReport,
-    arrays: dict[str, np.ndarray],
-    dataset_name: str,
-    task: str,
-    results: dict[str, Any],
-    base_model: str | None,
+    trainer: CalibrationTrainer, report: RunReport, arrays: dict[str, np.ndarray], results: dict[str, Any]
 ) -> None:
     folder, config, n_bins = Path(trainer.args.output_dir), trainer.model.config, trainer.args.n_bins
-    fit, logits, labels = report.fit, arrays["test_logits"], arrays["test_labels"]
+    fit = report.fit
     id2label = json.dumps({str(index): name for index, name in config.id2label.items()})
     metadata = {"scaled": "false", "temperature": repr(fit.temperature), "id2label": id2label}
     save_file(arrays, str(folder / PREDICTIONS), metadata=metadata)
@@ -174,26 +184,59 @@ def _write(
             results |= {f"{split}_{moment}_{key}": value for key, value in values.items()}
     (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
-    wide = logits.astype(np.float64)
-    panels = {
-        "before": softmax(wide, axis=1),
-        f"after (T = {fit.temperature:.4g})": softmax(wide / fit.temperature, axis=1),
-    }
-    reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
 
-    record = calibration_record(trainer.model)
+def write_card(
+    trainer: CalibrationTrainer,
+    *,
+    logits: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    split: str = "test",
+    model_name: str | None = None,
+    task: str | None = None,
+    **details: Any,
+) -> None:
+    """
+    Write the model card into `trainer.args.output_dir`, and the reliability diagram if there is something to draw.
+
+    Args:
+        trainer ([`CalibrationTrainer`]):
+            Its model's `config.calibration` is what the card tells.
+        logits, labels (`np.ndarray`, *optional*):
+            Data to measure the model on, before scaling. Without them the card has no numbers.
+        split (`str`, *optional*, defaults to `"test"`):
+            Name of these data.
+        model_name, task (`str`, *optional*):
+            Heading and pipeline task of the card; by default told by the repository and the model.
+        details:
+            As for [`create_model_card`].
+    """
+    folder, config = Path(trainer.args.output_dir), trainer.model.config
+    record, n_bins = calibration_record(trainer.model), getattr(trainer.args, "n_bins", 15)
+    measured: dict[str, Any] = {}
+    if record is not None and logits is not None and labels is not None:
+        temperature = record["temperature"]
+        measured = {
+            "before": calibration_metrics_from_logits(logits, labels, n_bins),
+            "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature),
+            "n_test": len(np.asarray(labels)),
+            "test_split": split,
+            "n_bins": n_bins,
+            "confidence_sentence": describe_confidence(logits, labels, temperature),
+        }
+        wide = np.asarray(logits, dtype=np.float64)
+        panels = {
+            "before": softmax(wide, axis=1),
+            f"after (T = {temperature:.4g})": softmax(wide / temperature, axis=1),
+        }
+        reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
+    model_id = str(trainer.hub_model_id or folder)
     card = create_model_card(
-        model_name=folder.name,
-        model_id=str(folder),
-        task=task,
-        dataset=dataset_name,
-        before=report.before,
-        after=report.after,
-        calibration=record or {},
-        n_test=len(labels),
-        n_bins=n_bins,
-        confidence_sentence=report.words,
+        model_name=model_name or Path(model_id).name,
+        model_id=model_id,
+        task=task or infer_task(config),
+        calibration=record,
         architecture=getattr(config, "architecture", None),
-        base_model=base_model,
+        **measured,
+        **details,
     )
     card.save(folder / CARD)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
+from transformers.trainer_utils import EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
@@ -98,8 +99,15 @@ class CalibrationTrainer(Trainer):
             if not isinstance(args, CalibrationTrainingArguments):  # its stock default, not the user's choice
                 logger.warning("%s is best where lowest: greater_is_better set to False.", args.metric_for_best_model)
                 args.greater_is_better = False
+        if args.push_to_hub and not isinstance(args, CalibrationTrainingArguments):
+            if args.hub_strategy != HubStrategy.END:  # another stock default
+                logger.warning("hub_strategy set to 'end': nothing is pushed before the model is calibrated.")
+                args.hub_strategy = HubStrategy.END
         if model is not None:
             check_single_label(model)
+        # What the model card is made of, as far as it is known: the keyword arguments of `report.write_card`.
+        self.card_facts: dict[str, Any] = {}
+        self._card_for: str | None = None  # the id for which README.md is up to date
         super().__init__(
             model,
             args,
@@ -146,6 +154,7 @@ class CalibrationTrainer(Trainer):
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _forget_temperature(self, reason: str) -> None:
+        self.card_facts, self._card_for = {}, None
         record = calibration_record(self.model)
         if record is None:
             return
@@ -161,7 +170,7 @@ class CalibrationTrainer(Trainer):
         predictions: PredictionOutput | None = None,
         criterion: str | None = None,
         split: str = "validation",
-        fold: bool = True,
+        fold: bool | None = None,
     ) -> TemperatureFit:
         """
         Fit a temperature on held-out data, record it in `model.config.calibration` and fold it into the head.
@@ -175,7 +184,7 @@ class CalibrationTrainer(Trainer):
                 `"ece"` or `"nll"`, see [`fit_temperature`].
             split (`str`, *optional*, defaults to `"validation"`):
                 Name of the data, for the record.
-            fold (`bool`, *optional*, defaults to `True`):
+            fold (`bool`, *optional*, defaults to `args.fold_temperature`):
                 Divide the head, so that the plain softmax is calibrated. Otherwise the temperature stays in the
                 config alone, where `evaluate()` heeds it.
 
@@ -185,6 +194,7 @@ class CalibrationTrainer(Trainer):
         Raises:
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
+        fold = getattr(self.args, "fold_temperature", True) if fold is None else fold
         if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
@@ -209,8 +219,10 @@ class CalibrationTrainer(Trainer):
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
         if predictions.label_ids is None:
             raise ValueError("The data to calibrate on has no labels.")
+        logits, labels = flatten_predictions(predictions)
         fit = fit_temperature(
-            *flatten_predictions(predictions),
+            logits,
+            labels,
             criterion=str(criterion or getattr(self.args, "temperature_criterion", "ece")),
             n_bins=getattr(self.args, "n_bins", 15),
         )
@@ -225,6 +237,7 @@ class CalibrationTrainer(Trainer):
             fold_temperature(self.model, fit.temperature, record=record)
         else:
             self.model.config.calibration = {**record, "temperature": fit.temperature, "folded": False}
+        self.card_facts, self._card_for = {"logits": logits, "labels": labels, "split": split}, None
         return fit
 
     def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
@@ -264,6 +277,125 @@ class CalibrationTrainer(Trainer):
         super()._save(output_dir, state_dict)
         # A pickle of the arguments, which nothing reads back: a saved model holds none.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    # ---- The Hub: only what a stranger needs, never before it is calibrated, and with a card of ours ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`, which pushes too under `push_to_hub`: not before the model is calibrated."""
+        if self.args.push_to_hub and not _internal_call and calibration_record(self.model) is None:
+            logger.warning("Saved but not pushed: the model is not calibrated yet. push_to_hub() pushes it as it is.")
+            _internal_call = True
+        super().save_model(output_dir, _internal_call)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As `Trainer.init_hf_repo`; that the token may write is found out here, before any training."""
+        from .hub import check_access, plain_errors
+
+        token = token or self.args.hub_token
+        with plain_errors(self.args.hub_model_id or Path(self.args.output_dir).absolute().name, token):
+            super().init_hf_repo(token, private)
+            if self.is_world_process_zero():
+                check_access(str(self.hub_model_id), token)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Push weights, config, image processor or tokenizer, model card and reliability diagram.
+
+        Args:
+            commit_message, blocking, token, revision, private:
+                As for `Trainer.push_to_hub`.
+            kwargs:
+                Passed on to [`~CalibrationTrainer.create_model_card`]. Without them a `README.md` that was edited
+                after it was written stays as it is.
+
+        Returns:
+            `huggingface_hub.CommitInfo`, or a future of it if not `blocking`.
+
+        Raises:
+            OSError: If the push failed. The output folder is complete all the same.
+        """
+        from .hub import push_to_hub
+
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = token or self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(self.args.output_dir)
+        # Of a model that was neither calibrated nor trained here, the card that is there knows more.
+        known = self._card_for == self.hub_model_id or not (self.card_facts or self.state.global_step)
+        if kwargs or not known or not (folder / "README.md").is_file():
+            self.create_model_card(**kwargs)
+        self._finish_current_push()
+        options: dict[str, Any] = {
+            "token": token,
+            "private": self.args.hub_private_repo if private is None else private,
+            "revision": revision or self.args.hub_revision,
+            "push_predictions": getattr(self.args, "push_predictions", False),
+            "commit_message": commit_message or "End of training",
+        }
+        if blocking:
+            return push_to_hub(folder, str(self.hub_model_id), **options)
+        return HfApi().run_as_future(push_to_hub, folder, str(self.hub_model_id), **options)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        from .hub import push_to_hub
+
+        if self.is_world_process_zero() and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
+            message = f"Training in progress, step {self.state.global_step}"
+            options = {"token": self.args.hub_token, "revision": self.args.hub_revision, "commit_message": message}
+            try:
+                push_to_hub(checkpoint_folder, str(self.hub_model_id), **options)
+            except OSError as error:  # no reason to stop training
+                logger.warning("%s", error)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """
+        Write our model card and the reliability diagram into the output folder, from what `calibrate` measured; a
+        model that was never calibrated gets a card that says so. The arguments are those of
+        `Trainer.create_model_card`, and `dataset_args` the configuration of the data set.
+        """
+        from .report import write_card
+
+        def first(value: str | list[str] | None) -> str | None:
+            return value[0] if isinstance(value, list) and value else str(value) if value else None
+
+        given = {
+            "language": language,
+            "license": license,
+            "tags": [tags] if isinstance(tags, str) else tags,
+            "model_name": model_name,
+            "base_model": finetuned_from,
+            "task": first(tasks),
+            "dataset": first(dataset_tags) or first(dataset),
+            "dataset_config": first(dataset_args),
+        }
+        if self.is_world_process_zero():
+            self.card_facts |= {key: value for key, value in given.items() if value is not None}
+            write_card(self, **self.card_facts)
+            self._card_for = self.hub_model_id
 
 
 class FocalTrainer(CalibrationTrainer):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .calibration import CRITERIA
 from .losses import LOSSES, FocalLoss, LabelSmoothingLoss, MMCELoss, create_loss
@@ -40,14 +41,22 @@ class CalibrationTrainingArguments(TrainingArguments):
             Bins of the calibration errors.
         temperature_criterion (`str`, *optional*, defaults to `"ece"`):
             What `CalibrationTrainer.calibrate` minimises: `"ece"` on the paper's grid, or `"nll"`.
+        fold_temperature (`bool`, *optional*, defaults to `True`):
+            Divide the head by the temperature, so that the plain softmax is calibrated. Otherwise the temperature
+            stays in the config alone, where [`from_pretrained`] finds it.
+        push_predictions (`bool`, *optional*, defaults to `False`):
+            Push `predictions.safetensors`, logits and labels of the validation and test data, along with the model.
 
-    Two defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy, so
-    `metric_for_best_model="ece"` keeps the checkpoint of LOWEST calibration error. `eval_accumulation_steps` is 32:
-    without a limit the time to predict grows with the square of the data set.
+    Three defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy,
+    so `metric_for_best_model="ece"` keeps the checkpoint of LOWEST calibration error. `eval_accumulation_steps` is 32:
+    without a limit the time to predict grows with the square of the data set. `hub_strategy` is `"end"`: nothing is
+    pushed before the temperature is fitted. `"every_save"` pushes weights during training as well; the strategies that
+    push whole checkpoints are refused, because optimizer states are pickles.
 
     Raises:
-        ValueError: If the loss is unknown, does not take a given parameter, or a parameter is out of range; or with
-            `label_smoothing_factor > 0`, which a loss of ours would silently replace.
+        ValueError: If the loss is unknown, does not take a given parameter, or a parameter is out of range; with
+            `label_smoothing_factor > 0`, which a loss of ours would silently replace; or with a `hub_strategy` that
+            pushes pickles.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]
@@ -72,6 +81,15 @@ class CalibrationTrainingArguments(TrainingArguments):
     temperature_criterion: str = field(
         default="ece", metadata={"help": "What the temperature minimises on validation data: 'ece' or 'nll'."}
     )
+    fold_temperature: bool = field(
+        default=True, metadata={"help": "Divide the head by the temperature; else it stays in the config alone."}
+    )
+    push_predictions: bool = field(
+        default=False, metadata={"help": "Push predictions.safetensors (logits and labels) along with the model."}
+    )
+    hub_strategy: HubStrategy | str = field(
+        default="end", metadata={"help": "When to push: 'end' (once it is calibrated), or 'every_save' as well."}
+    )
     eval_accumulation_steps: int | None = field(
         default=32, metadata={"help": "Prediction steps after which outputs move to the CPU."}
     )
@@ -84,6 +102,11 @@ class CalibrationTrainingArguments(TrainingArguments):
         if self.temperature_criterion not in CRITERIA:
             raise ValueError(
                 f"temperature_criterion must be one of {', '.join(CRITERIA)}, got {self.temperature_criterion!r}."
+            )
+        if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise ValueError(
+                f"hub_strategy={HubStrategy(self.hub_strategy).value!r} would push optimizer states, which are "
+                "pickles. Use 'end' or 'every_save'."
             )
         if self.loss_reduction not in ("mean", "sum"):
             raise ValueError(f"loss_reduction must be 'mean' or 'sum', got {self.loss_reduction!r}.")

@@ -4,6 +4,7 @@ Train an image classifier with a calibration loss, fit a temperature on validati
 
     accelerate launch scripts/run_image.py                                   # scikit-learn's digits, offline
     accelerate launch scripts/run_image.py --dataset_name cifar10 --model_name_or_path resnet18 --loss focal --gamma 2
+    accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name
 
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
@@ -55,6 +56,7 @@ class DataArguments:
         default=DIGITS, metadata={"help": "A data set on the Hub, a local folder, or the embedded 'digits'."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
@@ -117,6 +119,7 @@ def main() -> None:
             label_column=data_args.label_column_name,
             holdout=data_args.holdout,
             seed=data_args.split_seed,
+            revision=data_args.dataset_revision,
         )
     limits = {"train": data_args.max_train_samples}
     for split, data in dataset.items():
@@ -148,9 +151,15 @@ def main() -> None:
         task="image-classification",
         results={"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics},
         base_model=None if from_scratch or Path(name).exists() else name,
+        dataset_config=data_args.dataset_config_name,
+        dataset_revision=data_args.dataset_revision,
     )
     if trainer.is_world_process_zero():
         print(f"\n{report}\nSaved to {args.output_dir}")
+    if args.push_to_hub:
+        pushed = trainer.push_to_hub()
+        if trainer.is_world_process_zero():
+            print(f"Pushed to {pushed.commit_url}")
 
 
 if __name__ == "__main__":

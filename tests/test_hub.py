@@ -1,68 +1,446 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Calibrated models through the Hub: the real client in processes of its own, against a server on loopback."""
 
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 from hub_server import HubServer
+from scipy.special import softmax
 
 
-TOKENS = {"hf_ann_secret": "ann", "hf_bob_secret": "bob"}
-ANN, BOB = TOKENS
-
-PREAMBLE = """
-import json, sys, torch, transformers, huggingface_hub.utils._http as http
-transformers.utils.logging.disable_progress_bar()
-http.time.sleep = lambda seconds: None  # retries do not wait
-pixels = torch.linspace(-1, 1, 384).reshape(2, 3, 8, 8)
-def logits(model):
-    with torch.no_grad():
-        return model(pixels).logits.double().tolist()
-"""
+ANN, BOB = "hf_ann_very_secret", "hf_bob_very_secret"
+WRONG = "hf_unknown_but_secret"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+NUMBERS = itertools.count()
 
 
-@pytest.fixture
-def hub():
-    with HubServer(dict(TOKENS)) as server:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with HubServer({ANN: "ann", BOB: "bob"}) as server:
         yield server
 
 
-@pytest.fixture
-def client(hub, tmp_path):
-    """Runs code in a new process, and returns what it printed last, as JSON; or its error, in a word and in full."""
+@pytest.fixture(scope="module")
+def worker(hub, tmp_path_factory):
+    variables = hub.environment(tmp_path_factory.mktemp("home"))
+    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "tests" / "hub_client.py")]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True, env=environment) as job:
+        yield job
+        job.stdin.close()
 
-    def run(code, *arguments, token=ANN, home="home", fails=False, **variables):
-        environment = {**os.environ, **hub.environment(tmp_path / home, token), "PYTHONPATH": str(ROOT), **variables}
-        command = [sys.executable, "-c", PREAMBLE + code, *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-        assert (result.returncode != 0) == fails, result.stdout + result.stderr
-        assert not any(secret in result.stdout + result.stderr for secret in TOKENS)
-        return result.stderr if fails else json.loads(result.stdout.splitlines()[-1])
+
+@pytest.fixture
+def client(hub, worker, tmp_path):
+    """Runs code on the client's side. Returns its `result`, or with `fails` all that it wrote to stderr."""
+    hub.faults.clear()
+
+    def run(code, token=ANN, fails=False, cache="cache"):
+        paths = {name: str(tmp_path / name) for name in ("stdout", "stderr")}
+        job = {"code": code, "token": token or "", "cache": str(tmp_path / cache), "folder": str(tmp_path), **paths}
+        worker.stdin.write(json.dumps(job) + "\n")
+        worker.stdin.flush()
+        status = int(worker.stdout.readline())
+        stdout, stderr = (Path(path).read_text() for path in paths.values())
+        assert not any(secret in stdout + stderr for secret in (ANN, BOB, WRONG)), "a token was written"
+        assert (status != 0) == fails, stdout + stderr
+        return stderr if fails else json.loads(stdout.splitlines()[-1])
 
     return run
 
 
-MODEL = """
-import hf_focal
-from transformers import ViTConfig, ViTForImageClassification
-torch.manual_seed(0)
-sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8)
-model = ViTForImageClassification(ViTConfig(**sizes, patch_size=4, num_labels=3)).eval()
-raw = logits(model)
-hf_focal.fold_temperature(model, 2.0)
-model.save_pretrained("model")
+@pytest.fixture
+def repo():
+    return f"ann/model-{next(NUMBERS)}"
+
+
+def stranger(hub, tmp_path, code, **variables):
+    """Runs code in a new process that cannot import hf_focal; returns what it prints, as JSON."""
+    environment = {**os.environ, **hub.environment(tmp_path / "stranger"), **variables}
+    command = [sys.executable, "-c", "import sys; sys.modules['hf_focal'] = None\n" + code]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def halves(raw):
+    return [pytest.approx([value / 2 for value in row], abs=1e-6) for row in raw]
+
+
+def check_commits(hub, repo, calibrated=True):
+    """What must hold for every commit of every branch; returns the messages of `main`."""
+    for commit in itertools.chain(*hub.repositories[repo].branches.values()):
+        for path, file in commit.files.items():
+            assert not path.endswith(PICKLES) and "checkpoint" not in path
+            assert not any(secret.encode() in file.data for secret in (ANN, BOB, WRONG))
+        if "model.safetensors" in commit.files and calibrated:
+            assert json.loads(commit.files["config.json"].data)["calibration"]["temperature"] > 0
+            assert b"mukhoti2020calibrating" in commit.files["README.md"].data
+    return [commit.message for commit in hub.commits(repo)]
+
+
+# ---- The trainer ----------------------------------------------------------------------------------------------------
+
+
+def test_a_trainer_pushes_once_calibrated_and_all_that_a_stranger_needs(hub, client, repo, tmp_path):
+    result = client(f"""
+trainer = make_trainer("out", push_to_hub=True, hub_model_id={repo!r}, hub_token={ANN!r})
+trainer.train()
+trainer.save_model()  # pushes under the stock Trainer
+raw = logits(trainer.model.eval())
+fit = trainer.calibrate()
+trainer.push_to_hub()
+open("out/README.md", "a").write("A remark of mine.")
+trainer.push_to_hub(commit_message="A remark")
+result |= dict(raw=raw, temperature=fit.temperature, ece=[fit.before["ece"], fit.after["ece"]])
+""")
+    assert check_commits(hub, repo) == ["initial commit", "End of training", "A remark"]
+    _, first, second = hub.commits(repo)
+    assert set(first.files) == {
+        ".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
+        "reliability.png",
+    }  # fmt: skip
+    assert [path for path in first.files if first.files[path] != second.files[path]] == ["README.md"]
+    card = first.files["README.md"].data.decode()
+    metrics = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]
+    assert metrics["dataset"]["split"] == "validation"
+    values = [metric["value"] for metric in metrics["metrics"] if metric["type"] == "ece"]
+    assert values == pytest.approx(result["ece"])
+    assert "fitted on these very samples" in card and f'model="{repo}"' in card
+    found = stranger(hub, tmp_path, f"""
+import json, torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+AutoImageProcessor.from_pretrained({repo!r})
+pixels = torch.linspace(-1, 1, 3 * 8 * 8 * 2).reshape(2, 3, 8, 8)
+print(json.dumps(AutoModelForImageClassification.from_pretrained({repo!r})(pixels).logits.softmax(-1).tolist()))
+""")  # fmt: skip
+    assert np.abs(softmax(np.array(result["raw"]) / result["temperature"], axis=1) - found).max() < 1e-6
+
+
+def test_checkpoints_are_pushed_only_where_asked_for_and_never_with_pickles(hub, client, repo):
+    client(f"""
+trainer = make_trainer("out", push_to_hub=True, hub_model_id={repo!r}, hub_strategy="every_save")
+trainer.train()
+trainer.calibrate()
+trainer.save_model()
+""")
+    messages = check_commits(hub, repo, calibrated=False)
+    steps = ["Training in progress, step 2", "Training in progress, step 4"]
+    assert messages == ["initial commit", *steps, "Model save"]
+    error = client('make_trainer("out", hub_strategy="all_checkpoints")', fails=True)
+    assert "would push optimizer states, which are pickles" in error
+    client(f"""
+from transformers import TrainingArguments
+args = TrainingArguments("other", push_to_hub=True, hub_model_id="{repo}-b", use_cpu=True, save_strategy="epoch")
+hf_focal.CalibrationTrainer(model=tiny_model(), args=args, train_dataset=samples(8)).train()
+""")
+    assert check_commits(hub, f"{repo}-b") == ["initial commit"]
+
+
+def test_a_model_that_was_never_calibrated_goes_up_when_told_to_with_a_card_that_says_so(hub, client, repo):
+    client(f'make_trainer("out", hub_model_id={repo!r}).push_to_hub(license="mit", tags="mine", dataset="user/set")')
+    card = hub.commits(repo)[-1].files["README.md"].data.decode()
+    data = yaml.safe_load(card.split("---")[1])
+    assert "No temperature has been fitted" in card and "model-index" not in data
+    assert data["license"] == "mit" and "mine" in data["tags"] and data["datasets"] == ["user/set"]
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_pushed_again_calibrated_again_trained_again_it_is_divided_once(hub, client, repo, fold):
+    """Each time our loader gives the probabilities that the trainer measured."""
+    result = client(f"""
+def check():
+    pushed = hf_focal.from_pretrained({repo!r})
+    result.setdefault("gaps", []).append((logits(pushed), raw, pushed.config.calibration["temperature"]))
+    return pushed
+options = dict(push_to_hub=True, hub_model_id={repo!r}, fold_temperature={fold}, temperature_criterion="nll")
+trainer = make_trainer("out", **options)
+trainer.train(); raw = logits(trainer.model.eval())
+trainer.calibrate(); trainer.push_to_hub()
+loaded = check()
+loaded.save_pretrained("again"); hf_focal.push_to_hub("again", {repo!r})
+loaded = check()
+trainer = make_trainer("new", loaded, **options)
+result["evaluated"] = [trainer.evaluate()["eval_nll"]]
+trainer.push_to_hub()
+check()
+fit = trainer.calibrate(); trainer.push_to_hub()
+result["evaluated"] += [fit.after["nll"], trainer.evaluate()["eval_nll"]]
+loaded = check()
+trainer = make_trainer("newer", loaded, learning_rate=1e-2, **options)
+trainer.train()
+result["forgotten"] = getattr(trainer.model.config, "calibration", None) is None
+raw = logits(trainer.model.eval())
+trainer.calibrate()
+trainer.push_to_hub()
+check()
+""")
+    assert result["forgotten"] and len(result["gaps"]) == 5
+    assert not np.allclose(result["gaps"][3][1], result["gaps"][4][1], atol=1e-3)  # training changed it
+    for found, raw, temperature in result["gaps"]:
+        # The weights of a trainer in training mode and of a loaded one are compared in evaluation mode.
+        assert np.abs(np.array(raw) / temperature - found).max() < 1e-5
+    assert result["evaluated"] == pytest.approx([result["evaluated"][0]] * 3, rel=1e-5)
+
+
+# ---- Repositories ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_pushed_without_what_does_not_belong_there(hub, client, repo, tmp_path):
+    code = f"""
+raw = save("model")
+for name in ("training_args.bin", "optimizer.pt", ".env", "notes.txt", "secrets.json", "all_results.json"):
+    open("model/" + name, "w").write({ANN!r})
+import os; os.makedirs("model/checkpoint-2"); open("model/checkpoint-2/model.safetensors", "w").write("x")
+open("model/predictions.safetensors", "w").write("logits")
 """
+    client(code + f'hf_focal.push_to_hub("model", {repo!r})')
+    usual = {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    assert set(hub.commits(repo)[-1].files) == usual
+    assert f'model="{repo}"' in hub.commits(repo)[-1].files["README.md"].data.decode()
+    client(f'hf_focal.push_to_hub("model", {repo!r}, push_predictions=True)')
+    assert set(hub.commits(repo)[-1].files) == usual | {"predictions.safetensors"}
+    assert "holds no model" in client(f'hf_focal.push_to_hub("nowhere", {repo!r})', fails=True)
 
 
-def test_what_is_pushed_is_what_is_loaded(hub, client):
-    raw = client(MODEL + "hf_focal.push_to_hub('model', 'ann/model'); print(json.dumps(raw))")
-    assert [commit.message for commit in hub.commits("ann/model")] == [
-        "initial commit", "Upload a calibrated classifier",
-    ]  # fmt: skip
-    stock = "print(json.dumps(logits(transformers.AutoModelForImageClassification.from_pretrained('ann/model'))))"
-    folded = client("sys.modules['hf_focal'] = None\n" + stock)
-    assert [[2 * value for value in row] for row in folded] == [pytest.approx(row, rel=1e-6) for row in raw]
+def test_private_repositories_open_to_their_owner_alone(hub, client, repo):
+    load = f"result['logits'] = logits(hf_focal.from_pretrained({repo!r}))"
+    raw = client(f'result["raw"] = save("model"); hf_focal.push_to_hub("model", {repo!r}, private=True)')["raw"]
+    assert hub.repositories[repo].private
+    assert client(load)["logits"] == halves(raw)
+    with_token = load.replace(repr(repo), f"{repo!r}, token={ANN!r}")
+    assert client(with_token, token=None, cache="other")["logits"] == halves(raw)
+    for number, token in enumerate((None, BOB, WRONG)):
+        error = client(load, token=token, fails=True, cache=f"empty-{number}")
+        assert "OSError" in error and repo in error
+
+
+def test_a_wrong_token_or_a_name_of_somebody_else_is_refused_before_training(hub, client):
+    client('save("model"); hf_focal.push_to_hub("model", "bob/taken")', token=BOB)
+    push = 'save("model"); hf_focal.push_to_hub("model", {!r})'
+    start = 'make_trainer("out", push_to_hub=True, hub_model_id={!r}); print("started")'
+    for code in (push, start):
+        for token, name, words in (
+            (WRONG, "ann/new", "Invalid credentials"),
+            (ANN, "bob/taken", "no permission"),
+            (ANN, "bob/new", "rights to create"),
+            (None, "ann/new", "401"),
+        ):
+            error = client(code.format(name), token=token, fails=True)
+            assert f"OSError: Cannot push to {name}" in error and words in error, error
+            assert error.count("Traceback") == 1
+    assert len(hub.commits("bob/taken")) == 2
+    assert "ann/new" not in hub.repositories and "bob/new" not in hub.repositories
+    broken = WRONG + "\n"  # the client quotes such a header in its error
+    error = client(f'save("model"); hf_focal.push_to_hub("model", "ann/new", token={broken!r})', fails=True)
+    assert "OSError: Cannot push to ann/new" in error
+
+
+def test_revisions_and_tags_bring_back_what_was(hub, client, repo):
+    result = client(f"""
+from huggingface_hub import HfApi
+result["first"] = save("model", seed=1, temperature=2.0)
+hf_focal.push_to_hub("model", {repo!r})
+HfApi().create_tag({repo!r}, tag="v1")
+HfApi().create_branch({repo!r}, branch="next")
+result["second"] = save("model", seed=2, temperature=2.0)
+done = hf_focal.push_to_hub("model", {repo!r}, revision="next")
+for revision in ("v1", None, "next", done.oid):
+    result[str(revision)] = logits(hf_focal.from_pretrained({repo!r}, revision=revision))
+result["oid"] = done.oid
+""")
+    assert result["v1"] == result["None"] == halves(result["first"])
+    assert result["next"] == result[result["oid"]] == halves(result["second"])
+    error = client(f'hf_focal.from_pretrained({repo!r}, revision="v9")', fails=True)
+    assert "OSError" in error and "v9" in error
+
+
+def test_two_pushes_at_once_both_arrive_whole(hub, client, repo):
+    client(f"""
+import os
+from huggingface_hub import HfApi
+save("one", seed=1), save("two", seed=2)
+HfApi().create_repo({repo!r})
+children = []
+for folder in ("one", "two"):
+    if (child := os.fork()) == 0:
+        hf_focal.push_to_hub(folder, {repo!r}, commit_message=folder)
+        os._exit(0)
+    children.append(child)
+result["codes"] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+assert result["codes"] == [0, 0]
+result["loaded"] = logits(hf_focal.from_pretrained({repo!r}))
+""")
+    messages = check_commits(hub, repo)
+    assert sorted(messages) == ["initial commit", "one", "two"]
+    weights = [commit.files["model.safetensors"].oid for commit in hub.commits(repo)[1:]]
+    assert len(set(weights)) == 2
+
+
+# ---- When things go wrong -------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_dies_in_the_middle_leaves_the_folder_whole_and_the_next_push_completes(
+    hub, client, repo, tmp_path
+):
+    client('save("model")')
+    hub.fail("PUT /lfs/|/commit/", times=1000)
+    push = f'hf_focal.push_to_hub("model", {repo!r})'
+    error = client(push, fails=True)
+    assert f"OSError: Cannot push to {repo}" in error and "model is complete: push it again by" in error
+    assert error.count("Traceback") == 1
+    assert check_commits(hub, repo) == ["initial commit"]
+    hub.faults.clear()
+    client("hf_focal.from_pretrained('model')")
+    client(push)
+    assert len(check_commits(hub, repo)) == 2
+    for path, file in hub.commits(repo)[-1].files.items():
+        assert path == ".gitattributes" or (tmp_path / "model" / path).read_bytes() == file.data
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_busy_server_is_asked_again_and_a_broken_one_reported(hub, client, repo, status):
+    hub.fail("PUT /lfs/|/preupload/|POST .*/objects/", status, times=3)
+    client(f'save("model"); hf_focal.push_to_hub("model", {repo!r})')
+    assert len(check_commits(hub, repo)) == 2
+    hub.fail("HEAD .*/config.json|GET .*/model.safetensors", status, times=2)
+    client(f"hf_focal.from_pretrained({repo!r})", cache="second")
+    hub.fail("/commit/", status, times=1000)
+    error = client(f'save("model", seed=5); hf_focal.push_to_hub("model", {repo!r})', fails=True)
+    assert f"OSError: Cannot push to {repo}" in error and str(status) in error
+    assert len(check_commits(hub, repo)) == 2
+
+
+def test_failed_checkpoint_pushes_do_not_stop_training(hub, client, repo):
+    hub.fail("/commit/", 500, times=1000)
+    client(f"""
+trainer = make_trainer("out", push_to_hub=True, hub_model_id={repo!r}, hub_strategy="every_save")
+result["steps"] = trainer.train().global_step
+""")
+    assert check_commits(hub, repo) == ["initial commit"]
+
+
+def test_without_a_network_the_cache_serves(hub, client, repo, tmp_path):
+    load = f"result['logits'] = logits(hf_focal.from_pretrained({repo!r}, local_files_only=True))"
+    assert "OSError" in client(load, fails=True)
+    raw = client(f"""
+result["raw"] = save("model", temperature=2.0)
+hf_focal.push_to_hub("model", {repo!r})
+hf_focal.from_pretrained({repo!r})
+""")["raw"]
+    hub.fail(".", 500, times=1000)
+    asked = len(hub.log)
+    assert client(load)["logits"] == halves(raw)
+    assert hub.log[asked:] == []
+    load = load.replace(", local_files_only=True", "")
+    assert client("huggingface_hub.constants.HF_HUB_OFFLINE = True\n" + load)["logits"] == halves(raw)
+    assert hub.log[asked:] == []
+
+
+def flip(data):
+    return data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [(flip, "model.safetensors"), (lambda data: data[: len(data) // 2], "model.safetensors"), (flip, "config.json")],
+)
+def test_a_damaged_download_is_refused_and_the_next_one_is_clean(hub, client, repo, damage, file):
+    raw = client(f'result["raw"] = save("model"); hf_focal.push_to_hub("model", {repo!r})')["raw"]
+    hub.fail(f"GET .*/{file}", damage=damage, times=1)
+    load = f"result['logits'] = logits(hf_focal.from_pretrained({repo!r}))"
+    error = client(load, fails=True)
+    assert "OSError" in error
+    assert client(load)["logits"] == halves(raw)
+
+
+def test_a_folder_that_is_no_classifier_or_does_not_exist_is_a_plain_error(client):
+    assert "OSError" in client('hf_focal.from_pretrained("ann/nothing-there")', fails=True)
+
+
+# ---- Cards ----------------------------------------------------------------------------------------------------------
+
+EVIL = "x\ntags:\n- injected\n---\n# Heading | <script>`"
+
+
+def test_the_hub_accepts_our_cards_whatever_the_names_in_them(client):
+    result = client(f"""
+evil = {EVIL!r}
+keys = ("accuracy", "nll", "brier", "ece", "mce", "adaptive_ece", "classwise_ece")
+values = dict.fromkeys(keys, 0.5)
+record = dict(temperature=1.5, folded=True, loss=evil, split=evil, n_samples=evil, criterion=evil)
+for name in ("plain", evil):
+    for measured in (dict(), dict(before=values, after=values, intervals=dict(after=dict(ece=(0.1, 0.2))))):
+        card = hf_focal.create_model_card(model_name=name, task="image-classification", dataset=name, n_test=5,
+            dataset_config=name, dataset_revision=name, base_model=name, test_split=name, calibration=record,
+            model_id=name, **measured)
+        card.validate()
+        assert "injected" not in card.data.tags and str(card).count("\\n---\\n") == 2 - 1, str(card)
+result["done"] = True
+""")
+    assert result["done"]
+
+
+def test_the_stand_in_refuses_what_the_hub_would(client):
+    for text in ("---\ntags: [1]\n---\n", "---\ndatasets: ['a b c']\n---\n"):
+        assert "ValueError" in client(
+            f"from huggingface_hub import ModelCard; ModelCard({text!r}, True).validate()", fails=True
+        )
+
+
+# ---- The script -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_the_script_pushes_a_model_whose_card_works(hub, repo, tmp_path, fold):
+    environment = {**os.environ, **hub.environment(tmp_path / "home", ANN), "PYTHONPATH": str(ROOT)}
+    flags = ["--model_name_or_path", "cifar_resnet8" if fold else "test_resnet", "--train_from_scratch"]
+    flags += ["--num_train_epochs", "1", "--max_train_samples", "128", "--use_cpu", "true", "--output_dir", "out"]
+    flags += ["--push_to_hub", "--hub_model_id", repo]
+    flags += [] if fold else ["--no_fold_temperature", "--push_predictions"]
+    command = [sys.executable, str(ROOT / "scripts" / "run_image.py"), *flags]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert ANN not in result.stdout + result.stderr
+    assert f"Pushed to {hub.endpoint}/{repo}/commit/" in result.stdout
+    assert check_commits(hub, repo) == ["initial commit", "End of training"]
+    files = hub.commits(repo)[-1].files
+    assert ("predictions.safetensors" in files) is not fold
+    assert json.loads(files["config.json"].data)["calibration"]["folded"] is fold
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == json.loads(files["config.json"].data)
+
+    card = files["README.md"].data.decode()
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert ("import hf_focal.networks" in snippet) is fold
+    assert ("from hf_focal import pipeline" in snippet) is not fold
+    from hf_focal import load_image_dataset
+
+    load_image_dataset()["test"][0]["image"].save(tmp_path / "image.png")
+    code = (
+        snippet
+        + f"""
+import json
+import numpy as np
+from safetensors.numpy import load_file
+from scipy.special import softmax
+logits = load_file("out/predictions.safetensors")["test_logits"][0].astype(float)
+temperature = json.load(open("out/config.json"))["calibration"]["temperature"]
+scores = {{row["label"]: row["score"] for row in classifier("image.png", top_k=10)}}
+gap = np.abs(softmax(logits / temperature) - [scores[str(digit)] for digit in range(10)]).max()
+print(json.dumps([gap, {repo!r} in str(classifier.model.config._name_or_path)]))
+"""
+    )
+    environment |= {"HF_HOME": str(tmp_path / "clean"), "HF_TOKEN": ""}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    gap, from_hub = json.loads(ran.stdout.splitlines()[-1])
+    assert gap < 1e-5 and from_hub
