@@ -113,6 +113,8 @@ def from_pretrained(
         )
     if record is None:
         logger.warning("%s was never calibrated: its config has no 'calibration'.", name_or_path)
+    if local_files_only:  # the Auto classes forget it where they look for an adapter
+        kwargs["adapter_kwargs"] = {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}
     try:
         model, info = _AUTO_CLASSES[task].from_pretrained(
             name_or_path, config=config, output_loading_info=True, weights_only=True, **source, **kwargs

@@ -278,7 +278,7 @@ validation_labels, test_labels = generator.integers(0, 3, 300), generator.intege
 
 
 def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
-    snippets = blocks("python")
+    snippets = [snippet for snippet in blocks("python") if "push_to_hub" not in snippet]  # see test_hub.py
     assert len(snippets) == 5
     code = PREPARATION + "\n".join(snippets)
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
@@ -292,7 +292,10 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
-    install, cifar, own = blocks("bash")
+    install, cifar, share, own = blocks("bash")
+    assert (
+        share == "accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name\n"
+    )  # see test_hub.py
     main, test = install.splitlines()
     assert main == "pip install . && accelerate launch scripts/run_image.py"  # .ci/run reads the two from the README
     assert test == 'pip install ".[test]" && python -m pytest'
