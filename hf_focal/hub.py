@@ -199,7 +199,7 @@ def push_to_hub(
 
     Raises:
         ValueError: If the folder holds no model.
-        OSError: If the push failed. The folder is as it was.
+        OSError: If the push failed. The folder is complete all the same.
     """
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file():
@@ -241,11 +241,10 @@ def plain_errors(repo_id: str, token: str | bool | None, folder: Path | None = N
 
 
 def _name_in_card(folder: Path, repo_id: str) -> None:
-    """The snippet of a card that was made for the folder loads the folder; on the Hub it must load the repository."""
+    """Let the snippet of our card load the repository that it goes to, and not the folder that it was made for."""
     card = folder / CARD
     if card.is_file():
         text = card.read_text(encoding="utf-8")
-        for name in re.findall(r', model="([^"\n]+)"\)\n', text):
-            if Path(name).resolve() == folder.resolve():
-                text = text.replace(f', model="{name}")', f', model="{repo_id}")')
-                card.write_text(text, encoding="utf-8")
+        named = re.sub(r'(?m)^(classifier = pipeline\("[\w-]+", model=)".*"\)$', rf'\1"{repo_id}")', text, count=1)
+        if named != text:
+            card.write_text(named, encoding="utf-8")

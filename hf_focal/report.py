@@ -213,6 +213,7 @@ def write_card(
     folder, config = Path(trainer.args.output_dir), trainer.model.config
     record, n_bins = calibration_record(trainer.model), getattr(trainer.args, "n_bins", 15)
     measured: dict[str, Any] = {}
+    (folder / PICTURE).unlink(missing_ok=True)  # of an earlier model
     if record is not None and logits is not None and labels is not None:
         temperature = record["temperature"]
         measured = {

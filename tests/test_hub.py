@@ -40,9 +40,8 @@ def worker(hub, tmp_path_factory):
 
 
 @pytest.fixture
-def client(hub, worker, tmp_path):
+def client(repo, worker, tmp_path):
     """Runs code on the client's side. Returns its `result`, or with `fails` all that it wrote to stderr."""
-    hub.faults.clear()
 
     def run(code, token=ANN, fails=False, cache="cache"):
         paths = {name: str(tmp_path / name) for name in ("stdout", "stderr")}
@@ -59,7 +58,8 @@ def client(hub, worker, tmp_path):
 
 
 @pytest.fixture
-def repo():
+def repo(hub):
+    hub.faults.clear()
     return f"ann/model-{next(NUMBERS)}"
 
 

@@ -137,13 +137,50 @@ def test_card_says_which_import_an_architecture_of_ours_needs():
     assert "import hf_focal.networks  # registers cifar_resnet20" in card(architecture="cifar_resnet20")[0].text
 
 
+def test_card_tells_how_to_use_a_model_whose_temperature_is_not_folded():
+    record = {"temperature": 1.7, "folded": False, "criterion": "nll", "split": "test"}
+    text = card(calibration=record, architecture="cifar_resnet20")[0].text
+    assert "from hf_focal import pipeline" in text and "import hf_focal.networks" not in text
+    assert "divide them by the temperature 1.7" in text
+    assert "fitted on these very samples" in text and "by `nll` on an unknown number of samples" in text
+
+
+def test_card_of_a_model_that_was_never_calibrated_claims_nothing():
+    made = create_model_card(model_name="m", task="text-classification", model_id="user/m")
+    assert "No temperature has been fitted" in made.text and "plain softmax" in made.text
+    assert "80%" not in made.text and "reliability.png" not in made.text and made.data.eval_results is None
+
+
+def test_intervals_are_in_the_table_and_in_the_metadata():
+    intervals = {"before": {"accuracy": (0.2, 0.3)}, "after": {"ece": (0.01, 0.02)}}
+    made = card(intervals=intervals, interval_level=0.95, dataset_config="plain", dataset_revision="main", n_bins=10)[
+        0
+    ]
+    assert re.search(r"Error \| [\d.]+% \(70.00% to 80.00%\) \|", made.text)
+    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 95% intervals." in made.text
+    args = {result.metric_name: result.metric_args for result in made.data.eval_results}
+    assert args["Accuracy before temperature"] == {"interval": [0.2, 0.3], "level": 0.95}
+    assert args["ECE after temperature"] == {"n_bins": 10, "interval": [0.01, 0.02], "level": 0.95}
+    assert args["ECE before temperature"] == {"n_bins": 10} and args["NLL after temperature"] is None
+    (result,) = {(r.dataset_type, r.dataset_config, r.dataset_revision) for r in made.data.eval_results}
+    assert result == ("user/images", "plain", "main")
+
+
+def test_card_does_not_tell_where_a_local_data_set_lies(tmp_path):
+    (tmp_path / "private").mkdir()
+    made = card(dataset=str(tmp_path / "private"))[0]
+    assert str(tmp_path) not in str(made) and "of private (500 samples)" in made.text and made.data.datasets is None
+
+
 def test_names_cannot_break_out_of_the_metadata_or_the_table():
     evil = "x\ntags:\n- injected\n---\n# Heading | <script>`"
-    made, _, _ = card(dataset=evil, model_name=evil)
+    record = {"temperature": 1.7, "folded": True} | dict.fromkeys(("loss", "split", "criterion", "n_samples"), evil)
+    made, _, _ = card(dataset=evil, model_name=evil, test_split=evil, base_model=evil, calibration=record)
     assert "injected" not in (made.data.tags or [])
     assert len(re.findall(r"^---$", str(made), flags=re.MULTILINE)) == 2
     assert "<script>" not in made.text and "\n# Heading" not in made.text
     assert ModelCard(str(made)).data.tags == made.data.tags
+    assert "\n```\n#" not in card(model_id='x"\n```\n# Heading')[0].text
 
 
 def test_table_shows_errors_in_percent_and_scores_plain():
