@@ -367,7 +367,8 @@ def _find_head(model: PreTrainedModel, inputs: Mapping[str, Any] | None) -> list
             if candidates
             else f"it has no linear layer with {model.config.num_labels} floating point outputs. "
         )
-        + "Keep the temperature in the config instead (fold=False in CalibrationTrainer.calibrate)."
+        + "Keep the temperature in the config instead (fold=False in CalibrationTrainer.calibrate, "
+        "--no_fold_temperature of the scripts)."
     )
 
 

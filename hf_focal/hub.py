@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -221,8 +222,13 @@ def push_to_hub(
 
 def check_access(repo_id: str, token: str | bool | None = None) -> None:
     """Ask the Hub whether this token may write to a repository, and raise its refusal."""
-    if "write" in inspect.signature(HfApi.auth_check).parameters:  # of newer clients
+    if "write" not in inspect.signature(HfApi.auth_check).parameters:  # of newer clients
+        return
+    try:
         HfApi().auth_check(repo_id, token=token, write=True)
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):  # a Hub that cannot tell is no reason to stop
+            raise
 
 
 @contextmanager
