@@ -101,7 +101,7 @@ def main() -> None:
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, ImageTrainingArguments])
     level = logging.INFO if args.should_log else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "accelerate", "datasets"):
+    for library in ("httpx", "httpx2", "accelerate", "datasets"):
         logging.getLogger(library).setLevel(logging.WARNING)
     name = model_args.model_name_or_path or "resnet10t"
     from_scratch = model_args.train_from_scratch or model_args.model_name_or_path is None
