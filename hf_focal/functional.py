@@ -27,17 +27,14 @@ MMCE_KERNEL_WIDTH = 0.4
 HALF = (torch.float16, torch.bfloat16)
 
 # Measured: from this many logits on, recomputing the gradient in blocks beats keeping buffers of their size.
-BLOCKWISE_FROM = 2**18
-# Logits in a block: on a CPU it stays in the cache, elsewhere it keeps the number of kernel launches low.
-BLOCK = {"cpu": 2**19}
-BLOCK_ELSEWHERE = 2**26
+BLOCKWISE_FROM = 2**17
 
 
 # ---- What every loss needs ------------------------------------------------------------------------------------------
 
 
-def _flatten(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Check the two and return them as `(M, K)`, and `(M,)` in int64."""
+def _flatten(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, bool]:
+    """Check the two; return them as `(M, K)`, and `(M,)` in int64, and whether all labels are known to count."""
     if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
         raise ValueError(
             f"logits and labels must be tensors, got {type(logits).__name__} and {type(labels).__name__}."
@@ -59,13 +56,26 @@ def _flatten(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor,
     flat_labels = labels.reshape(-1).long()
     # Reading values would synchronise an accelerator and cannot be traced, so only eager CPU labels are looked at.
     if labels.device.type == "cpu" and not _is_traced():
-        out_of_range = (flat_labels != ignore_index) & ((flat_labels < 0) | (flat_labels >= num_labels))
-        if out_of_range.any():
-            raise ValueError(
-                f"labels must lie in [0, {num_labels - 1}] or equal ignore_index={ignore_index}, "
-                f"got {flat_labels[out_of_range][0].item()}."
-            )
-    return logits.reshape(-1, num_labels), flat_labels
+        all_count = _check_range(flat_labels, num_labels, ignore_index)
+    else:
+        all_count = False
+    return logits.reshape(-1, num_labels), flat_labels, all_count
+
+
+def _check_range(labels: Tensor, num_labels: int, ignore_index: int) -> bool:
+    """Refuse labels out of range; return whether none of them is ignored, as far as a glance tells."""
+    if len(labels) == 0:
+        return False
+    low, high = labels.aminmax()
+    if low.item() >= 0 and high.item() < num_labels:
+        return not 0 <= ignore_index < num_labels
+    out_of_range = (labels != ignore_index) & ((labels < 0) | (labels >= num_labels))
+    if out_of_range.any():
+        raise ValueError(
+            f"labels must lie in [0, {num_labels - 1}] or equal ignore_index={ignore_index}, "
+            f"got {labels[out_of_range][0].item()}."
+        )
+    return False
 
 
 def _is_traced() -> bool:
@@ -77,12 +87,42 @@ def _widen(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in HALF else logits
 
 
-def _reduce(per_sample: Tensor, labels: Tensor, reduction: str, ignore_index: int) -> Tensor:
+def _reduce(per_sample: Tensor, labels: Tensor, reduction: str, ignore_index: int, all_count: bool) -> Tensor:
     """Reduce losses that are already 0 where the label is ignored."""
     if reduction == "none":
         return per_sample.reshape(labels.shape)
+    if reduction == "mean" and all_count:
+        return per_sample.mean()
     total = per_sample.sum()
     return total if reduction == "sum" else total / (labels != ignore_index).sum()
+
+
+def _weigh(
+    per_sample: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Sequence[float] | Tensor | None,
+    ignore_index: int,
+) -> Tensor:
+    """Multiply each loss by the weight of its class."""
+    if class_weights is None:
+        return per_sample
+    weights = class_weights if isinstance(class_weights, Tensor) else _check_class_weights(class_weights)
+    if weights.shape != logits.shape[-1:]:
+        raise ValueError(
+            f"class_weights must hold one number for each of the {logits.shape[-1]} classes, "
+            f"got shape {tuple(weights.shape)}."
+        )
+    # Not blocking: numbers this few are staged at once, and the device need not be waited for.
+    weights = weights.to(per_sample.device, per_sample.dtype, non_blocking=True)
+    return per_sample * weights[torch.where(labels == ignore_index, 0, labels)]
+
+
+def _check_class_weights(class_weights: Sequence[float] | Tensor) -> Tensor:
+    weights = torch.as_tensor(class_weights, dtype=torch.float64, device="cpu")
+    if weights.ndim != 1 or not bool(((weights >= 0) & torch.isfinite(weights)).all()):
+        raise ValueError(f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}.")
+    return weights
 
 
 def _check_reduction(reduction: str) -> None:
@@ -99,89 +139,119 @@ def _check_number(name: str, value: Any, low: float = 0.0, below: float = float(
 # ---- Losses of single rows, plain and in blocks ---------------------------------------------------------------------
 
 
-def _nll(logits: Tensor, index: Tensor) -> Tensor:
-    """-log p_y of each row."""
-    return F.cross_entropy(logits, index, reduction="none")
+def _nll(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """-log p_y of each row; 0 where the label is ignored."""
+    return F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index)
 
 
-def _nll_gradient(logits: Tensor, index: Tensor, scale: Tensor, out: Tensor) -> None:
+def _nll_value(logits: Tensor, index: Tensor, scratch: Tensor) -> Tensor:
+    return -torch.log_softmax(logits, dim=-1, out=scratch).gather(-1, index)
+
+
+def _nll_gradient(logits: Tensor, index: Tensor, scale: Tensor, out: Tensor, scratch: Tensor) -> None:
     torch.softmax(logits, dim=-1, out=out)
-    out.scatter_add_(-1, index.unsqueeze(-1), out.new_full((len(out), 1), -1.0))
-    out.mul_(scale.unsqueeze(-1))
+    out.scatter_add_(-1, index, out.new_full(index.shape, -1.0))
+    out.mul_(scale)
 
 
-def _brier(logits: Tensor, index: Tensor) -> Tensor:
-    """Sum over the classes of each row of (p_k - [k = y])^2."""
-    column = index.unsqueeze(-1)
-    errors = F.softmax(logits, dim=-1).scatter_add(-1, column, logits.new_full(column.shape, -1.0))
-    return errors.square().sum(-1)
+def _brier(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Sum over the classes of each row of (p_k - [k = y])^2; 0 where the label is ignored."""
+    ignored = labels == ignore_index
+    index = torch.where(ignored, 0, labels).unsqueeze(-1)
+    errors = F.softmax(logits, dim=-1).scatter_add(-1, index, logits.new_full(index.shape, -1.0))
+    return torch.where(ignored, 0.0, torch.linalg.vecdot(errors, errors))
 
 
-def _brier_gradient(logits: Tensor, index: Tensor, scale: Tensor, out: Tensor) -> None:
+def _brier_value(logits: Tensor, index: Tensor, scratch: Tensor) -> Tensor:
+    torch.softmax(logits, dim=-1, out=scratch).scatter_add_(-1, index, scratch.new_full(index.shape, -1.0))
+    return torch.linalg.vector_norm(scratch, dim=-1, keepdim=True).square()
+
+
+def _brier_gradient(logits: Tensor, index: Tensor, scale: Tensor, out: Tensor, scratch: Tensor) -> None:
     # With errors e = p - onehot, the slope of e.e is 2 p_k (e_k - p.e), and p.e = p.p - p_y.
-    p = torch.softmax(logits, dim=-1)
-    column = index.unsqueeze(-1)
-    torch.sub(p, torch.linalg.vecdot(p, p).unsqueeze(-1) - p.gather(-1, column), out=out)
-    out.scatter_add_(-1, column, out.new_full(column.shape, -1.0))
-    out.mul_(p).mul_(2 * scale.unsqueeze(-1))
+    p = torch.softmax(logits, dim=-1, out=scratch)
+    squared = torch.linalg.vector_norm(p, dim=-1, keepdim=True).square()
+    torch.sub(p, squared - p.gather(-1, index), out=out)
+    out.scatter_add_(-1, index, out.new_full(index.shape, -1.0))
+    out.mul_(p).mul_(2 * scale)
 
 
 class _Blockwise(torch.autograd.Function):
     """
     A loss of each row, computed block by block: nothing of the size of the logits is kept, and the gradient is
-    recomputed into the one buffer that is returned. `plain(logits, index)` is the loss, `gradient(logits, index,
-    scale, out)` writes its slopes times `scale`.
+    recomputed into the one buffer that is returned. `plain(logits, labels, ignore_index)` is the differentiable loss;
+    `value(logits, index, scratch)` and `gradient(logits, index, scale, out, scratch)` are its kernels for a block.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor, plain: Callable, gradient: Callable) -> Tensor:
-        ctx.save_for_backward(logits, index)
-        ctx.plain, ctx.gradient = plain, gradient
-        return torch.cat([plain(_widen(logits[rows]), index[rows]) for rows in _blocks(logits)])
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, kernels: tuple[Callable, ...]) -> Tensor:
+        ctx.save_for_backward(logits, labels)
+        ctx.ignore_index, ctx.kernels = ignore_index, kernels
+        ignored = labels == ignore_index
+        index = torch.where(ignored, 0, labels).unsqueeze(-1)
+        scratch = _scratch(logits)
+        losses = [
+            kernels[1](_widen(logits[rows]), index[rows], scratch[: len(index[rows])]) for rows in _blocks(logits)
+        ]
+        return torch.where(ignored, 0.0, torch.cat(losses).squeeze(-1))
 
     @staticmethod
-    def backward(ctx: Any, *scales: Tensor) -> tuple[Tensor | None, ...]:
-        logits, index = ctx.saved_tensors
-        (scale,) = scales
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        logits, labels = ctx.saved_tensors
+        plain, _, gradient = ctx.kernels
         if torch.is_grad_enabled():  # create_graph=True: the gradient itself has to be differentiable
-            losses = ctx.plain(_widen(logits), index)
-            return *torch.autograd.grad(losses, logits, scale, create_graph=True), None, None, None
+            losses = plain(_widen(logits), labels, ctx.ignore_index)
+            return *torch.autograd.grad(losses, logits, slopes, create_graph=True), None, None, None
+        ignored = labels == ctx.ignore_index
+        index = torch.where(ignored, 0, labels).unsqueeze(-1)
+        scale = torch.where(ignored, 0.0, slopes[0]).unsqueeze(-1)
         result = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        half = logits.dtype in HALF
+        scratch, wide = _scratch(logits), _scratch(logits) if half else result
         for rows in _blocks(logits):
-            block = _widen(logits[rows])
-            out = torch.empty_like(block) if logits.dtype in HALF else result[rows]
-            ctx.gradient(block, index[rows], scale[rows], out)
-            if out.dtype != result.dtype:
+            size = len(index[rows])
+            out = wide[:size] if half else result[rows]
+            gradient(_widen(logits[rows]), index[rows], scale[rows], out, scratch[:size])
+            if half:
                 result[rows] = out
         return result, None, None, None
 
 
+def _block_size(logits: Tensor) -> int:
+    """Rows in a block: few enough for the caches of a CPU, enough to keep threads or an accelerator busy."""
+    threads = torch.get_num_threads()
+    numbers = 2**26 if logits.device.type != "cpu" else 2**17 if threads == 1 else threads * 2**18
+    return min(max(1, numbers // logits.shape[1]), len(logits))
+
+
 def _blocks(logits: Tensor) -> list[slice]:
-    size = max(1, BLOCK.get(logits.device.type, BLOCK_ELSEWHERE) // logits.shape[1])
+    size = _block_size(logits)
     return [slice(start, start + size) for start in range(0, len(logits), size)]
 
 
-def _row_losses(plain: Callable, gradient: Callable, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """`plain` of each row, in blocks where that is faster; 0 where the label is ignored."""
-    ignored = labels == ignore_index
-    index = torch.where(ignored, 0, labels)
+def _scratch(logits: Tensor) -> Tensor:
+    dtype = torch.float32 if logits.dtype in HALF else logits.dtype
+    return torch.empty(_block_size(logits), logits.shape[1], dtype=dtype, device=logits.device)
+
+
+NLL = (_nll, _nll_value, _nll_gradient)
+BRIER = (_brier, _brier_value, _brier_gradient)
+
+
+def _row_losses(kernels: tuple[Callable, ...], logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """The loss of each row, in blocks where that is faster; 0 where the label is ignored."""
     if logits.numel() < BLOCKWISE_FROM or _is_traced():
-        losses = plain(_widen(logits), index)
-    else:
-        losses = _Blockwise.apply(logits, index, plain, gradient)
-    return torch.where(ignored, 0.0, losses)
+        return kernels[0](_widen(logits), labels, ignore_index)
+    return _Blockwise.apply(logits, labels, ignore_index, kernels)
 
 
-def _true_class_nll(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """-log p_y of each row; 0 where the label is ignored."""
-    return _row_losses(_nll, _nll_gradient, logits, labels, ignore_index)
-
-
-def _focal_from_nll(nll: Tensor, gamma: float | Tensor) -> Tensor:
+def _focal_from_nll(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> Tensor:
     """(1 - p)^gamma * nll with 1 - p taken from nll, where it keeps its digits for p near 1."""
     if isinstance(gamma, (int, float)) and gamma == 0:
         return nll
-    # p = 1: value and gradient are 0 in the limit, but (1 - p)^(gamma - 1) is infinite for gamma < 1.
+    if smallest_gamma >= 2:
+        return (-torch.expm1(-nll)) ** gamma * nll
+    # p = 1: all is 0 in the limit, but the slopes of (1 - p)^gamma, the first and the second, would be infinite.
     saturated = nll <= 0
     inner = torch.where(saturated, 1.0, nll)
     return torch.where(saturated, 0.0, (-torch.expm1(-inner)) ** gamma * inner)
@@ -190,7 +260,14 @@ def _focal_from_nll(nll: Tensor, gamma: float | Tensor) -> Tensor:
 # ---- The pure functions ---------------------------------------------------------------------------------------------
 
 
-def cross_entropy_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean", ignore_index: int = -100) -> Tensor:
+def cross_entropy_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weights: Sequence[float] | Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+) -> Tensor:
     r"""
     Cross-entropy, $-\log p_y$.
 
@@ -199,6 +276,9 @@ def cross_entropy_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean
             Raw scores.
         labels (`torch.Tensor` of shape `(N,)` or `(N, T)`):
             Class indices in `[0, K)`, or `ignore_index`.
+        class_weights (`Sequence[float]` or `torch.Tensor` of shape `(K,)`, *optional*):
+            Factor of the loss of each class's samples, not negative. A mean still divides by the number of labels
+            that count (PyTorch would divide by the sum of their weights), so that micro-batches add up.
         reduction (`str`, *optional*, defaults to `"mean"`):
             `"mean"` over the labels that count, `"sum"`, or `"none"` (shape of `labels`, 0 where ignored).
         ignore_index (`int`, *optional*, defaults to `-100`):
@@ -211,8 +291,10 @@ def cross_entropy_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean
         ValueError: If ranks, lengths, dtypes or (for CPU tensors) the range of the labels are wrong.
     """
     _check_reduction(reduction)
-    flat_logits, flat_labels = _flatten(logits, labels, ignore_index)
-    return _reduce(_true_class_nll(flat_logits, flat_labels, ignore_index), labels, reduction, ignore_index)
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
+    return _reduce(
+        _row_losses(NLL, flat_logits, flat_labels, ignore_index), labels, reduction, ignore_index, all_count
+    )
 
 
 def label_smoothing_loss(
@@ -236,7 +318,7 @@ def label_smoothing_loss(
     """
     _check_reduction(reduction)
     smoothing = _check_number("smoothing", smoothing, below=1.0)
-    flat_logits, flat_labels = _flatten(logits, labels, ignore_index)
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
     ignored = flat_labels == ignore_index
     log_probabilities = F.log_softmax(_widen(flat_logits), dim=-1)
     true = log_probabilities.gather(-1, torch.where(ignored, 0, flat_labels).unsqueeze(-1)).squeeze(-1)
@@ -245,7 +327,7 @@ def label_smoothing_loss(
         per_sample = -(1 - smoothing) * true - smoothing * others
     else:
         per_sample = -true
-    return _reduce(torch.where(ignored, 0.0, per_sample), labels, reduction, ignore_index)
+    return _reduce(torch.where(ignored, 0.0, per_sample), labels, reduction, ignore_index, all_count)
 
 
 def brier_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean", ignore_index: int = -100) -> Tensor:
@@ -262,19 +344,25 @@ def brier_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean", ignor
         ValueError: If shapes, dtypes or labels are wrong.
     """
     _check_reduction(reduction)
-    flat_logits, flat_labels = _flatten(logits, labels, ignore_index)
-    per_sample = _row_losses(_brier, _brier_gradient, flat_logits, flat_labels, ignore_index)
-    return _reduce(per_sample, labels, reduction, ignore_index)
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
+    per_sample = _row_losses(BRIER, flat_logits, flat_labels, ignore_index)
+    return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
 
 def focal_loss(
-    logits: Tensor, labels: Tensor, *, gamma: float = 3.0, reduction: str = "mean", ignore_index: int = -100
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float = 3.0,
+    class_weights: Sequence[float] | Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int = -100,
 ) -> Tensor:
     r"""
     Focal loss, $-(1 - p_y)^\gamma \log p_y$ (Lin et al., 2017; Mukhoti et al., 2020, Section 3).
 
     Args:
-        logits, labels, reduction, ignore_index: As in [`cross_entropy_loss`].
+        logits, labels, class_weights, reduction, ignore_index: As in [`cross_entropy_loss`].
         gamma (`float`, *optional*, defaults to `3.0`):
             Focusing parameter, not negative; 0 is cross-entropy.
 
@@ -286,9 +374,10 @@ def focal_loss(
     """
     _check_reduction(reduction)
     gamma = _check_number("gamma", gamma)
-    flat_logits, flat_labels = _flatten(logits, labels, ignore_index)
-    nll = _true_class_nll(flat_logits, flat_labels, ignore_index)
-    return _reduce(_focal_from_nll(nll, gamma), labels, reduction, ignore_index)
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
+    nll = _row_losses(NLL, flat_logits, flat_labels, ignore_index)
+    per_sample = _weigh(_focal_from_nll(nll, gamma, gamma), flat_logits, flat_labels, class_weights, ignore_index)
+    return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
 
 def _check_steps(gammas: Sequence[float], steps: Sequence[float], steps_name: str) -> tuple[float, ...]:
@@ -306,6 +395,7 @@ def sample_dependent_focal_loss(
     *,
     gammas: Sequence[float] = (5.0, 3.0),
     thresholds: Sequence[float] = (0.2,),
+    class_weights: Sequence[float] | Tensor | None = None,
     reduction: str = "mean",
     ignore_index: int = -100,
 ) -> Tensor:
@@ -315,7 +405,7 @@ def sample_dependent_focal_loss(
     (Mukhoti et al., 2020, Section 4). gamma is a constant in the gradient.
 
     Args:
-        logits, labels, reduction, ignore_index: As in [`cross_entropy_loss`].
+        logits, labels, class_weights, reduction, ignore_index: As in [`cross_entropy_loss`].
         gammas (`Sequence[float]`, *optional*, defaults to `(5.0, 3.0)`):
             One gamma per interval of $p_y$, from low to high probability.
         thresholds (`Sequence[float]`, *optional*, defaults to `(0.2,)`):
@@ -329,20 +419,106 @@ def sample_dependent_focal_loss(
     """
     _check_reduction(reduction)
     gammas = _check_sample_dependent(gammas, thresholds)
-    flat_logits, flat_labels = _flatten(logits, labels, ignore_index)
-    nll = _true_class_nll(flat_logits, flat_labels, ignore_index)
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
+    nll = _row_losses(NLL, flat_logits, flat_labels, ignore_index)
     # p < threshold, told from nll; a margin of rounding, for p = 0.2 of five equal logits is not below 0.2.
     margin = 1 + 2 * torch.finfo(nll.dtype).eps
     gamma = torch.full_like(nll, gammas[-1])
     for threshold, value in zip(reversed(thresholds), reversed(gammas[:-1]), strict=True):
         gamma = torch.where(nll > margin * math.log(1 / threshold), value, gamma)
-    return _reduce(_focal_from_nll(nll, gamma), labels, reduction, ignore_index)
+    losses = _focal_from_nll(nll, gamma, min(gammas))
+    per_sample = _weigh(losses, flat_logits, flat_labels, class_weights, ignore_index)
+    return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
 
 def _check_sample_dependent(gammas: Sequence[float], thresholds: Sequence[float]) -> tuple[float, ...]:
     if any(not 0 < threshold < 1 for threshold in thresholds):
         raise ValueError(f"thresholds must lie strictly between 0 and 1, got {tuple(thresholds)}.")
     return _check_steps(gammas, thresholds, "thresholds")
+
+
+def dual_focal_loss(
+    logits: Tensor, labels: Tensor, *, gamma: float = 5.0, reduction: str = "mean", ignore_index: int = -100
+) -> Tensor:
+    r"""
+    Dual focal loss, $-(1 - p_y + p_j)^\gamma \log p_y$, where $p_j$ is the largest probability strictly below $p_y$,
+    and 0 where there is none (Tao et al., 2023). The gradient flows through $p_j$ too.
+
+    Args:
+        logits, labels, reduction, ignore_index: As in [`cross_entropy_loss`].
+        gamma (`float`, *optional*, defaults to `5.0`):
+            Focusing parameter, not negative; 0 is cross-entropy. The default is that of the authors' code; they tune
+            it for each network.
+
+    Returns:
+        `torch.Tensor`: The loss, not negative.
+
+    Raises:
+        ValueError: If `gamma < 0`, or shapes, dtypes or labels are wrong.
+    """
+    _check_reduction(reduction)
+    gamma = _check_number("gamma", gamma)
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
+    log_probabilities = F.log_softmax(_widen(flat_logits), dim=-1)
+    ignored = flat_labels == ignore_index
+    index = torch.where(ignored, 0, flat_labels).unsqueeze(-1)
+    true = log_probabilities.gather(-1, index)
+    # The order of the logits, for equal logits may differ by a rounding once they are probabilities.
+    below = flat_logits.detach() < flat_logits.detach().gather(-1, index)
+    runner_up = torch.where(below, log_probabilities, -torch.inf).max(dim=-1).values
+    nll = -true.squeeze(-1)
+    factor = torch.exp(runner_up) - torch.expm1(-nll)
+    # p_y = 1: all is 0 in the limit, but the slope of factor^gamma would be infinite for gamma < 1.
+    saturated = factor <= 0
+    losses = torch.where(saturated, 0.0, torch.where(saturated, 1.0, factor) ** gamma * nll) if gamma else nll
+    return _reduce(torch.where(ignored, 0.0, losses), labels, reduction, ignore_index, all_count)
+
+
+def adafocal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gammas: Tensor,
+    edges: Tensor,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+) -> Tensor:
+    r"""
+    Focal loss with a gamma for each bin of $p_y$ (Ghosh et al., 2022): $-(1 - p_y)^\gamma \log p_y$ where the gamma of
+    the bin is positive, inverse focal loss $-(1 + p_y)^{|\gamma|} \log p_y$ where it is negative. gamma is a constant
+    in the gradient. [`AdaFocalLoss`] holds the bins and updates them from validation data.
+
+    Args:
+        logits, labels, reduction, ignore_index: As in [`cross_entropy_loss`].
+        gammas (`torch.Tensor` of shape `(B,)`):
+            One finite gamma per bin, from low to high $p_y$.
+        edges (`torch.Tensor` of shape `(B - 1,)`):
+            Where one bin ends and the next, which includes the edge, begins; not decreasing.
+
+    Returns:
+        `torch.Tensor`: The loss, not negative.
+
+    Raises:
+        ValueError: If gammas and edges do not fit, or shapes, dtypes or labels are wrong.
+    """
+    _check_reduction(reduction)
+    if gammas.ndim != 1 or edges.shape != (len(gammas) - 1,):
+        raise ValueError(
+            f"gammas must be one-dimensional and edges one shorter, got shapes {tuple(gammas.shape)} and "
+            f"{tuple(edges.shape)}."
+        )
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
+    nll = _row_losses(NLL, flat_logits, flat_labels, ignore_index)
+    gammas = gammas.to(nll.device, nll.dtype, non_blocking=True)
+    edges = edges.to(nll.device, nll.dtype, non_blocking=True)
+    gamma = gammas[torch.bucketize(torch.exp(-nll.detach()), edges, right=True)]
+    inverse = gamma < 0
+    # p = 1: as in _focal_from_nll. Inverse focal loss has no such trouble.
+    saturated = (nll <= 0) & ~inverse
+    inner = torch.where(saturated, 1.0, nll)
+    factor = torch.where(inverse, 1 + torch.exp(-inner), -torch.expm1(-inner))
+    losses = torch.where(saturated, 0.0, factor ** gamma.abs() * inner)
+    return _reduce(losses, labels, reduction, ignore_index, all_count)
 
 
 def mmce_loss(
@@ -389,12 +565,12 @@ def mmce_loss(
     _check_reduction(reduction)
     lam = _check_number("lam", lam)
     _check_normalization(normalization)
-    flat_logits, flat_labels = _flatten(logits, labels, ignore_index)
-    nll = _true_class_nll(flat_logits, flat_labels, ignore_index)
+    flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
+    nll = _row_losses(NLL, flat_logits, flat_labels, ignore_index)
     kept = flat_labels != ignore_index
     calibration = _mmce(flat_logits, flat_labels, kept, weighted, normalization == "released")
     per_sample = nll + lam * torch.where(kept, calibration.to(nll.dtype), 0.0)
-    return _reduce(per_sample, labels, reduction, ignore_index)
+    return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
 
 def _check_normalization(normalization: str) -> None:

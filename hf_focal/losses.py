@@ -19,13 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from .functional import (
+    _check_class_weights,
     _check_normalization,
     _check_number,
     _check_reduction,
     _check_sample_dependent,
     _check_steps,
+    adafocal_loss,
     brier_loss,
     cross_entropy_loss,
+    dual_focal_loss,
     focal_loss,
     label_smoothing_loss,
     mmce_loss,
@@ -112,14 +115,32 @@ class CalibrationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         shown = inspect.signature(type(self)).parameters
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown if hasattr(self, name))
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown if getattr(self, name, None) is not None)
 
 
-class CrossEntropyLoss(CalibrationLoss):
+class _ClassWeightedLoss(CalibrationLoss):
+    """Adds `class_weights`: a buffer, so that it follows the module, but a parameter and no state of training."""
+
+    def __init__(
+        self,
+        *,
+        class_weights: Sequence[float] | Tensor | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index)
+        weights = None if class_weights is None else _check_class_weights(class_weights).float()
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights: Tensor | None
+
+
+class CrossEntropyLoss(_ClassWeightedLoss):
     """[`cross_entropy_loss`] as a module."""
 
     def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return cross_entropy_loss(logits, labels, reduction=reduction, ignore_index=self.ignore_index)
+        return cross_entropy_loss(
+            logits, labels, class_weights=self.class_weights, reduction=reduction, ignore_index=self.ignore_index
+        )
 
 
 class LabelSmoothingLoss(CalibrationLoss):
@@ -142,18 +163,32 @@ class BrierLoss(CalibrationLoss):
         return brier_loss(logits, labels, reduction=reduction, ignore_index=self.ignore_index)
 
 
-class FocalLoss(CalibrationLoss):
+class FocalLoss(_ClassWeightedLoss):
     """[`focal_loss`] as a module."""
 
-    def __init__(self, *, gamma: float = 3.0, reduction: str = "mean", ignore_index: int = -100) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
+    def __init__(
+        self,
+        *,
+        gamma: float = 3.0,
+        class_weights: Sequence[float] | Tensor | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(class_weights=class_weights, reduction=reduction, ignore_index=ignore_index)
         self.gamma = _check_number("gamma", gamma)
 
     def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return focal_loss(logits, labels, gamma=self.gamma, reduction=reduction, ignore_index=self.ignore_index)
+        return focal_loss(
+            logits,
+            labels,
+            gamma=self.gamma,
+            class_weights=self.class_weights,
+            reduction=reduction,
+            ignore_index=self.ignore_index,
+        )
 
 
-class SampleDependentFocalLoss(CalibrationLoss):
+class SampleDependentFocalLoss(_ClassWeightedLoss):
     """[`sample_dependent_focal_loss`] (FLSD) as a module."""
 
     def __init__(
@@ -161,10 +196,11 @@ class SampleDependentFocalLoss(CalibrationLoss):
         *,
         gammas: Sequence[float] = (5.0, 3.0),
         thresholds: Sequence[float] = (0.2,),
+        class_weights: Sequence[float] | Tensor | None = None,
         reduction: str = "mean",
         ignore_index: int = -100,
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
+        super().__init__(class_weights=class_weights, reduction=reduction, ignore_index=ignore_index)
         self.gammas = _check_sample_dependent(gammas, thresholds)
         self.thresholds = tuple(thresholds)
 
@@ -174,9 +210,175 @@ class SampleDependentFocalLoss(CalibrationLoss):
             labels,
             gammas=self.gammas,
             thresholds=self.thresholds,
+            class_weights=self.class_weights,
             reduction=reduction,
             ignore_index=self.ignore_index,
         )
+
+
+class DualFocalLoss(CalibrationLoss):
+    """[`dual_focal_loss`] as a module."""
+
+    def __init__(self, *, gamma: float = 5.0, reduction: str = "mean", ignore_index: int = -100) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index)
+        self.gamma = _check_number("gamma", gamma)
+
+    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        return dual_focal_loss(logits, labels, gamma=self.gamma, reduction=reduction, ignore_index=self.ignore_index)
+
+
+class AdaFocalLoss(CalibrationLoss):
+    r"""
+    Focal loss that adapts a gamma for each bin of probability to validation data (AdaFocal; Ghosh et al., 2022).
+
+    The validation samples are cut into bins of equal mass by their confidence. After each evaluation the gamma of a
+    bin becomes $\gamma e^{\lambda (C - A)}$, C the mean confidence and A the accuracy in the bin (the exponent changes
+    its sign for a negative gamma): it grows where the model is over-confident. Where $|\gamma|$ falls below 0.2 it
+    jumps to 0.2 of the other sign, between focal and inverse focal loss, and it stays in [-2, 20]. A training sample
+    takes the gamma of the bin that its $p_y$ lies in; see [`adafocal_loss`]. A bin that ties in confidence leave
+    without samples keeps its gamma.
+
+    `CalibrationTrainer` updates the loss by itself, a plain `Trainer` needs `callbacks=[loss.callback()]`, and both
+    keep the state in checkpoints; a loop of your own calls [`~AdaFocalLoss.update_from_validation`] after each epoch
+    and saves `state_dict()`. A loss that is never updated is focal loss with the gamma of the start.
+
+    Args:
+        lam (`float`, *optional*, defaults to `1.0`):
+            $\lambda$, how fast the gammas move; not negative.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Number of bins.
+        start (`float`, *optional*, defaults to `1.0`):
+            The gamma of every bin before the first update, from 0.2 to 20.
+    """
+
+    gammas: Tensor
+    edges: Tensor
+
+    SWITCH, LOWEST, HIGHEST = 0.2, -2.0, 20.0
+
+    def __init__(
+        self,
+        *,
+        lam: float = 1.0,
+        n_bins: int = 15,
+        start: float = 1.0,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index)
+        self.lam = _check_number("lam", lam)
+        if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 1:
+            raise ValueError(f"n_bins must be an int, at least 1, got {n_bins!r}.")
+        self.n_bins = n_bins
+        self.start = _check_number("start", start, self.SWITCH)
+        if self.start > self.HIGHEST:
+            raise ValueError(f"start must be at most {self.HIGHEST:g}, got {start!r}.")
+        self.register_buffer("gammas", torch.full((n_bins,), self.start))
+        self.register_buffer("edges", torch.arange(1, n_bins) / n_bins)
+
+    @torch.no_grad()
+    def update_from_validation(self, logits: Any, labels: Any) -> None:
+        """
+        Move the gammas by how far confidence is from accuracy on validation data.
+
+        Args:
+            logits (`torch.Tensor` or `np.ndarray` of shape `(N, K)` or `(N, T, K)`):
+                Raw scores, not probabilities.
+            labels (`torch.Tensor` or `np.ndarray` of shape `(N,)` or `(N, T)`):
+                Class indices, or `ignore_index`.
+
+        Raises:
+            ValueError: If no label counts, a logit is NaN or infinite, or shapes disagree.
+        """
+        logits, labels = torch.as_tensor(logits), torch.as_tensor(labels)
+        if logits.ndim not in (2, 3) or labels.shape != logits.shape[:-1]:
+            raise ValueError(
+                "logits must have shape (N, K) or (N, T, K), and labels that without K, got "
+                f"{tuple(logits.shape)} and {tuple(labels.shape)}."
+            )
+        kept = labels != self.ignore_index
+        logits, labels = logits[kept].float(), labels[kept]
+        if len(labels) == 0:
+            raise ValueError("AdaFocal needs validation labels to be updated from, got none that counts.")
+        log_confidences, predictions = torch.log_softmax(logits, dim=-1).max(dim=-1)
+        if not bool(torch.isfinite(log_confidences).all()):
+            raise ValueError("The validation logits must be finite, got NaN or infinity: has training diverged?")
+        confidences = log_confidences.exp().to(self.edges.device)
+        correct = (predictions == labels).to(self.edges.device)
+        starts = torch.arange(1, self.n_bins, device=self.edges.device) * len(labels) // self.n_bins
+        self.edges.copy_(confidences.sort().values[starts])
+        bins = torch.bucketize(confidences, self.edges, right=True)
+        gaps = (confidences.double() - correct.double()).cpu()
+        sums = torch.zeros(self.n_bins, dtype=torch.float64).index_add_(0, bins.cpu(), gaps)
+        gap = sums / torch.bincount(bins.cpu(), minlength=self.n_bins).clamp(min=1)
+        gammas = self.gammas.cpu().double()
+        gammas = gammas * torch.exp(self.lam * gap * gammas.sign())
+        gammas = torch.where(gammas.abs() < self.SWITCH, -self.SWITCH * gammas.sign(), gammas)
+        self.gammas.copy_(gammas.clamp(self.LOWEST, self.HIGHEST))
+
+    def callback(self, evaluate: bool = True) -> TrainerCallback:
+        """
+        A `TrainerCallback` that updates this loss after each evaluation during training and keeps its state in the
+        checkpoints of the trainer.
+
+        Args:
+            evaluate (`bool`, *optional*, defaults to `True`):
+                Run the model over the evaluation data once more to update the loss. With `False` the callback keeps
+                the state alone: `CalibrationTrainer` has the logits at hand.
+        """
+        from transformers import TrainerCallback
+        from transformers.trainer_callback import ExportableState
+
+        loss = self
+
+        class AdaFocalCallback(TrainerCallback, ExportableState):
+            training = False
+
+            def state(self) -> dict[str, Any]:
+                return {"args": {}, "attributes": {name: value.tolist() for name, value in loss.state_dict().items()}}
+
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.training = True
+                if evaluate and args.world_size > 1:
+                    raise ValueError(
+                        "In several processes AdaFocal needs CalibrationTrainer, which gathers the logits."
+                    )
+                # Of a resumed run this is the state in the checkpoint, of a new one the present state.
+                kept = state.stateful_callbacks.setdefault(type(self).__name__, self.state())["attributes"]
+                loss.load_state_dict({name: torch.tensor(value) for name, value in kept.items()})
+
+            def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.training = False
+
+            def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if evaluate and self.training:
+                    loss.update_from_validation(*_predict(kwargs["model"], kwargs["eval_dataloader"]))
+
+        return AdaFocalCallback()
+
+    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        return adafocal_loss(
+            logits,
+            labels,
+            gammas=self.gammas,
+            edges=self.edges,
+            reduction=reduction,
+            ignore_index=self.ignore_index,
+        )
+
+
+@torch.no_grad()
+def _predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
+    """Flat logits and labels of all batches, whose token sequences may differ in length."""
+    was_training = model.training
+    model.eval()
+    logits, labels = [], []
+    for batch in batches:
+        scores = extract_logits(model(**{name: value for name, value in batch.items() if name != "labels"}))
+        logits.append(scores.float().reshape(-1, scores.shape[-1]).cpu())
+        labels.append(batch["labels"].reshape(-1).cpu())
+    model.train(was_training)
+    return torch.cat(logits), torch.cat(labels)
 
 
 class ScheduledFocalLoss(CalibrationLoss):
@@ -297,6 +499,8 @@ LOSSES: dict[str, Callable[..., CalibrationLoss]] = {
     "flsd-532": partial(SampleDependentFocalLoss, gammas=(5.0, 3.0, 2.0), thresholds=(0.2, 0.5)),
     "flsc-531": ScheduledFocalLoss,
     "flsc-532": partial(ScheduledFocalLoss, gammas=(5.0, 3.0, 2.0)),
+    "dual-focal": DualFocalLoss,
+    "adafocal": AdaFocalLoss,
 }
 
 
