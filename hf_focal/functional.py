@@ -119,10 +119,10 @@ def _weigh(
 
 
 def _check_class_weights(class_weights: Sequence[float] | Tensor) -> Tensor:
-    weights = torch.as_tensor(class_weights, dtype=torch.float64, device="cpu")
-    if weights.ndim != 1 or not bool(((weights >= 0) & torch.isfinite(weights)).all()):
+    values = class_weights.tolist() if isinstance(class_weights, Tensor) else list(class_weights)
+    if not all(isinstance(value, Real) and 0 <= float(value) < float("inf") for value in values):
         raise ValueError(f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}.")
-    return weights
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def _check_reduction(reduction: str) -> None:
@@ -292,9 +292,9 @@ def cross_entropy_loss(
     """
     _check_reduction(reduction)
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
-    return _reduce(
-        _row_losses(NLL, flat_logits, flat_labels, ignore_index), labels, reduction, ignore_index, all_count
-    )
+    nll = _row_losses(NLL, flat_logits, flat_labels, ignore_index)
+    per_sample = _weigh(nll, flat_logits, flat_labels, class_weights, ignore_index)
+    return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
 
 def label_smoothing_loss(

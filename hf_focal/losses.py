@@ -129,7 +129,7 @@ class _ClassWeightedLoss(CalibrationLoss):
         ignore_index: int = -100,
     ) -> None:
         super().__init__(reduction=reduction, ignore_index=ignore_index)
-        weights = None if class_weights is None else _check_class_weights(class_weights).float()
+        weights = None if class_weights is None else _check_class_weights(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.class_weights: Tensor | None
 
