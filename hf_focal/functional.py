@@ -26,8 +26,9 @@ REDUCTIONS = ("mean", "sum", "none")
 MMCE_KERNEL_WIDTH = 0.4
 HALF = (torch.float16, torch.bfloat16)
 
-# Measured: from this many logits on, recomputing the gradient in blocks beats keeping buffers of their size.
-BLOCKWISE_FROM = 2**17
+# Measured, in numbers of logits. Below the first bound autograd is fastest; up to the second, the softmax is kept from
+# the forward pass and turned into the gradient in place; above it, memory is slower than computing the softmax again.
+CLOSED_FORM_FROM, KEPT_UP_TO = 2**17, 2**22
 
 
 # ---- What every loss needs ------------------------------------------------------------------------------------------
@@ -144,14 +145,13 @@ def _nll(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index)
 
 
-def _nll_value(logits: Tensor, index: Tensor, scratch: Tensor) -> Tensor:
-    return -torch.log_softmax(logits, dim=-1, out=scratch).gather(-1, index)
+def _nll_value(logits: Tensor, p: Tensor, index: Tensor) -> Tensor:
+    # Through the largest p, whose logarithm is accurate; that of p_y is infinite where p_y underflows.
+    return logits.amax(-1, keepdim=True) - logits.gather(-1, index) - p.amax(-1, keepdim=True).log()
 
 
-def _nll_gradient(logits: Tensor, index: Tensor, scale: Tensor, out: Tensor, scratch: Tensor) -> None:
-    torch.softmax(logits, dim=-1, out=out)
-    out.scatter_add_(-1, index, out.new_full(index.shape, -1.0))
-    out.mul_(scale)
+def _nll_slopes(p: Tensor, index: Tensor, scale: Tensor) -> None:
+    p.scatter_add_(-1, index, p.new_full(index.shape, -1.0)).mul_(scale)
 
 
 def _brier(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -162,87 +162,107 @@ def _brier(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     return torch.where(ignored, 0.0, torch.linalg.vecdot(errors, errors))
 
 
-def _brier_value(logits: Tensor, index: Tensor, scratch: Tensor) -> Tensor:
-    torch.softmax(logits, dim=-1, out=scratch).scatter_add_(-1, index, scratch.new_full(index.shape, -1.0))
-    return torch.linalg.vector_norm(scratch, dim=-1, keepdim=True).square()
+def _brier_value(logits: Tensor, p: Tensor, index: Tensor) -> Tensor:
+    true = p.gather(-1, index)
+    p.scatter_(-1, index, 0.0)
+    others = torch.linalg.vector_norm(p, dim=-1, keepdim=True).square()
+    p.scatter_(-1, index, true)
+    return others + (1 - true).square()
 
 
-def _brier_gradient(logits: Tensor, index: Tensor, scale: Tensor, out: Tensor, scratch: Tensor) -> None:
+def _brier_slopes(p: Tensor, index: Tensor, scale: Tensor) -> None:
     # With errors e = p - onehot, the slope of e.e is 2 p_k (e_k - p.e), and p.e = p.p - p_y.
-    p = torch.softmax(logits, dim=-1, out=scratch)
     squared = torch.linalg.vector_norm(p, dim=-1, keepdim=True).square()
-    torch.sub(p, squared - p.gather(-1, index), out=out)
-    out.scatter_add_(-1, index, out.new_full(index.shape, -1.0))
-    out.mul_(p).mul_(2 * scale)
+    centred = p - (squared - p.gather(-1, index))
+    centred.scatter_add_(-1, index, p.new_full(index.shape, -1.0))
+    p.mul_(centred).mul_(2 * scale)
 
 
-class _Blockwise(torch.autograd.Function):
+class _ClosedForm(torch.autograd.Function):
     """
-    A loss of each row, computed block by block: nothing of the size of the logits is kept, and the gradient is
-    recomputed into the one buffer that is returned. `plain(logits, labels, ignore_index)` is the differentiable loss;
-    `value(logits, index, scratch)` and `gradient(logits, index, scale, out, scratch)` are its kernels for a block.
+    A loss of each row with its gradient in closed form. With `keep`, the softmax stays from the forward pass and is
+    turned into the gradient in place; without, both passes compute it in blocks of rows that fit into the caches, and
+    the gradient that is returned is the only buffer of the size of the logits.
+
+    `plain(logits, labels, ignore_index)` is the differentiable loss, `value(logits, p, index)` the loss of a block
+    given its softmax, `slopes(p, index, scale)` turns the softmax into `scale` times the gradient, in place.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, kernels: tuple[Callable, ...]) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, kernels: tuple[Callable, ...], keep: bool
+    ) -> Tensor:
         ctx.save_for_backward(logits, labels)
-        ctx.ignore_index, ctx.kernels = ignore_index, kernels
+        ctx.ignore_index, ctx.kernels, ctx.softmax = ignore_index, kernels, None
         ignored = labels == ignore_index
         index = torch.where(ignored, 0, labels).unsqueeze(-1)
-        scratch = _scratch(logits)
-        losses = [
-            kernels[1](_widen(logits[rows]), index[rows], scratch[: len(index[rows])]) for rows in _blocks(logits)
-        ]
-        return torch.where(ignored, 0.0, torch.cat(losses).squeeze(-1))
+        value = kernels[1]
+        if keep:
+            ctx.softmax = torch.softmax(logits, dim=-1)
+            losses = value(logits, ctx.softmax, index)
+        else:
+            blocks = _blocks(logits)
+            scratch = _scratch(logits, blocks)
+            losses = torch.empty(index.shape, dtype=scratch.dtype, device=logits.device)
+            for rows in blocks:
+                block = _widen(logits[rows])
+                p = torch.softmax(block, dim=-1, out=scratch[: len(block)])
+                losses[rows] = value(block, p, index[rows])
+        return torch.where(ignored, 0.0, losses.squeeze(-1))
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
-        plain, _, gradient = ctx.kernels
+        plain, _, slopes = ctx.kernels
+        unused = (None,) * 4
         if torch.is_grad_enabled():  # create_graph=True: the gradient itself has to be differentiable
             losses = plain(_widen(logits), labels, ctx.ignore_index)
-            return *torch.autograd.grad(losses, logits, slopes, create_graph=True), None, None, None
+            return *torch.autograd.grad(losses, logits, incoming, create_graph=True), *unused
         ignored = labels == ctx.ignore_index
         index = torch.where(ignored, 0, labels).unsqueeze(-1)
-        scale = torch.where(ignored, 0.0, slopes[0]).unsqueeze(-1)
-        result = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        scale = torch.where(ignored, 0.0, incoming[0]).unsqueeze(-1)
+        if ctx.softmax is not None:
+            # Spent by this pass: a second one (retain_graph=True) computes the softmax again.
+            result, ctx.softmax = ctx.softmax, None
+            slopes(result, index, scale)
+            return result, *unused
+        blocks = _blocks(logits)
         half = logits.dtype in HALF
-        scratch, wide = _scratch(logits), _scratch(logits) if half else result
-        for rows in _blocks(logits):
-            size = len(index[rows])
-            out = wide[:size] if half else result[rows]
-            gradient(_widen(logits[rows]), index[rows], scale[rows], out, scratch[:size])
+        result = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        wide = _scratch(logits, blocks) if half else result
+        for rows in blocks:
+            p = wide[: len(index[rows])] if half else result[rows]
+            torch.softmax(_widen(logits[rows]), dim=-1, out=p)
+            slopes(p, index[rows], scale[rows])
             if half:
-                result[rows] = out
-        return result, None, None, None
-
-
-def _block_size(logits: Tensor) -> int:
-    """Rows in a block: few enough for the caches of a CPU, enough to keep threads or an accelerator busy."""
-    threads = torch.get_num_threads()
-    numbers = 2**26 if logits.device.type != "cpu" else 2**17 if threads == 1 else threads * 2**18
-    return min(max(1, numbers // logits.shape[1]), len(logits))
+                result[rows] = p
+        return result, *unused
 
 
 def _blocks(logits: Tensor) -> list[slice]:
-    size = _block_size(logits)
-    return [slice(start, start + size) for start in range(0, len(logits), size)]
+    """Slices of rows, few enough for the caches of a CPU and enough to keep threads or an accelerator busy."""
+    threads = torch.get_num_threads()
+    numbers = 2**26 if logits.device.type != "cpu" else 2**17 if threads == 1 else threads * 2**18
+    size = max(1, numbers // logits.shape[1])
+    return [slice(start, min(start + size, len(logits))) for start in range(0, len(logits), size)]
 
 
-def _scratch(logits: Tensor) -> Tensor:
+def _scratch(logits: Tensor, blocks: list[slice]) -> Tensor:
     dtype = torch.float32 if logits.dtype in HALF else logits.dtype
-    return torch.empty(_block_size(logits), logits.shape[1], dtype=dtype, device=logits.device)
+    return torch.empty(blocks[0].stop, logits.shape[1], dtype=dtype, device=logits.device)
 
 
-NLL = (_nll, _nll_value, _nll_gradient)
-BRIER = (_brier, _brier_value, _brier_gradient)
+NLL = (_nll, _nll_value, _nll_slopes)
+BRIER = (_brier, _brier_value, _brier_slopes)
 
 
 def _row_losses(kernels: tuple[Callable, ...], logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """The loss of each row, in blocks where that is faster; 0 where the label is ignored."""
-    if logits.numel() < BLOCKWISE_FROM or _is_traced():
+    """The loss of each row, in closed form where that is faster; 0 where the label is ignored."""
+    if logits.numel() < CLOSED_FORM_FROM or _is_traced():
         return kernels[0](_widen(logits), labels, ignore_index)
-    return _Blockwise.apply(logits, labels, ignore_index, kernels)
+    differentiated = torch.is_grad_enabled() and logits.requires_grad
+    keep = differentiated and logits.numel() <= KEPT_UP_TO and logits.dtype not in HALF
+    return _ClosedForm.apply(logits, labels, ignore_index, kernels, keep)
 
 
 def _focal_from_nll(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> Tensor:
