@@ -16,10 +16,12 @@ _NAMES = {
     + ["unfold_temperature"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
+    "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
+    + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
-    "losses": ["LOSSES", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "FocalLoss", "LabelSmoothingLoss"]
-    + ["MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss", "brier_loss", "create_loss"]
-    + ["cross_entropy_loss", "focal_loss", "label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
+    "losses": ["LOSSES", "AdaFocalLoss", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "DualFocalLoss"]
+    + ["FocalLoss", "LabelSmoothingLoss", "MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss"]
+    + ["create_loss"],
     "metrics": ["BinStatistics", "accuracy", "adaptive_calibration_error", "bin_statistics", "brier_score"]
     + ["calibration_metrics", "calibration_metrics_from_logits", "classwise_calibration_error", "compute_metrics"]
     + ["expected_calibration_error", "maximum_calibration_error", "negative_log_likelihood"]
@@ -53,24 +55,30 @@ if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature, fold_temperature, unfold_temperature
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
+    from .functional import (
+        adafocal_loss,
+        brier_loss,
+        cross_entropy_loss,
+        dual_focal_loss,
+        focal_loss,
+        label_smoothing_loss,
+        mmce_loss,
+        sample_dependent_focal_loss,
+    )
     from .gamma import focal_gradient_ratio, gamma_for_threshold
     from .losses import (
         LOSSES,
+        AdaFocalLoss,
         BrierLoss,
         CalibrationLoss,
         CrossEntropyLoss,
+        DualFocalLoss,
         FocalLoss,
         LabelSmoothingLoss,
         MMCELoss,
         SampleDependentFocalLoss,
         ScheduledFocalLoss,
-        brier_loss,
         create_loss,
-        cross_entropy_loss,
-        focal_loss,
-        label_smoothing_loss,
-        mmce_loss,
-        sample_dependent_focal_loss,
     )
     from .metrics import (
         BinStatistics,

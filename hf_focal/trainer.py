@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
@@ -43,6 +43,9 @@ class CalibrationTrainer(Trainer):
     over accumulation steps or processes give the same weights as whole ones (MMCE pairs samples within a micro-batch,
     so there alone they differ).
 
+    A loss that learns from validation data (`adafocal`) is updated after each evaluation during training; its state
+    is saved in the checkpoints.
+
     Args:
         model (`transformers.PreTrainedModel`):
             A classifier with one label per sample or token.
@@ -53,7 +56,8 @@ class CalibrationTrainer(Trainer):
 
     Raises:
         ValueError: If the model is multi-label, regression or one-output, the loss does not take a given parameter,
-            `label_smoothing_factor > 0`, or the process sees several GPUs (`torch.nn.DataParallel`).
+            `label_smoothing_factor > 0`, the process sees several GPUs (`torch.nn.DataParallel`), or the loss learns
+            from validation data and there is none or its logits are not kept.
     """
 
     default_loss = "flsd-53"
@@ -110,9 +114,38 @@ class CalibrationTrainer(Trainer):
             compute_metrics=compute_metrics or self._metrics,
             **kwargs,
         )
+        if hasattr(self.loss, "update_from_validation"):
+            self._check_validation()
+            self.add_callback(self.loss.callback(evaluate=False))
         check_single_label(self.model)
         if self.model.config.problem_type is None:
             self.model.config.problem_type = "single_label_classification"
+
+    def _check_validation(self) -> None:
+        if self.eval_dataset is None or isinstance(self.eval_dataset, dict) or self.args.eval_strategy == "no":
+            raise ValueError(
+                f"The loss {self.loss_name!r} learns from one validation set after each evaluation: give the trainer "
+                'an eval_dataset (no dict of them), and its arguments eval_strategy="epoch".'
+            )
+        if self.args.prediction_loss_only or self.args.batch_eval_metrics:
+            raise ValueError(
+                f"The loss {self.loss_name!r} learns from the validation logits: prediction_loss_only and "
+                "batch_eval_metrics must be False."
+            )
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it."""
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self.is_in_train and metric_key_prefix == "eval" and hasattr(self.loss, "update_from_validation"):
+            self.loss.update_from_validation(*flatten_predictions(output))
+        return output
 
     def _metrics(self, eval_prediction: EvalPrediction) -> dict[str, float]:
         logits, labels = flatten_predictions(eval_prediction)
