@@ -17,6 +17,7 @@ _NAMES = {
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
+    "intervals": ["PairedComparison", "bootstrap_interval", "paired_bootstrap"],
     "losses": ["LOSSES", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "FocalLoss", "LabelSmoothingLoss"]
     + ["MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss", "brier_loss", "create_loss"]
     + ["cross_entropy_loss", "focal_loss", "label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
     from .gamma import focal_gradient_ratio, gamma_for_threshold
+    from .intervals import PairedComparison, bootstrap_interval, paired_bootstrap
     from .losses import (
         LOSSES,
         BrierLoss,

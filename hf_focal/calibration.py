@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from .bins import bin_indices
-from .inputs import check_logits, check_n_bins
+from .inputs import check_logits, check_n_bins, row_blocks
 from .metrics import calibration_metrics_from_logits
 
 
@@ -36,7 +36,7 @@ GRID = np.arange(1, 101) / 10  # the paper's: (0, 10] in steps of 0.1
 NLL_BOUNDS = (0.01, 100.0)
 FEW_SAMPLES = 200
 _TEMPERATURE_RANGE = (1e-3, 1e3)
-_CHUNK = 1 << 18  # logits handled at a time by the fits: their scratch memory stays in the cache
+_CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
 
 
 # ---- Fitting --------------------------------------------------------------------------------------------------------
@@ -116,17 +116,17 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}.")
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
-    array = array.astype(np.float64)
     if len(array) < FEW_SAMPLES:
         warnings.warn(
             f"The temperature is fitted on {len(array)} samples; with fewer than {FEW_SAMPLES} it is mostly noise.",
             UserWarning,
             stacklevel=2,
         )
+    blocks = _margin_blocks(array, indices)
     if criterion == "ece":
-        temperature, ends = _fit_ece(array, indices, n_bins), (GRID[0], GRID[-1])
+        temperature, ends = _fit_ece(blocks, array.argmax(axis=1) == indices, n_bins), (GRID[0], GRID[-1])
     else:
-        temperature, ends = _fit_nll(array, indices), NLL_BOUNDS
+        temperature, ends = _fit_nll(blocks), NLL_BOUNDS
     if temperature in ends:
         warnings.warn(
             f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
@@ -143,37 +143,56 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
     )
 
 
-def _margins(logits: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Blocks of rows with each row's maximum taken off."""
-    rows = max(1, _CHUNK // logits.shape[1])
-    for start in range(0, len(logits), rows):
-        block = slice(start, start + rows)
-        yield block, logits[block] - logits[block].max(axis=1, keepdims=True)
+_Blocks = list[tuple[NDArray[np.float64], NDArray[np.int64], int]]
 
 
-def _fit_ece(logits: NDArray[np.float64], labels: NDArray[np.int64], n_bins: int) -> float:
-    correct = logits.argmax(axis=1) == labels
+def _margin_blocks(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Blocks:
+    """Blocks of rows with each row's maximum taken off, their labels, and the axis of the classes."""
+    blocks = []
+    for block, values, axis in row_blocks(logits, np.float64, _CHUNK):
+        blocks.append((values - values.max(axis=axis, keepdims=True), labels[block], axis))
+    return blocks
+
+
+def _true_margins(margins: NDArray[np.float64], labels: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
+    rows = np.arange(len(labels))
+    return margins[rows, labels] if axis else margins[labels, rows]
+
+
+def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
     gaps = np.zeros((len(GRID), n_bins))
-    for block, margins in _margins(logits):
-        hits = correct[block].astype(np.float64)
-        scaled = np.empty_like(margins)
-        for row, temperature in zip(gaps, GRID, strict=True):
-            np.exp(np.divide(margins, temperature, out=scaled), out=scaled)
-            confidences = 1 / scaled.sum(axis=1)
-            row += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
-    errors = np.abs(gaps).sum(axis=1) / len(labels)
-    # Sums that differ by rounding alone tie, and argmin takes the first, so the smallest tied temperature wins.
+    start = 0
+    for margins, labels, axis in blocks:
+        hits = correct[start : start + len(labels)].astype(np.float64)
+        start += len(labels)
+        weights = np.empty_like(margins)
+        for odd in range(1, len(GRID), 2):
+            # The weights of half the temperature are the squares: from the largest odd * 2^i in the grid downwards.
+            step = odd << ((len(GRID) // odd).bit_length() - 1)
+            np.exp(np.multiply(margins, 1 / GRID[step - 1], out=weights), out=weights)
+            while True:
+                confidences = 1 / np.add.reduce(weights, axis=axis)
+                gaps[step - 1] += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
+                if step == odd:
+                    break
+                weights *= weights
+                step //= 2
+    errors = np.abs(gaps).sum(axis=1) / len(correct)
+    # Sums that differ by rounding alone tie, and argmax takes the first, so the smallest tied temperature wins.
     return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])
 
 
-def _fit_nll(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def _fit_nll(blocks: _Blocks) -> float:
+    total_true = sum(float(_true_margins(*block).sum()) for block in blocks)
+
     def slope(log_inverse: float) -> float:
         """Derivative of the summed NLL with respect to 1 / T: expected logit minus the logit of the true class."""
-        inverse, total = math.exp(log_inverse), 0.0
-        for block, margins in _margins(logits):
-            true = np.take_along_axis(margins, labels[block][:, None], axis=1)
+        inverse, total = math.exp(log_inverse), -total_true
+        for margins, _, axis in blocks:
             weights = np.exp(inverse * margins)
-            total += float(np.sum(np.einsum("ij,ij->i", weights, margins) / weights.sum(axis=1) - true[:, 0]))
+            sums = np.add.reduce(weights, axis=axis)
+            weights *= margins
+            total += float(np.sum(np.add.reduce(weights, axis=axis) / sums))
         return total
 
     low, high = -math.log(NLL_BOUNDS[1]), -math.log(NLL_BOUNDS[0])

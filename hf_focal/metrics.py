@@ -110,10 +110,10 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
 
 
 def _nll(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float(_nll_of_samples(probabilities, labels).mean() + 0.0)  # + 0.0: no negative zero
+    return float(nll_of_samples(probabilities, labels).mean() + 0.0)  # + 0.0: no negative zero
 
 
-def _nll_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def nll_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         return -np.log(true_values(probabilities, labels).astype(np.float64))
 
@@ -182,10 +182,10 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _brier(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float(_brier_of_samples(probabilities, labels).mean())
+    return float(brier_of_samples(probabilities, labels).mean())
 
 
-def _brier_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def brier_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     scores = np.empty(len(probabilities))
     for block, values, axis in row_blocks(probabilities, np.float64):
         np.add.reduce(values * values, axis=axis, out=scores[block])
@@ -309,10 +309,10 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
     0.2
     """
     n_bins = check_n_bins(n_bins)
-    return _classwise(*check_probabilities(probabilities, labels), n_bins)
+    return classwise_error(*check_probabilities(probabilities, labels), n_bins)
 
 
-def _classwise(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> float:
+def classwise_error(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> float:
     gaps = classwise_gaps(probabilities, labels, n_bins)
     return float(np.abs(gaps).sum() / probabilities.size)
 
@@ -359,7 +359,7 @@ def _metrics(
         "ece": bins.expected_error(),
         "mce": bins.maximum_error(),
         "adaptive_ece": equal_mass(confidences, correct, n_bins).expected_error(),
-        "classwise_ece": _classwise(probabilities, labels, n_bins),
+        "classwise_ece": classwise_error(probabilities, labels, n_bins),
     }
 
 
