@@ -29,6 +29,8 @@ _NAMES = {
     "modeling": ["create_image_classifier"],
     "plots": ["reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
+    "scaling": ["focal_recalibration"],
+    "streaming": ["BatchMetrics", "CalibrationAccumulator"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
@@ -93,6 +95,8 @@ if TYPE_CHECKING:
     from .modeling import create_image_classifier
     from .plots import reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
+    from .scaling import focal_recalibration
+    from .streaming import BatchMetrics, CalibrationAccumulator
     from .trainer import (
         BrierTrainer,
         CalibrationTrainer,

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import softmax
 
-from .bins import bin_indices
-from .inputs import check_logits, check_n_bins, row_blocks
+from .bins import bin_indices, equal_width
+from .inputs import check_gamma, check_logits, check_n_bins, row_blocks
 from .metrics import calibration_metrics_from_logits
+from .scaling import focal_log_probabilities, focal_recalibration
 
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 
 
 CRITERIA = ("ece", "nll")
+METHODS = ("temperature", "focal")
 GRID = np.arange(1, 101) / 10  # the paper's: (0, 10] in steps of 0.1
 NLL_BOUNDS = (0.01, 100.0)
+GAMMA_GRID = np.arange(0, 21) / 2  # of focal temperature scaling
 FEW_SAMPLES = 200
 _TEMPERATURE_RANGE = (1e-3, 1e3)
 _CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
@@ -56,6 +59,10 @@ class TemperatureFit:
             Size of the data set it was fitted on.
         before, after (`dict[str, float]`):
             Every metric on that data set at temperature 1 and at the fitted one.
+        method (`str`, *optional*, defaults to `"temperature"`):
+            `"temperature"`, or `"focal"` where the bias of focal loss is undone after scaling.
+        gamma (`float`, *optional*, defaults to `0.0`):
+            The gamma of that bias.
     """
 
     temperature: float
@@ -63,10 +70,12 @@ class TemperatureFit:
     n_samples: int
     before: dict[str, float]
     after: dict[str, float]
+    method: str = "temperature"
+    gamma: float = 0.0
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """
-        Calibrated probabilities, `softmax(logits / temperature)`.
+        Calibrated probabilities: `softmax(logits / temperature)`, or [`focal_recalibration`] if `method` is `"focal"`.
 
         Args:
             logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
@@ -75,11 +84,20 @@ class TemperatureFit:
         Returns:
             `np.ndarray` of shape `(num_samples, num_labels)`: float64; rows sum to 1.
         """
+        if self.method == "focal":
+            return focal_recalibration(logits, self.gamma, self.temperature)
         array, _ = check_logits(logits)
         return softmax(array.astype(np.float64) / self.temperature, axis=1)
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece", n_bins: int = 15) -> TemperatureFit:
+def fit_temperature(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    criterion: str = "ece",
+    n_bins: int = 15,
+    method: str = "temperature",
+    gamma: float | None = None,
+) -> TemperatureFit:
     """
     Fit the temperature of `softmax(logits / T)` on held-out data (Guo et al., 2017; Mukhoti et al., 2020, Section 5).
 
@@ -94,12 +112,20 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
             precision, found as the zero of the derivative, which is monotone in 1 / T.
         n_bins (`int`, *optional*, defaults to `15`):
             Bins of the ECE, in the criterion and in the metrics before and after.
+        method (`str`, *optional*, defaults to `"temperature"`):
+            `"focal"` is focal temperature scaling (Komisarenko and Kull, 2024): a temperature, and then
+            [`focal_recalibration`]. It serves models trained with focal loss, cannot be folded into a model, and may
+            overfit small sets where gamma is fitted too.
+        gamma (`float`, *optional*):
+            Of method `"focal"`: the gamma that the model was trained with. By default it is fitted along with the
+            temperature: over 0, 0.5, ..., 10 by the ECE (the smallest of those that tie), over [0, 10] by the NLL.
 
     Returns:
         [`TemperatureFit`]
 
     Raises:
-        ValueError: If the criterion is unknown, shapes disagree, logits are not finite, or labels are out of range.
+        ValueError: If the criterion or method is unknown, gamma is negative or not for this method, shapes disagree,
+            logits are not finite, or labels are out of range.
         TypeError: If `n_bins` is not a whole number.
 
     Warns:
@@ -114,6 +140,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}.")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if gamma is not None and method != "focal":
+        raise ValueError(f"gamma={gamma!r} is for method='focal' alone, got method={method!r}.")
+    gamma = check_gamma(gamma) if gamma is not None else None
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
     if len(array) < FEW_SAMPLES:
@@ -122,11 +153,15 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
             UserWarning,
             stacklevel=2,
         )
-    blocks = _margin_blocks(array, indices)
-    if criterion == "ece":
-        temperature, ends = _fit_ece(blocks, array.argmax(axis=1) == indices, n_bins), (GRID[0], GRID[-1])
+    blocks, correct = _margin_blocks(array, indices), array.argmax(axis=1) == indices
+    ends = (GRID[0], GRID[-1]) if criterion == "ece" else NLL_BOUNDS
+    if method == "focal":
+        fit_focal = _fit_focal_ece if criterion == "ece" else _fit_focal_nll
+        temperature, gamma = fit_focal(array.astype(np.float64), indices, gamma, n_bins)
+    elif criterion == "ece":
+        temperature = _fit_ece(blocks, correct, n_bins)
     else:
-        temperature, ends = _fit_nll(blocks), NLL_BOUNDS
+        temperature = _fit_nll(blocks)
     if temperature in ends:
         warnings.warn(
             f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
@@ -139,7 +174,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
         criterion=criterion,
         n_samples=len(array),
         before=calibration_metrics_from_logits(array, indices, n_bins),
-        after=calibration_metrics_from_logits(array, indices, n_bins, temperature),
+        after=calibration_metrics_from_logits(array, indices, n_bins, temperature, gamma or 0.0),
+        method=method,
+        gamma=gamma or 0.0,
     )
 
 
@@ -203,6 +240,47 @@ def _fit_nll(blocks: _Blocks) -> float:
     return float(math.exp(-brentq(slope, low, high, xtol=1e-12)))
 
 
+def _fit_focal_ece(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, n_bins: int
+) -> tuple[float, float]:
+    correct = logits.argmax(axis=1) == labels
+
+    def error(temperature: float, gamma: float) -> float:
+        confidences = np.exp(focal_log_probabilities(logits / temperature, gamma).max(axis=1))
+        return equal_width(confidences, correct, n_bins).expected_error()
+
+    pairs = [(float(t), float(g)) for g in (GAMMA_GRID if gamma is None else [gamma]) for t in GRID]
+    errors = np.array([error(*pair) for pair in pairs])
+    return pairs[np.argmax(errors <= errors.min() + 1e-14)]
+
+
+def _fit_focal_nll(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, n_bins: int
+) -> tuple[float, float]:
+    rows = np.arange(len(labels))
+    bounds = (math.log(NLL_BOUNDS[0]), math.log(NLL_BOUNDS[1]))
+
+    def nll(log_temperature: float, gamma: float) -> float:
+        return -float(focal_log_probabilities(logits / math.exp(log_temperature), gamma)[rows, labels].mean())
+
+    def best(gamma: float) -> tuple[float, float, float]:
+        fit = minimize_scalar(nll, bounds=bounds, args=(gamma,), method="bounded", options={"xatol": 1e-7})
+        return float(fit.fun), float(fit.x), gamma
+
+    if gamma is None:
+        _, start, gamma = min(best(float(g)) for g in GAMMA_GRID[::2])
+        limits = [bounds, (float(GAMMA_GRID[0]), float(GAMMA_GRID[-1]))]
+        fit = minimize(
+            lambda x: nll(*x),
+            [start, gamma],
+            bounds=limits,
+            method="Nelder-Mead",
+            options={"xatol": 1e-7, "fatol": 1e-12},
+        )
+        return float(math.exp(fit.x[0])), float(fit.x[1])
+    return float(math.exp(best(gamma)[1])), gamma
+
+
 def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float) -> str:
     """
     One sentence on whether a model is over- or under-confident, and what the temperature does about it.
@@ -251,13 +329,30 @@ def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
             f"got {record!r}."
         )
     check_temperature(record.get("temperature"), "config.calibration['temperature']")
+    if record.get("method") == "focal":
+        check_gamma(record.get("gamma"))
+        if record["folded"]:
+            raise ValueError(f"config.calibration of method 'focal' cannot be folded, got {record!r}.")
     return dict(record)
 
 
-def pending_temperature(model: PreTrainedModel) -> float:
-    """What the logits of this model still have to be divided by: 1 unless it has an unfolded temperature."""
+def pending_scaling(model: PreTrainedModel) -> tuple[float, float]:
+    """Temperature and gamma that the logits of this model still need: 1 and 0 unless its record is unfolded."""
     record = calibration_record(model)
-    return 1.0 if record is None or record["folded"] else float(record["temperature"])
+    if record is None or record["folded"]:
+        return 1.0, 0.0
+    return float(record["temperature"]), float(record["gamma"]) if record.get("method") == "focal" else 0.0
+
+
+def pending_temperature(model: PreTrainedModel) -> float:
+    """
+    What the logits of this model still have to be divided by: 1 unless it has an unfolded temperature. A model whose
+    record is of method `"focal"` is refused: dividing is not all that it needs.
+    """
+    temperature, gamma = pending_scaling(model)
+    if gamma:
+        raise ValueError("This model is calibrated by method 'focal', which is more than a temperature.")
+    return temperature
 
 
 # ---- Folding --------------------------------------------------------------------------------------------------------
@@ -295,6 +390,11 @@ def fold_temperature(
     """
     temperature = check_temperature(temperature)
     known = calibration_record(model)
+    if "focal" in ((record or {}).get("method"), (known or {}).get("method")):
+        raise ValueError(
+            "Focal recalibration (method='focal') cannot be folded: it is not linear in the logits, so no head can do "
+            "it. Keep it in config.calibration with folded=False, or fit a plain temperature, method='temperature'."
+        )
     if known is not None and known["folded"]:
         raise ValueError(
             f"This model is calibrated already: its head is divided by temperature {known['temperature']:g}. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,20 @@ def check_logits(logits: ArrayLike, labels: ArrayLike | None = None) -> tuple[ND
 def check_n_bins(n_bins: Any) -> int:
     """`n_bins` as an `int` of at least 1; `TypeError` or `ValueError` otherwise."""
     return check_count("n_bins", n_bins)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """The value as a `float` above 0, or a `ValueError`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
+        raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    return float(value)
+
+
+def check_gamma(gamma: Any) -> float:
+    """Gamma as a `float` of at least 0, or a `ValueError`."""
+    if isinstance(gamma, (bool, np.bool_)) or not isinstance(gamma, Real) or not 0 <= float(gamma) < np.inf:
+        raise ValueError(f"gamma must be a number of at least 0, got {gamma!r}.")
+    return float(gamma)
 
 
 def check_count(name: str, value: Any) -> int:

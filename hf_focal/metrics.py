@@ -16,14 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from .bins import BinStatistics, bin_indices, confidence_and_correct, equal_mass, equal_width, true_values
 from .inputs import (
+    check_gamma,
     check_logits,
     check_n_bins,
+    check_positive,
     check_probabilities,
     check_probabilities_and_maxima,
     flatten_predictions,
     row_blocks,
     row_maxima,
 )
+from .scaling import softmax_and_nll
 
 
 METRIC_KEYS = ("accuracy", "nll", "brier", "ece", "mce", "adaptive_ece", "classwise_ece")
@@ -138,24 +141,7 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
     1000.0
     """
-    return float(_softmax_and_nll(*check_logits(logits, labels))[1].mean() + 0.0)
-
-
-def _softmax_and_nll(
-    logits: NDArray[Any], labels: NDArray[np.int64], temperature: float = 1.0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities and the NLL of each sample, in float64."""
-    probabilities, nll = np.empty(logits.shape), np.empty(len(logits))
-    for block, values, axis in row_blocks(logits, np.float64):
-        margins = values - values.max(axis=axis, keepdims=True)
-        margins /= temperature
-        weights = np.exp(margins)
-        sums = weights.sum(axis=axis, keepdims=True)
-        weights /= sums
-        weights, margins = (weights, margins) if axis else (weights.T, margins.T)
-        probabilities[block] = weights
-        nll[block] = np.log(sums).ravel() - margins[np.arange(len(margins)), labels[block]]
-    return probabilities, nll
+    return float(softmax_and_nll(*check_logits(logits, labels))[1].mean() + 0.0)
 
 
 def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -388,7 +374,7 @@ def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
 
 
 def calibration_metrics_from_logits(
-    logits: ArrayLike, labels: ArrayLike, n_bins: int = 15, temperature: float = 1.0
+    logits: ArrayLike, labels: ArrayLike, n_bins: int = 15, temperature: float = 1.0, gamma: float = 0.0
 ) -> dict[str, float]:
     """
     As [`calibration_metrics`], of `softmax(logits / temperature)` in float64, with the NLL from the logits.
@@ -402,26 +388,31 @@ def calibration_metrics_from_logits(
             Number of bins.
         temperature (`float`, *optional*, defaults to `1.0`):
             What the logits are divided by; positive.
+        gamma (`float`, *optional*, defaults to `0.0`):
+            Above 0: undo the bias of focal loss of this gamma, see [`focal_recalibration`].
 
     Returns:
         `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
 
     Raises:
         ValueError: If shapes disagree, logits are not finite, labels are out of range, the temperature is not
-            positive, or `n_bins < 1`.
+            positive, gamma is negative, or `n_bins < 1`.
         TypeError: If `n_bins` is not a whole number.
     """
     n_bins = check_n_bins(n_bins)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature!r}.")
+    temperature, gamma = check_positive("temperature", temperature), check_gamma(gamma)
     array, indices = check_logits(logits, labels)
-    scaled, nll = _softmax_and_nll(array, indices, temperature)
+    scaled, nll = softmax_and_nll(array, indices, temperature, gamma)
     return _metrics(scaled, indices, row_maxima(scaled), float(nll.mean() + 0.0), n_bins)
 
 
-def compute_metrics(eval_prediction: Any, n_bins: int = 15) -> dict[str, float]:
+def compute_metrics(eval_prediction: Any, n_bins: int = 15, compute_result: bool | None = None) -> dict[str, float]:
     """
     `Trainer(compute_metrics=compute_metrics)`: every metric of a sequence, image or token classifier.
+
+    With `TrainingArguments(batch_eval_metrics=True)` the logits of no more than one batch are held, and AdaECE is that
+    of [`CalibrationAccumulator`]. The batches are then added up in this module until the last one: after an evaluation
+    that was broken off, or for two at a time, give a [`BatchMetrics`] of their own.
 
     Args:
         eval_prediction (`transformers.EvalPrediction`):
@@ -429,8 +420,18 @@ def compute_metrics(eval_prediction: Any, n_bins: int = 15) -> dict[str, float]:
             `(N,)` or `(N, T)`. Labels of -100 are left out.
         n_bins (`int`, *optional*, defaults to `15`):
             Number of bins; `functools.partial` sets another.
+        compute_result (`bool`, *optional*):
+            Set by the `Trainer` under `batch_eval_metrics`: whether this batch is the last.
 
     Returns:
-        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
+        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`; of a batch that
+        is not the last, nothing.
     """
-    return calibration_metrics_from_logits(*flatten_predictions(eval_prediction), n_bins=n_bins)
+    if compute_result is None:
+        return calibration_metrics_from_logits(*flatten_predictions(eval_prediction), n_bins=n_bins)
+    from .streaming import BatchMetrics
+
+    return _BATCHES.setdefault(check_n_bins(n_bins), BatchMetrics(n_bins))(eval_prediction, compute_result)
+
+
+_BATCHES: dict[int, Any] = {}  # by number of bins, what compute_metrics has seen of an evaluation
