@@ -21,6 +21,8 @@ _NAMES = {
     "losses": ["LOSSES", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "FocalLoss", "LabelSmoothingLoss"]
     + ["MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss", "brier_loss", "create_loss"]
     + ["cross_entropy_loss", "focal_loss", "label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
+    "measures": ["BrierDecomposition", "brier_decomposition", "debiased_calibration_error"]
+    + ["smooth_calibration_error"],
     "metrics": ["BinStatistics", "accuracy", "adaptive_calibration_error", "bin_statistics", "brier_score"]
     + ["calibration_metrics", "calibration_metrics_from_logits", "classwise_calibration_error", "compute_metrics"]
     + ["expected_calibration_error", "maximum_calibration_error", "negative_log_likelihood"]
@@ -75,6 +77,12 @@ if TYPE_CHECKING:
         label_smoothing_loss,
         mmce_loss,
         sample_dependent_focal_loss,
+    )
+    from .measures import (
+        BrierDecomposition,
+        brier_decomposition,
+        debiased_calibration_error,
+        smooth_calibration_error,
     )
     from .metrics import (
         BinStatistics,

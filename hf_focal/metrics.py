@@ -184,7 +184,8 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Weighted mean gap between accuracy and confidence over equal-width bins.
 
     $\sum_b \frac{|B_b|}{N} |\mathrm{acc}(B_b) - \mathrm{conf}(B_b)|$ (Naeini et al., 2015; Mukhoti et al., 2020,
-    Section 2). Bins are `(lower, upper]`; empty bins count for nothing.
+    Section 2). Bins are `(lower, upper]`; empty bins count for nothing. What to prefer to it, and when, is said in
+    `hf_focal.measures`.
 
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
