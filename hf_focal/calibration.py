@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize, minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import softmax
 
 from .bins import bin_indices, equal_width
@@ -36,7 +37,7 @@ CRITERIA = ("ece", "nll")
 METHODS = ("temperature", "focal")
 GRID = np.arange(1, 101) / 10  # the paper's: (0, 10] in steps of 0.1
 NLL_BOUNDS = (0.01, 100.0)
-GAMMA_GRID = np.arange(0, 21) / 2  # of focal temperature scaling
+GAMMA_GRID = np.arange(11.0)  # where the fit of focal temperature scaling looks first
 FEW_SAMPLES = 200
 _TEMPERATURE_RANGE = (1e-3, 1e3)
 _CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
@@ -118,7 +119,7 @@ def fit_temperature(
             overfit small sets where gamma is fitted too.
         gamma (`float`, *optional*):
             Of method `"focal"`: the gamma that the model was trained with. By default it is fitted along with the
-            temperature: over 0, 0.5, ..., 10 by the ECE (the smallest of those that tie), over [0, 10] by the NLL.
+            temperature, in [0, 10] and by the NLL; the criterion `"ece"` then chooses the temperature anew.
 
     Returns:
         [`TemperatureFit`]
@@ -153,15 +154,17 @@ def fit_temperature(
             UserWarning,
             stacklevel=2,
         )
-    blocks, correct = _margin_blocks(array, indices), array.argmax(axis=1) == indices
     ends = (GRID[0], GRID[-1]) if criterion == "ece" else NLL_BOUNDS
     if method == "focal":
-        fit_focal = _fit_focal_ece if criterion == "ece" else _fit_focal_nll
-        temperature, gamma = fit_focal(array.astype(np.float64), indices, gamma, n_bins)
+        wide = array.astype(np.float64)
+        if criterion == "ece":
+            temperature, gamma = _fit_focal_ece(wide, indices, gamma, n_bins)
+        else:
+            temperature, gamma = _fit_focal_nll(wide, indices, gamma)
     elif criterion == "ece":
-        temperature = _fit_ece(blocks, correct, n_bins)
+        temperature = _fit_ece(_margin_blocks(array, indices), array.argmax(axis=1) == indices, n_bins)
     else:
-        temperature = _fit_nll(blocks)
+        temperature = _fit_nll(_margin_blocks(array, indices))
     if temperature in ends:
         warnings.warn(
             f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
@@ -197,24 +200,27 @@ def _true_margins(margins: NDArray[np.float64], labels: NDArray[np.int64], axis:
 
 
 def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
-    gaps = np.zeros((len(GRID), n_bins))
-    start = 0
-    for margins, labels, axis in blocks:
-        hits = correct[start : start + len(labels)].astype(np.float64)
-        start += len(labels)
-        weights = np.empty_like(margins)
-        for odd in range(1, len(GRID), 2):
-            # The weights of half the temperature are the squares: from the largest odd * 2^i in the grid downwards.
-            step = odd << ((len(GRID) // odd).bit_length() - 1)
-            np.exp(np.multiply(margins, 1 / GRID[step - 1], out=weights), out=weights)
-            while True:
-                confidences = 1 / np.add.reduce(weights, axis=axis)
-                gaps[step - 1] += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
-                if step == odd:
-                    break
-                weights *= weights
-                step //= 2
-    errors = np.abs(gaps).sum(axis=1) / len(correct)
+    errors, biases = np.full(len(GRID), np.inf), np.zeros(len(GRID))
+
+    def bias(i: int) -> float:
+        """Mean confidence less accuracy at one temperature of the grid, whose ECE is noted down."""
+        if np.isinf(errors[i]):
+            gaps, start = np.zeros(n_bins), 0
+            for margins, labels, axis in blocks:
+                confidences = 1 / np.add.reduce(np.exp(margins / GRID[i]), axis=axis)
+                hits = correct[start : start + len(labels)]
+                gaps += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
+                start += len(labels)
+            errors[i], biases[i] = np.abs(gaps).sum() / len(correct), gaps.sum() / len(correct)
+        return float(biases[i])
+
+    # The ECE is at least the size of the bias, and the bias falls as the temperature rises. So the search starts where
+    # the bias changes sign and goes either way until the bias alone is worse than the best ECE so far.
+    middle = bisect_left(range(len(GRID)), True, key=lambda i: bias(i) <= 0)
+    for steps in (range(middle, len(GRID)), range(middle - 1, -1, -1)):
+        for i in steps:
+            if abs(bias(i)) > errors.min() + 1e-12:
+                break
     # Sums that differ by rounding alone tie, and argmax takes the first, so the smallest tied temperature wins.
     return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])
 
@@ -222,41 +228,62 @@ def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
 def _fit_nll(blocks: _Blocks) -> float:
     total_true = sum(float(_true_margins(*block).sum()) for block in blocks)
 
-    def slope(log_inverse: float) -> float:
-        """Derivative of the summed NLL with respect to 1 / T: expected logit minus the logit of the true class."""
-        inverse, total = math.exp(log_inverse), -total_true
+    def derivatives(inverse: float) -> tuple[float, float]:
+        """
+        First and second derivative of the summed NLL with respect to 1 / T, in which it is convex: the expected logit
+        less the logit of the true class, and the variance of the logit.
+        """
+        slope, curvature = -total_true, 0.0
         for margins, _, axis in blocks:
             weights = np.exp(inverse * margins)
             sums = np.add.reduce(weights, axis=axis)
             weights *= margins
-            total += float(np.sum(np.add.reduce(weights, axis=axis) / sums))
-        return total
+            means = np.add.reduce(weights, axis=axis) / sums
+            weights *= margins
+            slope += float(means.sum())
+            curvature += float((np.add.reduce(weights, axis=axis) / sums - means**2).sum())
+        return slope, curvature
 
-    low, high = -math.log(NLL_BOUNDS[1]), -math.log(NLL_BOUNDS[0])
-    if slope(low) >= 0:  # even the flattest softmax is too sharp
-        return NLL_BOUNDS[1]
-    if slope(high) <= 0:
-        return NLL_BOUNDS[0]
-    return float(math.exp(-brentq(slope, low, high, xtol=1e-12)))
+    # Newton's method between two ends that close in; the ends of the range are tried before anything is halved.
+    ends = 1 / NLL_BOUNDS[1], 1 / NLL_BOUNDS[0]
+    low, high = ends
+    untried, inverse = set(ends), 1.0
+    for _ in range(200):
+        slope, curvature = derivatives(inverse)
+        untried.discard(inverse)
+        rising = (
+            slope < 0 or slope == curvature == 0
+        )  # flat: every sample right beyond doubt, and more of it is no harm
+        if inverse == ends[1] and rising:
+            return NLL_BOUNDS[0]
+        if inverse == ends[0] and not rising:  # even the flattest softmax is too sharp
+            return NLL_BOUNDS[1]
+        low, high = (inverse, high) if rising else (low, inverse)
+        target = inverse - slope / curvature if curvature > 0 else math.inf if rising else 0.0
+        if not low < target < high:
+            end = high if rising else low
+            target = end if end in untried else math.sqrt(low * high)
+        if abs(target - inverse) <= 1e-13 * inverse or high - low <= 1e-13 * high:
+            break
+        inverse = target
+    return 1 / target
 
 
 def _fit_focal_ece(
     logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, n_bins: int
 ) -> tuple[float, float]:
     correct = logits.argmax(axis=1) == labels
+    gamma = _fit_focal_nll(logits, labels, None)[1] if gamma is None else gamma
 
-    def error(temperature: float, gamma: float) -> float:
+    def error(temperature: float) -> float:
         confidences = np.exp(focal_log_probabilities(logits / temperature, gamma).max(axis=1))
         return equal_width(confidences, correct, n_bins).expected_error()
 
-    pairs = [(float(t), float(g)) for g in (GAMMA_GRID if gamma is None else [gamma]) for t in GRID]
-    errors = np.array([error(*pair) for pair in pairs])
-    return pairs[np.argmax(errors <= errors.min() + 1e-14)]
+    errors = np.array([error(temperature) for temperature in GRID])
+    return float(GRID[np.argmax(errors <= errors.min() + 1e-14)]), gamma
 
 
-def _fit_focal_nll(
-    logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, n_bins: int
-) -> tuple[float, float]:
+def _fit_focal_nll(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None) -> tuple[float, float]:
     rows = np.arange(len(labels))
     bounds = (math.log(NLL_BOUNDS[0]), math.log(NLL_BOUNDS[1]))
 
@@ -268,7 +295,7 @@ def _fit_focal_nll(
         return float(fit.fun), float(fit.x), gamma
 
     if gamma is None:
-        _, start, gamma = min(best(float(g)) for g in GAMMA_GRID[::2])
+        _, start, gamma = min(best(float(g)) for g in GAMMA_GRID)
         limits = [bounds, (float(GAMMA_GRID[0]), float(GAMMA_GRID[-1]))]
         fit = minimize(
             lambda x: nll(*x),

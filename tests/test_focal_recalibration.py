@@ -146,11 +146,16 @@ def test_nll_fit_with_known_gamma_finds_the_temperature():
     )
 
 
-def test_ece_fit_searches_both_and_beats_or_equals_plain():
+def test_ece_fit_takes_gamma_from_the_nll_and_the_best_temperature_of_the_grid():
     logits, labels = biased(2.0, 1.5, n=300)
-    both = fit_temperature(logits, labels, "ece", method="focal")
-    assert both.after["ece"] <= fit_temperature(logits, labels, "ece").after["ece"] + 1e-12
-    assert both.gamma in np.arange(21) / 2
+    fit = fit_temperature(logits, labels, "ece", method="focal")
+    assert fit.gamma == fit_temperature(logits, labels, "nll", method="focal").gamma > 0
+    metrics = [
+        calibration_metrics_from_logits(logits, labels, temperature=t, gamma=fit.gamma)["ece"]
+        for t in np.arange(1, 101) / 10
+    ]
+    assert fit.temperature == (np.argmin(metrics) + 1) / 10
+    assert fit.after["ece"] == pytest.approx(min(metrics), abs=1e-12)
 
 
 def test_metrics_after_are_those_of_the_probabilities():
