@@ -306,29 +306,25 @@ def classwise_error(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bi
 
 def classwise_gaps(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> NDArray[np.float64]:
     """Per class and bin `(num_labels, n_bins)`: number of samples of the class less the sum of its probabilities."""
-    num_samples, num_labels = probabilities.shape
-    above, totals = np.zeros(num_labels * n_bins), np.bincount(labels, minlength=num_labels).astype(np.float64)
+    num_labels = probabilities.shape[1]
+    gaps = np.zeros(num_labels * n_bins)
+    totals = np.bincount(labels, minlength=num_labels).astype(np.float64)
     # Most probabilities are in the first bin, whose gap is the gap of the whole class less those of the other bins.
-    threshold = _round_down(1 / n_bins, probabilities.dtype)
-    rows = max(1, _CHUNK // num_labels)
-    for start in range(0, num_samples, rows):
-        chunk = np.ascontiguousarray(probabilities[start : start + rows])
-        totals -= chunk.sum(axis=0) if chunk.dtype == np.float64 else chunk.astype(np.float64).sum(axis=0)
-        places = np.flatnonzero(chunk > threshold)
-        values = chunk.reshape(-1)[places].astype(np.float64)
-        samples = places // num_labels
-        classes = places - samples * num_labels
-        indices = classes * n_bins + bin_indices(values, n_bins)
-        above += np.bincount(indices, (labels[start : start + rows][samples] == classes) - values, len(above))
-    gaps = above.reshape(num_labels, n_bins)
-    gaps[:, 0] += totals - gaps.sum(axis=1)
+    for _, values, axis in row_blocks(probabilities, np.float64, _CHUNK):
+        totals -= values.sum(axis=1 - axis)
+        above = values > 1 / n_bins
+        places = np.flatnonzero(above)
+        if axis:
+            offsets = places % num_labels * n_bins
+        else:
+            offsets = np.repeat(np.arange(0, len(gaps), n_bins), np.count_nonzero(above, axis=1))
+        chosen = values.reshape(-1).take(places)
+        gaps -= np.bincount(offsets + bin_indices(chosen, n_bins), chosen, len(gaps))
+    true_bins = bin_indices(true_values(probabilities, labels).astype(np.float64), n_bins)
+    gaps += np.bincount(labels * n_bins + true_bins, minlength=len(gaps))
+    gaps = gaps.reshape(num_labels, n_bins)
+    gaps[:, 0] = totals - gaps[:, 1:].sum(axis=1)
     return gaps
-
-
-def _round_down(value: float, dtype: np.dtype[Any]) -> Any:
-    """The largest number of the type that is not above the value: `x > value` then needs no wider type."""
-    rounded = dtype.type(value)
-    return np.nextafter(rounded, dtype.type(0)) if float(rounded) > value else rounded
 
 
 # ---- All of them ----------------------------------------------------------------------------------------------------
