@@ -5,8 +5,8 @@ Metrics, temperature fits and bootstrap against the packages that one would take
     python benchmarks/metrics.py --threads 1 --output benchmarks/results/metrics.md
 
 Each row first compares values, on float32 probabilities and with all checks of the input on our side, then times the
-two in turn; medians. A peer of another definition is timed for scale, and the row says what differs. Packages that are
-not installed are left out: torchmetrics (which probmetrics calls for its ECE), netcal, uncertainty-calibration, relplot.
+two in turn; medians. A peer of another definition is timed for scale, and the row says what differs. Of torchmetrics
+(which probmetrics calls for its ECE), netcal, uncertainty-calibration and relplot, what is not installed is left out.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def fit_temperature(
         temperature = _fit_ece(_margin_blocks(array, indices), array.argmax(axis=1) == indices, n_bins)
     else:
         temperature = _fit_nll(_margin_blocks(array, indices))
-    if temperature in ends:
+    if any(math.isclose(temperature, end, rel_tol=1e-4) for end in ends):
         warnings.warn(
             f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
             "the data do not determine it. More validation data, or a model that makes some mistakes on it, would.",

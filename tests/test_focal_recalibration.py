@@ -164,6 +164,12 @@ def test_metrics_after_are_those_of_the_probabilities():
     assert fit.after == pytest.approx(calibration_metrics(fit.probabilities(logits), labels), abs=1e-12)
 
 
+@pytest.mark.parametrize("criterion", ["ece", "nll"])
+def test_an_optimum_at_the_end_of_the_range_is_warned_of(criterion):
+    with pytest.warns(UserWarning, match="end of the range"):
+        fit_temperature([[0.0, 1e-3]] * 300, [1] * 300, criterion, method="focal", gamma=2.0)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
