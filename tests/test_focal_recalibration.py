@@ -17,6 +17,7 @@ from hf_focal import (
     CalibrationTrainer,
     calibration_metrics,
     calibration_metrics_from_logits,
+    expected_calibration_error,
     fit_temperature,
     focal_recalibration,
     fold_temperature,
@@ -191,6 +192,21 @@ def test_bad_temperatures_of_the_map_are_refused(temperature):
         focal_recalibration([[0.0, 1.0]], 2.0, temperature)
     with pytest.raises(ValueError, match="gamma"):
         focal_recalibration([[0.0, 1.0]], -2.0)
+
+
+@pytest.mark.filterwarnings("ignore:The temperature is fitted on", "ignore:The best temperature")
+@pytest.mark.parametrize("k", [2, 5])
+def test_temperatures_left_out_of_the_plain_grid_could_not_have_won(k):
+    """The search skips temperatures whose mean confidence is too far from the accuracy. Compare with all hundred."""
+    generator = np.random.default_rng(k)
+    for _ in range(100):
+        n, scale, truth = generator.integers(1, 120), generator.choice([0.2, 1, 5, 30]), generator.choice([0.2, 1, 4])
+        logits = scale * generator.normal(size=(n, k))
+        labels = (logits / truth + generator.gumbel(size=logits.shape)).argmax(axis=1)
+        probabilities = [softmax(logits / temperature, axis=1) for temperature in np.arange(1, 101) / 10]
+        errors = np.array([expected_calibration_error(p, labels) for p in probabilities])
+        best = (np.argmax(errors <= errors.min() + 1e-14) + 1) / 10
+        assert fit_temperature(logits, labels).temperature == best
 
 
 # ---- Models ---------------------------------------------------------------------------------------------------------
