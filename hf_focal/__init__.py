@@ -19,9 +19,12 @@ _NAMES = {
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
+    "intervals": ["PairedComparison", "bootstrap_interval", "paired_bootstrap"],
     "losses": ["LOSSES", "AdaFocalLoss", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "DualFocalLoss"]
     + ["FocalLoss", "LabelSmoothingLoss", "MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss"]
     + ["create_loss"],
+    "measures": ["BrierDecomposition", "brier_decomposition", "debiased_calibration_error"]
+    + ["smooth_calibration_error"],
     "metrics": ["BinStatistics", "accuracy", "adaptive_calibration_error", "bin_statistics", "brier_score"]
     + ["calibration_metrics", "calibration_metrics_from_logits", "classwise_calibration_error", "compute_metrics"]
     + ["expected_calibration_error", "maximum_calibration_error", "negative_log_likelihood"]
@@ -30,6 +33,8 @@ _NAMES = {
     "modeling": ["create_image_classifier"],
     "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
+    "scaling": ["focal_recalibration"],
+    "streaming": ["BatchMetrics", "CalibrationAccumulator"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
@@ -66,6 +71,7 @@ if TYPE_CHECKING:
         sample_dependent_focal_loss,
     )
     from .gamma import focal_gradient_ratio, gamma_for_threshold
+    from .intervals import PairedComparison, bootstrap_interval, paired_bootstrap
     from .losses import (
         LOSSES,
         AdaFocalLoss,
@@ -79,6 +85,12 @@ if TYPE_CHECKING:
         SampleDependentFocalLoss,
         ScheduledFocalLoss,
         create_loss,
+    )
+    from .measures import (
+        BrierDecomposition,
+        brier_decomposition,
+        debiased_calibration_error,
+        smooth_calibration_error,
     )
     from .metrics import (
         BinStatistics,
@@ -99,6 +111,8 @@ if TYPE_CHECKING:
     from .modeling import create_image_classifier
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
+    from .scaling import focal_recalibration
+    from .streaming import BatchMetrics, CalibrationAccumulator
     from .trainer import (
         BrierTrainer,
         CalibrationTrainer,

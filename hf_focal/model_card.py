@@ -134,6 +134,8 @@ def create_model_card(
         folding_sentence=(
             f"the temperature {temperature:.4g} is folded into the classification head."
             if folded
+            else f"call `hf_focal.focal_recalibration(logits, {calibration['gamma']:.4g}, {temperature:.4g})`."
+            if calibration.get("method") == "focal"
             else f"divide the logits by the temperature {temperature:.4g} first (`config.calibration`)."
         ),
         import_line=f"\nimport hf_focal.networks  # registers {architecture}\n\n" if own else "",

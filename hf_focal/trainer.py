@@ -23,11 +23,12 @@ from .calibration import (
     check_single_label,
     fit_temperature,
     fold_temperature,
-    pending_temperature,
+    pending_scaling,
     unfold_temperature,
 )
 from .losses import ScheduledFocalLoss, create_loss, extract_logits
 from .metrics import calibration_metrics_from_logits, flatten_predictions
+from .streaming import BatchMetrics
 from .training_args import CalibrationTrainingArguments, lower_is_better
 
 
@@ -141,16 +142,22 @@ class CalibrationTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it."""
+        """
+        As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it; under
+        `batch_eval_metrics` the logits of all samples are never held.
+        """
+        self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if self.is_in_train and metric_key_prefix == "eval" and hasattr(self.loss, "update_from_validation"):
             self.loss.update_from_validation(*flatten_predictions(output))
         return output
 
-    def _metrics(self, eval_prediction: EvalPrediction) -> dict[str, float]:
+    def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
+        scaling = pending_scaling(self.model)
+        if compute_result is not None:  # one batch, under batch_eval_metrics
+            return self._batch_metrics(eval_prediction, compute_result, *scaling)
         logits, labels = flatten_predictions(eval_prediction)
-        n_bins = getattr(self.args, "n_bins", 15)
-        return calibration_metrics_from_logits(logits, labels, n_bins, pending_temperature(self.model))
+        return calibration_metrics_from_logits(logits, labels, getattr(self.args, "n_bins", 15), *scaling)
 
     def compute_loss(
         self,
@@ -194,7 +201,9 @@ class CalibrationTrainer(Trainer):
         predictions: PredictionOutput | None = None,
         criterion: str | None = None,
         split: str = "validation",
-        fold: bool = True,
+        fold: bool | None = None,
+        method: str = "temperature",
+        gamma: float | None = None,
     ) -> TemperatureFit:
         """
         Fit a temperature on held-out data, record it in `model.config.calibration` and fold it into the head.
@@ -208,9 +217,13 @@ class CalibrationTrainer(Trainer):
                 `"ece"` or `"nll"`, see [`fit_temperature`].
             split (`str`, *optional*, defaults to `"validation"`):
                 Name of the data, for the record.
-            fold (`bool`, *optional*, defaults to `True`):
+            fold (`bool`, *optional*, defaults to `True` for method `"temperature"`):
                 Divide the head, so that the plain softmax is calibrated. Otherwise the temperature stays in the
                 config alone, where `evaluate()` heeds it.
+            method (`str`, *optional*, defaults to `"temperature"`):
+                `"temperature"` or `"focal"`, see [`fit_temperature`]. `"focal"` cannot be folded.
+            gamma (`float`, *optional*):
+                Of method `"focal"`: the gamma to undo, by default fitted.
 
         Returns:
             [`TemperatureFit`]: The temperature, and the metrics on this data before and after.
@@ -218,6 +231,9 @@ class CalibrationTrainer(Trainer):
         Raises:
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
+        fold = method != "focal" if fold is None else fold
+        if fold and method == "focal":
+            raise ValueError("method='focal' is not linear in the logits and cannot be folded: leave fold unset.")
         if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
@@ -246,13 +262,16 @@ class CalibrationTrainer(Trainer):
             *flatten_predictions(predictions),
             criterion=str(criterion or getattr(self.args, "temperature_criterion", "ece")),
             n_bins=getattr(self.args, "n_bins", 15),
+            method=method,
+            gamma=gamma,
         )
         record = {
-            "method": "temperature",
+            "method": fit.method,
             "criterion": fit.criterion,
             "loss": self.loss_name,
             "split": split,
             "n_samples": fit.n_samples,
+            **({"gamma": fit.gamma} if fit.method == "focal" else {}),
         }
         if fold:
             fold_temperature(self.model, fit.temperature, record=record)
