@@ -16,11 +16,16 @@ _NAMES = {
     + ["fold_temperature", "unfold_temperature"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
+    "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
+    + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
     "hub": ["from_pretrained", "push_to_hub"],
-    "losses": ["LOSSES", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "FocalLoss", "LabelSmoothingLoss"]
-    + ["MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss", "brier_loss", "create_loss"]
-    + ["cross_entropy_loss", "focal_loss", "label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
+    "intervals": ["PairedComparison", "bootstrap_interval", "paired_bootstrap"],
+    "losses": ["LOSSES", "AdaFocalLoss", "BrierLoss", "CalibrationLoss", "CrossEntropyLoss", "DualFocalLoss"]
+    + ["FocalLoss", "LabelSmoothingLoss", "MMCELoss", "SampleDependentFocalLoss", "ScheduledFocalLoss"]
+    + ["create_loss"],
+    "measures": ["BrierDecomposition", "brier_decomposition", "debiased_calibration_error"]
+    + ["smooth_calibration_error"],
     "metrics": ["BinStatistics", "accuracy", "adaptive_calibration_error", "bin_statistics", "brier_score"]
     + ["calibration_metrics", "calibration_metrics_from_logits", "classwise_calibration_error", "compute_metrics"]
     + ["expected_calibration_error", "maximum_calibration_error", "negative_log_likelihood"]
@@ -30,6 +35,8 @@ _NAMES = {
     "pipelines": ["pipeline"],
     "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
+    "scaling": ["focal_recalibration"],
+    "streaming": ["BatchMetrics", "CalibrationAccumulator"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
@@ -62,25 +69,38 @@ if TYPE_CHECKING:
     )
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
+    from .functional import (
+        adafocal_loss,
+        brier_loss,
+        cross_entropy_loss,
+        dual_focal_loss,
+        focal_loss,
+        label_smoothing_loss,
+        mmce_loss,
+        sample_dependent_focal_loss,
+    )
     from .gamma import focal_gradient_ratio, gamma_for_threshold
     from .hub import from_pretrained, push_to_hub
+    from .intervals import PairedComparison, bootstrap_interval, paired_bootstrap
     from .losses import (
         LOSSES,
+        AdaFocalLoss,
         BrierLoss,
         CalibrationLoss,
         CrossEntropyLoss,
+        DualFocalLoss,
         FocalLoss,
         LabelSmoothingLoss,
         MMCELoss,
         SampleDependentFocalLoss,
         ScheduledFocalLoss,
-        brier_loss,
         create_loss,
-        cross_entropy_loss,
-        focal_loss,
-        label_smoothing_loss,
-        mmce_loss,
-        sample_dependent_focal_loss,
+    )
+    from .measures import (
+        BrierDecomposition,
+        brier_decomposition,
+        debiased_calibration_error,
+        smooth_calibration_error,
     )
     from .metrics import (
         BinStatistics,
@@ -102,6 +122,8 @@ if TYPE_CHECKING:
     from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
+    from .scaling import focal_recalibration
+    from .streaming import BatchMetrics, CalibrationAccumulator
     from .trainer import (
         BrierTrainer,
         CalibrationTrainer,

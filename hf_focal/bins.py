@@ -30,7 +30,8 @@ def bin_indices(values: NDArray[np.float64], n_bins: int) -> NDArray[np.intp]:
         # Edge i is the lower end of bin i.
         edges = np.rint(values.reshape(-1)[near] * n_bins)
         indices.reshape(-1)[near] = edges - (values.reshape(-1)[near] <= edges / n_bins)
-    return np.clip(indices, 0, n_bins - 1, out=indices)
+    np.maximum(indices, 0, out=indices)
+    return np.minimum(indices, n_bins - 1, out=indices)
 
 
 @dataclass(frozen=True)

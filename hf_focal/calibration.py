@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import softmax
 
-from .bins import bin_indices
-from .inputs import check_logits, check_n_bins
+from .bins import bin_indices, equal_width
+from .inputs import check_gamma, check_logits, check_n_bins, row_blocks
 from .metrics import calibration_metrics_from_logits
+from .scaling import focal_log_probabilities, focal_recalibration
 
 
 if TYPE_CHECKING:
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
 
 
 CRITERIA = ("ece", "nll")
+METHODS = ("temperature", "focal")
 GRID = np.arange(1, 101) / 10  # the paper's: (0, 10] in steps of 0.1
 NLL_BOUNDS = (0.01, 100.0)
+GAMMA_GRID = np.arange(11.0)  # where the fit of focal temperature scaling looks first
 FEW_SAMPLES = 200
 _TEMPERATURE_RANGE = (1e-3, 1e3)
-_CHUNK = 1 << 18  # logits handled at a time by the fits: their scratch memory stays in the cache
+_CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
 
 
 # ---- Fitting --------------------------------------------------------------------------------------------------------
@@ -56,6 +60,10 @@ class TemperatureFit:
             Size of the data set it was fitted on.
         before, after (`dict[str, float]`):
             Every metric on that data set at temperature 1 and at the fitted one.
+        method (`str`, *optional*, defaults to `"temperature"`):
+            `"temperature"`, or `"focal"` where the bias of focal loss is undone after scaling.
+        gamma (`float`, *optional*, defaults to `0.0`):
+            The gamma of that bias.
     """
 
     temperature: float
@@ -63,10 +71,12 @@ class TemperatureFit:
     n_samples: int
     before: dict[str, float]
     after: dict[str, float]
+    method: str = "temperature"
+    gamma: float = 0.0
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """
-        Calibrated probabilities, `softmax(logits / temperature)`.
+        Calibrated probabilities: `softmax(logits / temperature)`, or [`focal_recalibration`] if `method` is `"focal"`.
 
         Args:
             logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
@@ -75,11 +85,20 @@ class TemperatureFit:
         Returns:
             `np.ndarray` of shape `(num_samples, num_labels)`: float64; rows sum to 1.
         """
+        if self.method == "focal":
+            return focal_recalibration(logits, self.gamma, self.temperature)
         array, _ = check_logits(logits)
         return softmax(array.astype(np.float64) / self.temperature, axis=1)
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece", n_bins: int = 15) -> TemperatureFit:
+def fit_temperature(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    criterion: str = "ece",
+    n_bins: int = 15,
+    method: str = "temperature",
+    gamma: float | None = None,
+) -> TemperatureFit:
     """
     Fit the temperature of `softmax(logits / T)` on held-out data (Guo et al., 2017; Mukhoti et al., 2020, Section 5).
 
@@ -94,12 +113,20 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
             precision, found as the zero of the derivative, which is monotone in 1 / T.
         n_bins (`int`, *optional*, defaults to `15`):
             Bins of the ECE, in the criterion and in the metrics before and after.
+        method (`str`, *optional*, defaults to `"temperature"`):
+            `"focal"` is focal temperature scaling (Komisarenko and Kull, 2024): a temperature, and then
+            [`focal_recalibration`]. It serves models trained with focal loss, cannot be folded into a model, and may
+            overfit small sets where gamma is fitted too.
+        gamma (`float`, *optional*):
+            Of method `"focal"`: the gamma that the model was trained with. By default it is fitted along with the
+            temperature, in [0, 10] and by the NLL; the criterion `"ece"` then chooses the temperature anew.
 
     Returns:
         [`TemperatureFit`]
 
     Raises:
-        ValueError: If the criterion is unknown, shapes disagree, logits are not finite, or labels are out of range.
+        ValueError: If the criterion or method is unknown, gamma is negative or not for this method, shapes disagree,
+            logits are not finite, or labels are out of range.
         TypeError: If `n_bins` is not a whole number.
 
     Warns:
@@ -114,20 +141,31 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
     """
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}.")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if gamma is not None and method != "focal":
+        raise ValueError(f"gamma={gamma!r} is for method='focal' alone, got method={method!r}.")
+    gamma = check_gamma(gamma) if gamma is not None else None
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
-    array = array.astype(np.float64)
     if len(array) < FEW_SAMPLES:
         warnings.warn(
             f"The temperature is fitted on {len(array)} samples; with fewer than {FEW_SAMPLES} it is mostly noise.",
             UserWarning,
             stacklevel=2,
         )
-    if criterion == "ece":
-        temperature, ends = _fit_ece(array, indices, n_bins), (GRID[0], GRID[-1])
+    ends = (GRID[0], GRID[-1]) if criterion == "ece" else NLL_BOUNDS
+    if method == "focal":
+        wide = array.astype(np.float64)
+        if criterion == "ece":
+            temperature, gamma = _fit_focal_ece(wide, indices, gamma, n_bins)
+        else:
+            temperature, gamma = _fit_focal_nll(wide, indices, gamma)
+    elif criterion == "ece":
+        temperature = _fit_ece(_margin_blocks(array, indices), array.argmax(axis=1) == indices, n_bins)
     else:
-        temperature, ends = _fit_nll(array, indices), NLL_BOUNDS
-    if temperature in ends:
+        temperature = _fit_nll(_margin_blocks(array, indices))
+    if any(math.isclose(temperature, end, rel_tol=1e-4) for end in ends):
         warnings.warn(
             f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
             "the data do not determine it. More validation data, or a model that makes some mistakes on it, would.",
@@ -139,49 +177,135 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, criterion: str = "ece"
         criterion=criterion,
         n_samples=len(array),
         before=calibration_metrics_from_logits(array, indices, n_bins),
-        after=calibration_metrics_from_logits(array, indices, n_bins, temperature),
+        after=calibration_metrics_from_logits(array, indices, n_bins, temperature, gamma or 0.0),
+        method=method,
+        gamma=gamma or 0.0,
     )
 
 
-def _margins(logits: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Blocks of rows with each row's maximum taken off."""
-    rows = max(1, _CHUNK // logits.shape[1])
-    for start in range(0, len(logits), rows):
-        block = slice(start, start + rows)
-        yield block, logits[block] - logits[block].max(axis=1, keepdims=True)
+_Blocks = list[tuple[NDArray[np.float64], NDArray[np.int64], int]]
 
 
-def _fit_ece(logits: NDArray[np.float64], labels: NDArray[np.int64], n_bins: int) -> float:
-    correct = logits.argmax(axis=1) == labels
-    gaps = np.zeros((len(GRID), n_bins))
-    for block, margins in _margins(logits):
-        hits = correct[block].astype(np.float64)
-        scaled = np.empty_like(margins)
-        for row, temperature in zip(gaps, GRID, strict=True):
-            np.exp(np.divide(margins, temperature, out=scaled), out=scaled)
-            confidences = 1 / scaled.sum(axis=1)
-            row += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
-    errors = np.abs(gaps).sum(axis=1) / len(labels)
-    # Sums that differ by rounding alone tie, and argmin takes the first, so the smallest tied temperature wins.
+def _margin_blocks(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Blocks:
+    """Blocks of rows with each row's maximum taken off, their labels, and the axis of the classes."""
+    blocks = []
+    for block, values, axis in row_blocks(logits, np.float64, _CHUNK):
+        blocks.append((values - values.max(axis=axis, keepdims=True), labels[block], axis))
+    return blocks
+
+
+def _true_margins(margins: NDArray[np.float64], labels: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
+    rows = np.arange(len(labels))
+    return margins[rows, labels] if axis else margins[labels, rows]
+
+
+def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
+    errors, biases = np.full(len(GRID), np.inf), np.zeros(len(GRID))
+
+    def bias(i: int) -> float:
+        """Mean confidence less accuracy at one temperature of the grid, whose ECE is noted down."""
+        if np.isinf(errors[i]):
+            gaps, start = np.zeros(n_bins), 0
+            for margins, labels, axis in blocks:
+                confidences = 1 / np.add.reduce(np.exp(margins / GRID[i]), axis=axis)
+                hits = correct[start : start + len(labels)]
+                gaps += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
+                start += len(labels)
+            errors[i], biases[i] = np.abs(gaps).sum() / len(correct), gaps.sum() / len(correct)
+        return float(biases[i])
+
+    # The ECE is at least the size of the bias, and the bias falls as the temperature rises. So the search starts where
+    # the bias changes sign and goes either way until the bias alone is worse than the best ECE so far.
+    middle = bisect_left(range(len(GRID)), True, key=lambda i: bias(i) <= 0)
+    for steps in (range(middle, len(GRID)), range(middle - 1, -1, -1)):
+        for i in steps:
+            if abs(bias(i)) > errors.min() + 1e-12:
+                break
+    # Sums that differ by rounding alone tie, and argmax takes the first, so the smallest tied temperature wins.
     return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])
 
 
-def _fit_nll(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    def slope(log_inverse: float) -> float:
-        """Derivative of the summed NLL with respect to 1 / T: expected logit minus the logit of the true class."""
-        inverse, total = math.exp(log_inverse), 0.0
-        for block, margins in _margins(logits):
-            true = np.take_along_axis(margins, labels[block][:, None], axis=1)
-            weights = np.exp(inverse * margins)
-            total += float(np.sum(np.einsum("ij,ij->i", weights, margins) / weights.sum(axis=1) - true[:, 0]))
-        return total
+def _fit_nll(blocks: _Blocks) -> float:
+    total_true = sum(float(_true_margins(*block).sum()) for block in blocks)
 
-    low, high = -math.log(NLL_BOUNDS[1]), -math.log(NLL_BOUNDS[0])
-    if slope(low) >= 0:  # even the flattest softmax is too sharp
-        return NLL_BOUNDS[1]
-    if slope(high) <= 0:
-        return NLL_BOUNDS[0]
-    return float(math.exp(-brentq(slope, low, high, xtol=1e-12)))
+    def derivatives(inverse: float) -> tuple[float, float]:
+        """
+        First and second derivative of the summed NLL with respect to 1 / T, in which it is convex: the expected logit
+        less the logit of the true class, and the variance of the logit.
+        """
+        slope, curvature = -total_true, 0.0
+        for margins, _, axis in blocks:
+            weights = np.exp(inverse * margins)
+            sums = np.add.reduce(weights, axis=axis)
+            weights *= margins
+            means = np.add.reduce(weights, axis=axis) / sums
+            weights *= margins
+            slope += float(means.sum())
+            curvature += float((np.add.reduce(weights, axis=axis) / sums - means**2).sum())
+        return slope, curvature
+
+    # Newton's method between two ends that close in; the ends of the range are tried before anything is halved.
+    ends = 1 / NLL_BOUNDS[1], 1 / NLL_BOUNDS[0]
+    low, high = ends
+    untried, inverse = set(ends), 1.0
+    for _ in range(200):
+        slope, curvature = derivatives(inverse)
+        untried.discard(inverse)
+        rising = (
+            slope < 0 or slope == curvature == 0
+        )  # flat: every sample right beyond doubt, and more of it is no harm
+        if inverse == ends[1] and rising:
+            return NLL_BOUNDS[0]
+        if inverse == ends[0] and not rising:  # even the flattest softmax is too sharp
+            return NLL_BOUNDS[1]
+        low, high = (inverse, high) if rising else (low, inverse)
+        target = inverse - slope / curvature if curvature > 0 else math.inf if rising else 0.0
+        if not low < target < high:
+            end = high if rising else low
+            target = end if end in untried else math.sqrt(low * high)
+        if abs(target - inverse) <= 1e-13 * inverse or high - low <= 1e-13 * high:
+            break
+        inverse = target
+    return 1 / target
+
+
+def _fit_focal_ece(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, n_bins: int
+) -> tuple[float, float]:
+    correct = logits.argmax(axis=1) == labels
+    gamma = _fit_focal_nll(logits, labels, None)[1] if gamma is None else gamma
+
+    def error(temperature: float) -> float:
+        confidences = np.exp(focal_log_probabilities(logits / temperature, gamma).max(axis=1))
+        return equal_width(confidences, correct, n_bins).expected_error()
+
+    errors = np.array([error(temperature) for temperature in GRID])
+    return float(GRID[np.argmax(errors <= errors.min() + 1e-14)]), gamma
+
+
+def _fit_focal_nll(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None) -> tuple[float, float]:
+    rows = np.arange(len(labels))
+    bounds = (math.log(NLL_BOUNDS[0]), math.log(NLL_BOUNDS[1]))
+
+    def nll(log_temperature: float, gamma: float) -> float:
+        return -float(focal_log_probabilities(logits / math.exp(log_temperature), gamma)[rows, labels].mean())
+
+    def best(gamma: float) -> tuple[float, float, float]:
+        fit = minimize_scalar(nll, bounds=bounds, args=(gamma,), method="bounded", options={"xatol": 1e-7})
+        return float(fit.fun), float(fit.x), gamma
+
+    if gamma is None:
+        _, start, gamma = min(best(float(g)) for g in GAMMA_GRID)
+        limits = [bounds, (float(GAMMA_GRID[0]), float(GAMMA_GRID[-1]))]
+        fit = minimize(
+            lambda x: nll(*x),
+            [start, gamma],
+            bounds=limits,
+            method="Nelder-Mead",
+            options={"xatol": 1e-7, "fatol": 1e-12},
+        )
+        return float(math.exp(fit.x[0])), float(fit.x[1])
+    return float(math.exp(best(gamma)[1])), gamma
 
 
 def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float) -> str:
@@ -236,18 +360,38 @@ def check_record(record: Any) -> dict[str, Any] | None:
             f"got {record!r}."
         )
     check_temperature(record.get("temperature"), "config.calibration['temperature']")
+    if record.get("method") == "focal":
+        try:
+            check_gamma(record.get("gamma"))
+        except (ValueError, OverflowError):
+            raise ValueError(
+                f"config.calibration['gamma'] must be a number of at least 0, got {record.get('gamma')!r}."
+            ) from None
+        if record["folded"]:
+            raise ValueError(f"config.calibration of method 'focal' cannot be folded, got {record!r}.")
     return dict(record)
+
+
+def pending_scaling(model: PreTrainedModel) -> tuple[float, float]:
+    """
+    Temperature and gamma that the logits of this model still need: 1 and 0 unless it has an unfolded record that its
+    forward does not apply itself ([`apply_temperature`]).
+    """
+    record = calibration_record(model)
+    if record is None or record["folded"] or applies_temperature(model):
+        return 1.0, 0.0
+    return float(record["temperature"]), float(record["gamma"]) if record.get("method") == "focal" else 0.0
 
 
 def pending_temperature(model: PreTrainedModel) -> float:
     """
-    What the logits of this model still have to be divided by: 1 unless it has an unfolded temperature that its forward
-    does not apply itself ([`apply_temperature`]).
+    What the logits of this model still have to be divided by: 1 unless it has an unfolded temperature. A model whose
+    record is of method `"focal"` is refused: dividing is not all that it needs.
     """
-    record = calibration_record(model)
-    if applies_temperature(model):
-        return 1.0
-    return 1.0 if record is None or record["folded"] else float(record["temperature"])
+    temperature, gamma = pending_scaling(model)
+    if gamma:
+        raise ValueError("This model is calibrated by method 'focal', which is more than a temperature.")
+    return temperature
 
 
 # ---- Folding --------------------------------------------------------------------------------------------------------
@@ -285,6 +429,11 @@ def fold_temperature(
     """
     temperature = check_temperature(temperature)
     known = calibration_record(model)
+    if "focal" in ((record or {}).get("method"), (known or {}).get("method")):
+        raise ValueError(
+            "Focal recalibration (method='focal') cannot be folded: it is not linear in the logits, so no head can do "
+            "it. Keep it in config.calibration with folded=False, or fit a plain temperature, method='temperature'."
+        )
     if known is not None and known["folded"]:
         raise ValueError(
             f"This model is calibrated already: its head is divided by temperature {known['temperature']:g}. "
@@ -480,7 +629,8 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     A forward hook does it, which changes no weight: what `save_pretrained` writes is as before. It follows
     `config.calibration` at every call, so that the logits are divided once whatever happens to the model: not at all
     after folding, by the new temperature after calibrating anew. Calling this twice is calling it once. A loss that
-    the model computes itself, from `labels`, is that of the undivided logits.
+    the model computes itself, from `labels`, is that of the undivided logits. With method `"focal"` the logits become
+    logarithms of the probabilities, without a gradient.
 
     Args:
         model (`transformers.PreTrainedModel`):
@@ -490,12 +640,12 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
         `transformers.PreTrainedModel`: The same model.
 
     Raises:
-        ValueError: If `config.calibration` is malformed, or unfolded and of a method other than `"temperature"`.
+        ValueError: If `config.calibration` is malformed, or unfolded and of an unknown method.
     """
     record = calibration_record(model)
     method = "temperature" if record is None or record["folded"] else record.get("method", "temperature")
-    if method != "temperature":
-        raise ValueError(f"config.calibration['method'] is {method!r}, which is more than dividing by a temperature.")
+    if method not in METHODS:
+        raise ValueError(f"config.calibration['method'] must be one of {', '.join(METHODS)}, got {method!r}.")
     if not applies_temperature(model):
         model.register_forward_hook(_divide_logits)
     return model
@@ -512,6 +662,14 @@ def _divide_logits(model: Any, inputs: Any, outputs: Any) -> Any:
         return outputs
     if isinstance(outputs, tuple):  # return_dict=False: the logits come first, or after the loss, which is a scalar
         index = 0 if outputs[0].dim() else 1
-        return (*outputs[:index], outputs[index] / record["temperature"], *outputs[index + 1 :])
-    outputs["logits"] = outputs["logits"] / record["temperature"]
+        return (*outputs[:index], _calibrated(outputs[index], record), *outputs[index + 1 :])
+    outputs["logits"] = _calibrated(outputs["logits"], record)
     return outputs
+
+
+def _calibrated(logits: Any, record: Mapping[str, Any]) -> Any:
+    scaled = logits / record["temperature"]
+    if record.get("method") != "focal":
+        return scaled
+    rows = scaled.detach().double().cpu().reshape(-1, scaled.shape[-1]).numpy()
+    return logits.new_tensor(focal_log_probabilities(rows, float(record["gamma"]))).reshape(logits.shape)

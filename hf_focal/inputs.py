@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -115,13 +116,13 @@ def row_maxima(array: NDArray[Any]) -> NDArray[Any]:
     return _scan_rows(array, with_maxima=True)[2]
 
 
-def row_blocks(array: NDArray[Any], dtype: Any) -> Iterator[tuple[slice, NDArray[Any], int]]:
+def row_blocks(array: NDArray[Any], dtype: Any, size: int = _BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
     """
     Blocks of rows that stay in the cache, and the axis of their classes. Few classes come first, `(num_labels, rows)`:
     NumPy reduces long contiguous rows far faster than many short ones.
     """
     num_samples, num_labels = array.shape
-    rows = max(1, _BLOCK // num_labels)
+    rows = max(1, size // num_labels)
     for start in range(0, num_samples, rows):
         block = slice(start, start + rows)
         values = array[block]
@@ -143,14 +144,33 @@ def check_logits(logits: ArrayLike, labels: ArrayLike | None = None) -> tuple[ND
 
 def check_n_bins(n_bins: Any) -> int:
     """`n_bins` as an `int` of at least 1; `TypeError` or `ValueError` otherwise."""
+    return check_count("n_bins", n_bins)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """The value as a `float` above 0, or a `ValueError`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
+        raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    return float(value)
+
+
+def check_gamma(gamma: Any) -> float:
+    """Gamma as a `float` of at least 0, or a `ValueError`."""
+    if isinstance(gamma, (bool, np.bool_)) or not isinstance(gamma, Real) or not 0 <= float(gamma) < np.inf:
+        raise ValueError(f"gamma must be a number of at least 0, got {gamma!r}.")
+    return float(gamma)
+
+
+def check_count(name: str, value: Any) -> int:
+    """The value as an `int` of at least 1; `TypeError` or `ValueError` otherwise."""
     try:
-        count = operator.index(n_bins)
+        count = operator.index(value)
     except TypeError:
         count = None
-    if count is None or isinstance(n_bins, (bool, np.bool_)):
-        raise TypeError(f"n_bins must be a whole number, got {n_bins!r}.")
+    if count is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
     if count < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins!r}.")
+        raise ValueError(f"{name} must be at least 1, got {value!r}.")
     return count
 
 

@@ -16,14 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from .bins import BinStatistics, bin_indices, confidence_and_correct, equal_mass, equal_width, true_values
 from .inputs import (
+    check_gamma,
     check_logits,
     check_n_bins,
+    check_positive,
     check_probabilities,
     check_probabilities_and_maxima,
     flatten_predictions,
     row_blocks,
     row_maxima,
 )
+from .scaling import softmax_and_nll
 
 
 METRIC_KEYS = ("accuracy", "nll", "brier", "ece", "mce", "adaptive_ece", "classwise_ece")
@@ -110,10 +113,10 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
 
 
 def _nll(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float(_nll_of_samples(probabilities, labels).mean() + 0.0)  # + 0.0: no negative zero
+    return float(nll_of_samples(probabilities, labels).mean() + 0.0)  # + 0.0: no negative zero
 
 
-def _nll_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def nll_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         return -np.log(true_values(probabilities, labels).astype(np.float64))
 
@@ -138,24 +141,7 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
     1000.0
     """
-    return float(_softmax_and_nll(*check_logits(logits, labels))[1].mean() + 0.0)
-
-
-def _softmax_and_nll(
-    logits: NDArray[Any], labels: NDArray[np.int64], temperature: float = 1.0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities and the NLL of each sample, in float64."""
-    probabilities, nll = np.empty(logits.shape), np.empty(len(logits))
-    for block, values, axis in row_blocks(logits, np.float64):
-        margins = values - values.max(axis=axis, keepdims=True)
-        margins /= temperature
-        weights = np.exp(margins)
-        sums = weights.sum(axis=axis, keepdims=True)
-        weights /= sums
-        weights, margins = (weights, margins) if axis else (weights.T, margins.T)
-        probabilities[block] = weights
-        nll[block] = np.log(sums).ravel() - margins[np.arange(len(margins)), labels[block]]
-    return probabilities, nll
+    return float(softmax_and_nll(*check_logits(logits, labels))[1].mean() + 0.0)
 
 
 def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -182,10 +168,10 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _brier(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float(_brier_of_samples(probabilities, labels).mean())
+    return float(brier_of_samples(probabilities, labels).mean())
 
 
-def _brier_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def brier_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     scores = np.empty(len(probabilities))
     for block, values, axis in row_blocks(probabilities, np.float64):
         np.add.reduce(values * values, axis=axis, out=scores[block])
@@ -198,7 +184,8 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Weighted mean gap between accuracy and confidence over equal-width bins.
 
     $\sum_b \frac{|B_b|}{N} |\mathrm{acc}(B_b) - \mathrm{conf}(B_b)|$ (Naeini et al., 2015; Mukhoti et al., 2020,
-    Section 2). Bins are `(lower, upper]`; empty bins count for nothing.
+    Section 2). Bins are `(lower, upper]`; empty bins count for nothing. What to prefer to it, and when, is said in
+    `hf_focal.measures`.
 
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
@@ -309,39 +296,35 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
     0.2
     """
     n_bins = check_n_bins(n_bins)
-    return _classwise(*check_probabilities(probabilities, labels), n_bins)
+    return classwise_error(*check_probabilities(probabilities, labels), n_bins)
 
 
-def _classwise(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> float:
+def classwise_error(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> float:
     gaps = classwise_gaps(probabilities, labels, n_bins)
     return float(np.abs(gaps).sum() / probabilities.size)
 
 
 def classwise_gaps(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> NDArray[np.float64]:
     """Per class and bin `(num_labels, n_bins)`: number of samples of the class less the sum of its probabilities."""
-    num_samples, num_labels = probabilities.shape
-    above, totals = np.zeros(num_labels * n_bins), np.bincount(labels, minlength=num_labels).astype(np.float64)
+    num_labels = probabilities.shape[1]
+    gaps = np.zeros(num_labels * n_bins)
+    totals = np.bincount(labels, minlength=num_labels).astype(np.float64)
     # Most probabilities are in the first bin, whose gap is the gap of the whole class less those of the other bins.
-    threshold = _round_down(1 / n_bins, probabilities.dtype)
-    rows = max(1, _CHUNK // num_labels)
-    for start in range(0, num_samples, rows):
-        chunk = np.ascontiguousarray(probabilities[start : start + rows])
-        totals -= chunk.sum(axis=0) if chunk.dtype == np.float64 else chunk.astype(np.float64).sum(axis=0)
-        places = np.flatnonzero(chunk > threshold)
-        values = chunk.reshape(-1)[places].astype(np.float64)
-        samples = places // num_labels
-        classes = places - samples * num_labels
-        indices = classes * n_bins + bin_indices(values, n_bins)
-        above += np.bincount(indices, (labels[start : start + rows][samples] == classes) - values, len(above))
-    gaps = above.reshape(num_labels, n_bins)
-    gaps[:, 0] += totals - gaps.sum(axis=1)
+    for _, values, axis in row_blocks(probabilities, np.float64, _CHUNK):
+        totals -= values.sum(axis=1 - axis)
+        above = values > 1 / n_bins
+        places = np.flatnonzero(above)
+        if axis:
+            offsets = places % num_labels * n_bins
+        else:
+            offsets = np.repeat(np.arange(0, len(gaps), n_bins), np.count_nonzero(above, axis=1))
+        chosen = values.reshape(-1).take(places)
+        gaps -= np.bincount(offsets + bin_indices(chosen, n_bins), chosen, len(gaps))
+    true_bins = bin_indices(true_values(probabilities, labels).astype(np.float64), n_bins)
+    gaps += np.bincount(labels * n_bins + true_bins, minlength=len(gaps))
+    gaps = gaps.reshape(num_labels, n_bins)
+    gaps[:, 0] = totals - gaps[:, 1:].sum(axis=1)
     return gaps
-
-
-def _round_down(value: float, dtype: np.dtype[Any]) -> Any:
-    """The largest number of the type that is not above the value: `x > value` then needs no wider type."""
-    rounded = dtype.type(value)
-    return np.nextafter(rounded, dtype.type(0)) if float(rounded) > value else rounded
 
 
 # ---- All of them ----------------------------------------------------------------------------------------------------
@@ -359,7 +342,7 @@ def _metrics(
         "ece": bins.expected_error(),
         "mce": bins.maximum_error(),
         "adaptive_ece": equal_mass(confidences, correct, n_bins).expected_error(),
-        "classwise_ece": _classwise(probabilities, labels, n_bins),
+        "classwise_ece": classwise_error(probabilities, labels, n_bins),
     }
 
 
@@ -388,7 +371,7 @@ def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
 
 
 def calibration_metrics_from_logits(
-    logits: ArrayLike, labels: ArrayLike, n_bins: int = 15, temperature: float = 1.0
+    logits: ArrayLike, labels: ArrayLike, n_bins: int = 15, temperature: float = 1.0, gamma: float = 0.0
 ) -> dict[str, float]:
     """
     As [`calibration_metrics`], of `softmax(logits / temperature)` in float64, with the NLL from the logits.
@@ -402,26 +385,31 @@ def calibration_metrics_from_logits(
             Number of bins.
         temperature (`float`, *optional*, defaults to `1.0`):
             What the logits are divided by; positive.
+        gamma (`float`, *optional*, defaults to `0.0`):
+            Above 0: undo the bias of focal loss of this gamma, see [`focal_recalibration`].
 
     Returns:
         `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
 
     Raises:
         ValueError: If shapes disagree, logits are not finite, labels are out of range, the temperature is not
-            positive, or `n_bins < 1`.
+            positive, gamma is negative, or `n_bins < 1`.
         TypeError: If `n_bins` is not a whole number.
     """
     n_bins = check_n_bins(n_bins)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature!r}.")
+    temperature, gamma = check_positive("temperature", temperature), check_gamma(gamma)
     array, indices = check_logits(logits, labels)
-    scaled, nll = _softmax_and_nll(array, indices, temperature)
+    scaled, nll = softmax_and_nll(array, indices, temperature, gamma)
     return _metrics(scaled, indices, row_maxima(scaled), float(nll.mean() + 0.0), n_bins)
 
 
-def compute_metrics(eval_prediction: Any, n_bins: int = 15) -> dict[str, float]:
+def compute_metrics(eval_prediction: Any, n_bins: int = 15, compute_result: bool | None = None) -> dict[str, float]:
     """
     `Trainer(compute_metrics=compute_metrics)`: every metric of a sequence, image or token classifier.
+
+    With `TrainingArguments(batch_eval_metrics=True)` the logits of no more than one batch are held, and AdaECE is that
+    of [`CalibrationAccumulator`]. The batches are then added up in this module until the last one: after an evaluation
+    that was broken off, or for two at a time, give a [`BatchMetrics`] of their own.
 
     Args:
         eval_prediction (`transformers.EvalPrediction`):
@@ -429,8 +417,18 @@ def compute_metrics(eval_prediction: Any, n_bins: int = 15) -> dict[str, float]:
             `(N,)` or `(N, T)`. Labels of -100 are left out.
         n_bins (`int`, *optional*, defaults to `15`):
             Number of bins; `functools.partial` sets another.
+        compute_result (`bool`, *optional*):
+            Set by the `Trainer` under `batch_eval_metrics`: whether this batch is the last.
 
     Returns:
-        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
+        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`; of a batch that
+        is not the last, nothing.
     """
-    return calibration_metrics_from_logits(*flatten_predictions(eval_prediction), n_bins=n_bins)
+    if compute_result is None:
+        return calibration_metrics_from_logits(*flatten_predictions(eval_prediction), n_bins=n_bins)
+    from .streaming import BatchMetrics
+
+    return _BATCHES.setdefault(check_n_bins(n_bins), BatchMetrics(n_bins))(eval_prediction, compute_result)
+
+
+_BATCHES: dict[int, Any] = {}  # by number of bins, what compute_metrics has seen of an evaluation

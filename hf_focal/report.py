@@ -20,6 +20,7 @@ from .calibration import TemperatureFit, calibration_record, describe_confidence
 from .metrics import calibration_metrics_from_logits, flatten_predictions
 from .model_card import create_model_card, infer_task, results_table
 from .plots import reliability_diagram
+from .scaling import focal_recalibration
 
 
 if TYPE_CHECKING:
@@ -215,10 +216,10 @@ def write_card(
     measured: dict[str, Any] = {}
     (folder / PICTURE).unlink(missing_ok=True)  # of an earlier model
     if record is not None and logits is not None and labels is not None:
-        temperature = record["temperature"]
+        temperature, gamma = record["temperature"], record["gamma"] if record.get("method") == "focal" else 0.0
         measured = {
             "before": calibration_metrics_from_logits(logits, labels, n_bins),
-            "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature),
+            "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature, gamma),
             "n_test": len(np.asarray(labels)),
             "test_split": split,
             "n_bins": n_bins,
@@ -227,7 +228,7 @@ def write_card(
         wide = np.asarray(logits, dtype=np.float64)
         panels = {
             "before": softmax(wide, axis=1),
-            f"after (T = {temperature:.4g})": softmax(wide / temperature, axis=1),
+            f"after (T = {temperature:.4g})": focal_recalibration(wide, gamma, temperature),
         }
         reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
     model_id = str(trainer.hub_model_id or folder)

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
@@ -24,11 +24,12 @@ from .calibration import (
     check_single_label,
     fit_temperature,
     fold_temperature,
-    pending_temperature,
+    pending_scaling,
     unfold_temperature,
 )
 from .losses import ScheduledFocalLoss, create_loss, extract_logits
 from .metrics import calibration_metrics_from_logits, flatten_predictions
+from .streaming import BatchMetrics
 from .training_args import CalibrationTrainingArguments, lower_is_better
 
 
@@ -44,6 +45,9 @@ class CalibrationTrainer(Trainer):
     over accumulation steps or processes give the same weights as whole ones (MMCE pairs samples within a micro-batch,
     so there alone they differ).
 
+    A loss that learns from validation data (`adafocal`) is updated after each evaluation during training; its state
+    is saved in the checkpoints.
+
     Args:
         model (`transformers.PreTrainedModel`):
             A classifier with one label per sample or token.
@@ -54,7 +58,8 @@ class CalibrationTrainer(Trainer):
 
     Raises:
         ValueError: If the model is multi-label, regression or one-output, the loss does not take a given parameter,
-            `label_smoothing_factor > 0`, or the process sees several GPUs (`torch.nn.DataParallel`).
+            `label_smoothing_factor > 0`, the process sees several GPUs (`torch.nn.DataParallel`), or the loss learns
+            from validation data and there is none or its logits are not kept.
     """
 
     default_loss = "flsd-53"
@@ -118,14 +123,49 @@ class CalibrationTrainer(Trainer):
             compute_metrics=compute_metrics or self._metrics,
             **kwargs,
         )
+        if hasattr(self.loss, "update_from_validation"):
+            self._check_validation()
+            self.add_callback(self.loss.callback(evaluate=False))
         check_single_label(self.model)
         if self.model.config.problem_type is None:
             self.model.config.problem_type = "single_label_classification"
 
-    def _metrics(self, eval_prediction: EvalPrediction) -> dict[str, float]:
+    def _check_validation(self) -> None:
+        if self.eval_dataset is None or isinstance(self.eval_dataset, dict) or self.args.eval_strategy == "no":
+            raise ValueError(
+                f"The loss {self.loss_name!r} learns from one validation set after each evaluation: give the trainer "
+                'an eval_dataset (no dict of them), and its arguments eval_strategy="epoch".'
+            )
+        if self.args.prediction_loss_only or self.args.batch_eval_metrics:
+            raise ValueError(
+                f"The loss {self.loss_name!r} learns from the validation logits: prediction_loss_only and "
+                "batch_eval_metrics must be False."
+            )
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """
+        As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it; under
+        `batch_eval_metrics` the logits of all samples are never held.
+        """
+        self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self.is_in_train and metric_key_prefix == "eval" and hasattr(self.loss, "update_from_validation"):
+            self.loss.update_from_validation(*flatten_predictions(output))
+        return output
+
+    def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
+        scaling = pending_scaling(self.model)
+        if compute_result is not None:  # one batch, under batch_eval_metrics
+            return self._batch_metrics(eval_prediction, compute_result, *scaling)
         logits, labels = flatten_predictions(eval_prediction)
-        n_bins = getattr(self.args, "n_bins", 15)
-        return calibration_metrics_from_logits(logits, labels, n_bins, pending_temperature(self.model))
+        return calibration_metrics_from_logits(logits, labels, getattr(self.args, "n_bins", 15), *scaling)
 
     def compute_loss(
         self,
@@ -171,6 +211,8 @@ class CalibrationTrainer(Trainer):
         criterion: str | None = None,
         split: str = "validation",
         fold: bool | None = None,
+        method: str = "temperature",
+        gamma: float | None = None,
     ) -> TemperatureFit:
         """
         Fit a temperature on held-out data, record it in `model.config.calibration` and fold it into the head.
@@ -184,9 +226,13 @@ class CalibrationTrainer(Trainer):
                 `"ece"` or `"nll"`, see [`fit_temperature`].
             split (`str`, *optional*, defaults to `"validation"`):
                 Name of the data, for the record.
-            fold (`bool`, *optional*, defaults to `args.fold_temperature`):
+            fold (`bool`, *optional*, defaults to `args.fold_temperature`, and `False` for method `"focal"`):
                 Divide the head, so that the plain softmax is calibrated. Otherwise the temperature stays in the
                 config alone, where `evaluate()` heeds it.
+            method (`str`, *optional*, defaults to `"temperature"`):
+                `"temperature"` or `"focal"`, see [`fit_temperature`]. `"focal"` cannot be folded.
+            gamma (`float`, *optional*):
+                Of method `"focal"`: the gamma to undo, by default fitted.
 
         Returns:
             [`TemperatureFit`]: The temperature, and the metrics on this data before and after.
@@ -194,7 +240,10 @@ class CalibrationTrainer(Trainer):
         Raises:
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
-        fold = getattr(self.args, "fold_temperature", True) if fold is None else fold
+        if fold is None:
+            fold = method != "focal" and getattr(self.args, "fold_temperature", True)
+        if fold and method == "focal":
+            raise ValueError("method='focal' is not linear in the logits and cannot be folded: leave fold unset.")
         if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
@@ -225,13 +274,16 @@ class CalibrationTrainer(Trainer):
             labels,
             criterion=str(criterion or getattr(self.args, "temperature_criterion", "ece")),
             n_bins=getattr(self.args, "n_bins", 15),
+            method=method,
+            gamma=gamma,
         )
         record = {
-            "method": "temperature",
+            "method": fit.method,
             "criterion": fit.criterion,
             "loss": self.loss_name,
             "split": split,
             "n_samples": fit.n_samples,
+            **({"gamma": fit.gamma} if fit.method == "focal" else {}),
         }
         if fold:
             fold_temperature(self.model, fit.temperature, record=record)

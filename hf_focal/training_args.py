@@ -28,9 +28,9 @@ class CalibrationTrainingArguments(TrainingArguments):
         loss (`str`, *optional*):
             A key of `hf_focal.LOSSES`. By default the trainer's own (`flsd-53` for `CalibrationTrainer`).
         gamma (`float`, *optional*):
-            Focusing parameter of `focal`, not negative. Other losses refuse it.
+            Focusing parameter of `focal` and `dual-focal`, not negative. Other losses refuse it.
         lam (`float`, *optional*):
-            Weight of the calibration term of `mmce` and `mmce-unweighted`, not negative.
+            Weight of the calibration term of `mmce` and `mmce-unweighted`, or the rate of `adafocal`; not negative.
         smoothing (`float`, *optional*):
             Smoothing of `label_smoothing`, in `[0, 1)`.
         loss_kwargs (`dict` or `str`, *optional*):
@@ -65,8 +65,12 @@ class CalibrationTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": f"The loss to train with: {', '.join(LOSSES)}. Default: the trainer's (flsd-53)."},
     )
-    gamma: float | None = field(default=None, metadata={"help": "Focusing parameter of the focal loss (3 if unset)."})
-    lam: float | None = field(default=None, metadata={"help": "Weight of the MMCE term (2 if unset)."})
+    gamma: float | None = field(
+        default=None, metadata={"help": "Focusing parameter of focal (3 if unset) and dual-focal (5)."}
+    )
+    lam: float | None = field(
+        default=None, metadata={"help": "Weight of the MMCE term (2 if unset) or rate of adafocal (1)."}
+    )
     smoothing: float | None = field(
         default=None, metadata={"help": "Probability that label smoothing takes off the true class (0.05 if unset)."}
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import softmax
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -24,8 +25,15 @@ from transformers import (
 )
 
 import hf_focal
-from hf_focal import apply_temperature, fold_temperature, from_pretrained, pipeline, unfold_temperature
-from hf_focal.calibration import pending_temperature
+from hf_focal import (
+    apply_temperature,
+    focal_recalibration,
+    fold_temperature,
+    from_pretrained,
+    pipeline,
+    unfold_temperature,
+)
+from hf_focal.calibration import pending_scaling, pending_temperature
 
 
 TEMPERATURE = 2.5
@@ -102,6 +110,17 @@ def test_folding_and_unfolding_a_model_that_divides_itself(unfolded, copied, tmp
         fold_temperature(model, TEMPERATURE)
     unfold_temperature(model)
     assert np.allclose(logits(model), RAW, atol=1e-5) and pending_temperature(model) == TEMPERATURE
+
+
+def test_focal_recalibration_is_applied_too(unfolded):
+    edit_config(unfolded, calibration={**RECORD, "method": "focal", "gamma": 2.0})
+    model = from_pretrained(unfolded)
+    assert np.allclose(softmax(logits(model), axis=1), focal_recalibration(RAW, 2.0, TEMPERATURE), atol=1e-6)
+    assert pending_scaling(model) == (1.0, 0.0)
+    for gamma in (None, -1, "2", float("nan"), float("inf"), 10**400):
+        edit_config(unfolded, calibration={**RECORD, "method": "focal", "gamma": gamma})
+        with pytest.raises(ValueError, match=r"config.json of .* is refused: config.calibration\['gamma'\]"):
+            from_pretrained(unfolded)
 
 
 def test_the_trainer_counts_it_once_and_forgets_it_before_training(unfolded, tmp_path):
