@@ -132,7 +132,8 @@ def create_model_card(
         dataset_config, dataset_revision (`str`, *optional*):
             Configuration and revision of the data set.
         intervals (`Mapping[str, Mapping[str, tuple[float, float]]]`, *optional*):
-            Under `"before"` and `"after"`, `(low, high)` of any of the metrics.
+            Under `"before"` and `"after"`, `(low, high)` of any of the metrics, by [`bootstrap_interval`] with
+            `method="basic"`.
         interval_level (`float`, *optional*, defaults to `0.9`):
             Level of these intervals.
         license, language (`str`, *optional*):
@@ -197,7 +198,12 @@ def create_model_card(
         test_split=_one_line(test_split),
         n_test=n_test,
         n_bins=n_bins,
-        interval_sentence=f"In brackets: {interval_level:.0%} intervals. " if intervals else "",
+        interval_sentence=(
+            f"In brackets: {interval_level:.0%} bootstrap intervals; those of calibration errors, which few samples "
+            "make look larger than they are, may lie below the value. "
+            if intervals
+            else ""
+        ),
         table=[" | ".join(row) for row in results_table(before or {}, after or {}, intervals)] if measured else [],
         confidence_sentence=confidence_sentence,
         # Importing hf_focal.pipeline registers them as well.

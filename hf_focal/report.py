@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 from scipy.special import softmax
 from transformers.trainer_utils import get_last_checkpoint
 
 from .calibration import TemperatureFit, calibration_record, describe_confidence
-from .metrics import calibration_metrics_from_logits, flatten_predictions
+from .intervals import bootstrap_interval
+from .metrics import METRIC_KEYS, calibration_metrics_from_logits, flatten_predictions
 from .model_card import create_model_card, infer_task, results_table
 from .plots import reliability_diagram
 from .scaling import focal_recalibration
@@ -33,6 +34,7 @@ RESULTS = "all_results.json"
 PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
 CARD = "README.md"
+_MANY = 1 << 24  # probabilities: above, resampling Classwise-ECE takes minutes
 _LAST = ("last", "true", "True")
 
 
@@ -231,6 +233,8 @@ def write_card(
             f"after (T = {temperature:.4g})": focal_recalibration(wide, gamma, temperature),
         }
         reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
+        moments = zip(("before", "after"), panels.values(), strict=True)
+        measured["intervals"] = {moment: _intervals(values, labels, n_bins) for moment, values in moments}
     model_id = str(trainer.hub_model_id or folder)
     card = create_model_card(
         model_name=model_name or Path(model_id).name,
@@ -242,3 +246,15 @@ def write_card(
         **details,
     )
     card.save(folder / CARD)
+
+
+def _intervals(probabilities: NDArray[np.float64], labels: ArrayLike, n_bins: int) -> dict[str, tuple[float, float]]:
+    """90% intervals of the metrics. Basic ones: percentile intervals of calibration errors lie too high."""
+    intervals = {}
+    for key in METRIC_KEYS:
+        if key == "classwise_ece" and probabilities.size > _MANY:
+            continue
+        low, high = bootstrap_interval(key, probabilities, labels, method="basic", n_bins=n_bins)
+        most = np.inf if key in ("nll", "brier") else 1.0
+        intervals[key] = min(max(low, 0.0), most), min(max(high, 0.0), most)
+    return intervals

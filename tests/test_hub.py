@@ -115,6 +115,10 @@ result |= dict(raw=raw, temperature=fit.temperature, ece=[fit.before["ece"], fit
     assert metrics["dataset"]["split"] == "validation"
     values = [metric["value"] for metric in metrics["metrics"] if metric["type"] == "ece"]
     assert values == pytest.approx(result["ece"])
+    for metric in metrics["metrics"]:
+        low, high = metric["args"]["interval"]
+        assert 0 <= low <= high and metric["args"]["level"] == 0.9
+        assert metric["type"] not in ("accuracy", "nll", "brier") or low <= metric["value"] <= high
     assert "fitted on these very samples" in card and f'model="{repo}"' in card
     found = stranger(hub, tmp_path, f"""
 import json, torch

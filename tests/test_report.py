@@ -157,7 +157,7 @@ def test_intervals_are_in_the_table_and_in_the_metadata():
         0
     ]
     assert re.search(r"Error \| [\d.]+% \(70.00% to 80.00%\) \|", made.text)
-    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 95% intervals." in made.text
+    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 95% bootstrap intervals" in made.text
     args = {result.metric_name: result.metric_args for result in made.data.eval_results}
     assert args["Accuracy before temperature"] == {"interval": [0.2, 0.3], "level": 0.95}
     assert args["ECE after temperature"] == {"n_bins": 10, "interval": [0.01, 0.02], "level": 0.95}
