@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help style quality test slow-test
 
-sources := hf_focal metrics scripts tests setup.py
+sources := hf_focal metrics scripts tests benchmarks setup.py
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'

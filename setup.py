@@ -28,7 +28,8 @@ install_requires = [
     "transformers>=5.0.0",
 ]
 extras = {
-    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "pytest>=8.0", "torchmetrics>=1.4"],
+    "smooth": ["relplot>=1.0"],  # smooth_calibration_error
+    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "pytest>=8.0", "relplot>=1.0", "torchmetrics>=1.4"],
 }
 extras["dev"] = [*extras["test"], "mypy>=1.11", "ruff>=0.9", "scipy-stubs; python_version>='3.11'", "types-PyYAML"]
 

@@ -699,7 +699,7 @@ def test_a_module_is_its_function(module, function):
 def test_the_registry_holds_every_loss():
     assert list(LOSSES) == (
         ["cross_entropy", "label_smoothing", "brier", "mmce", "mmce-unweighted", "focal", "flsd-53", "flsd-532"]
-        + ["flsc-531", "flsc-532"]
+        + ["flsc-531", "flsc-532", "dual-focal", "adafocal"]
     )
     for name, factory in LOSSES.items():
         assert isinstance(factory(), CalibrationLoss) and isinstance(create_loss(name), torch.nn.Module)

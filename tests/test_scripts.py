@@ -273,13 +273,14 @@ def data(count):
 train, validation, test = data(32), data(240), data(60)
 generator = np.random.default_rng(0)
 validation_logits, test_logits = generator.normal(size=(300, 3)), generator.normal(size=(300, 3))
+other_probabilities = np.full((300, 3), 1 / 3)
 validation_labels, test_labels = generator.integers(0, 3, 300), generator.integers(0, 3, 300)
 """
 
 
 def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     snippets = [snippet for snippet in blocks("python") if "push_to_hub" not in snippet]  # see test_hub.py
-    assert len(snippets) == 5
+    assert len(snippets) == 6
     code = PREPARATION + "\n".join(snippets)
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
     code = code.replace('"metrics/ece"', f'"{ROOT / "metrics" / "ece"}"')
