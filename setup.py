@@ -31,7 +31,7 @@ extras = {
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
     "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "pytest>=8.0", "relplot>=1.0", "torchmetrics>=1.4"],
 }
-extras["dev"] = [*extras["test"], "mypy>=1.11", "ruff>=0.9", "scipy-stubs; python_version>='3.11'", "types-PyYAML"]
+extras["dev"] = [*extras["test"], "mypy>=1.11", "ruff>=0.9", "types-PyYAML"]
 
 setup(
     name="hf_focal",
