@@ -28,8 +28,10 @@ install_requires = [
     "transformers>=5.0.0",
 ]
 extras = {
-    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "pytest>=8.0", "torchmetrics>=1.4"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "peft>=0.18", "pytest>=8.0", "torchmetrics>=1.4"],
 }
+extras["test"] += extras["onnx"]
 extras["dev"] = [*extras["test"], "mypy>=1.11", "ruff>=0.9", "scipy-stubs; python_version>='3.11'", "types-PyYAML"]
 
 setup(
