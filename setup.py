@@ -28,9 +28,11 @@ install_requires = [
     "transformers>=5.0.0",
 ]
 extras = {
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
-    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "pytest>=8.0", "relplot>=1.0", "torchmetrics>=1.4"],
+    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "peft>=0.18", "pytest>=8.0", "torchmetrics>=1.4"],
 }
+extras["test"] += [*extras["onnx"], *extras["smooth"]]
 extras["dev"] = [*extras["test"], "mypy>=1.11", "ruff>=0.9", "types-PyYAML"]
 
 setup(

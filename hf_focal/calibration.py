@@ -8,6 +8,7 @@ true and `softmax(logits / temperature)` where it is false. Nothing else ever di
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from bisect import bisect_left
@@ -39,6 +40,7 @@ GRID = np.arange(1, 101) / 10  # the paper's: (0, 10] in steps of 0.1
 NLL_BOUNDS = (0.01, 100.0)
 GAMMA_GRID = np.arange(11.0)  # where the fit of focal temperature scaling looks first
 FEW_SAMPLES = 200
+ADAPTER_RECORD = "calibration.json"  # beside an adapter of PEFT, which is saved without the config
 _TEMPERATURE_RANGE = (1e-3, 1e3)
 _CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
 
@@ -408,15 +410,17 @@ def fold_temperature(
     Divide the classification head by the temperature, so that the model's plain softmax is calibrated.
 
     The head is found, tried on a probe batch with random weights in it (and restored), and divided in place. Half
-    precision heads are rounded to their own precision.
+    precision heads are rounded to their own precision. With an adapter of PEFT it is the head in its `modules_to_save`
+    that is divided: it is saved with the adapter, and stays in the model after `merge_and_unload()`.
 
     Args:
-        model (`transformers.PreTrainedModel`):
+        model (`transformers.PreTrainedModel` or `peft.PeftModel`):
             A classifier with one label per sample (or token), of at least two classes.
         temperature (`float`):
             What to divide by, as fitted by [`fit_temperature`].
         inputs (`Mapping[str, torch.Tensor]`, *optional*):
-            A batch for the probe; by default one is made from the config, for images and text.
+            A batch for the probe; by default one is made from the config, for images and text. A model of other
+            inputs needs it.
         record (`Mapping[str, Any]`, *optional*):
             What else to write into `config.calibration`: `criterion`, `loss`, `split`, `n_samples`.
 
@@ -424,8 +428,8 @@ def fold_temperature(
         `transformers.PreTrainedModel`: The same model, with `config.calibration` set and `folded` true.
 
     Raises:
-        ValueError: If the model is folded already, has no head that scales its logits, or the temperature is not a
-            positive number. The weights are then as they were.
+        ValueError: If the model is folded already, has no head that scales its logits, cannot take the probe batch,
+            or the temperature is not a positive number. The weights are then as they were.
     """
     temperature = check_temperature(temperature)
     known = calibration_record(model)
@@ -496,29 +500,60 @@ def _scale_head(model: PreTrainedModel, factor: float, inputs: Mapping[str, Any]
     import torch
 
     check_single_label(model)
+    heads = _find_head(model, inputs)
     with torch.no_grad():
-        for module in _find_head(model, inputs):
-            for parameter in module.parameters(recurse=False):
-                parameter.mul_(factor)
+        _scale(heads, factor)
+
+
+def _scale(modules: list[nn.Module], factor: float) -> None:
+    for module in modules:
+        for parameter in module.parameters(recurse=False):
+            parameter.mul_(factor)
 
 
 def _find_head(model: PreTrainedModel, inputs: Mapping[str, Any] | None) -> list[nn.Module]:
-    """The linear modules whose common scale is the scale of the logits, proven on a probe batch."""
-    probe = {name: value.to(model.device) for name, value in (inputs or _probe_inputs(model)).items()}
+    """
+    The linear modules whose common scale is the scale of the logits: halving them halves the logits of a probe batch.
+
+    Random weights stand in meanwhile, in every module that might belong to the head: trained or fresh weights may be
+    so small that the logits prove nothing, or that one head of two seems to be all.
+    """
+    import torch
+
+    probe = {}
+    for name, value in (inputs or _probe_inputs(model)).items():
+        probe[name] = value.to(model.device, model.dtype if value.is_floating_point() else None)
     candidates = [heads for heads in _head_candidates(model) if heads]
-    for heads in candidates:
-        if _scales_logits(model, heads, probe):
-            return heads
-    raise ValueError(
-        f"Cannot fold a temperature into {type(model).__name__}: "
-        + (
-            "none of its linear layers with as many outputs as labels scales the logits. "
-            if candidates
-            else f"it has no linear layer with {model.config.num_labels} floating point outputs. "
+    modules = list(dict.fromkeys(module for heads in candidates for module in heads))
+    with torch.no_grad(), _evaluating(model), _random_weights(modules):
+        whole = _probe_logits(model, probe)
+        size = whole.abs().max()
+        if 0 < size < math.inf:
+            for heads in candidates:
+                _scale(heads, 0.5)
+                half = _probe_logits(model, probe)
+                _scale(heads, 2.0)
+                if (2 * half - whole).abs().max() <= 1e-4 * size:
+                    return heads
+    if candidates:
+        reason = "none of its linear layers with as many outputs as labels scales the logits."
+    elif has_adapter(model):
+        reason = (
+            "its adapter is saved without a head to divide. Name the head in the adapter's modules_to_save, or call "
+            "merge_and_unload() first."
         )
-        + "Keep the temperature in the config instead (fold=False in CalibrationTrainer.calibrate, "
+    else:
+        reason = f"it has no linear layer with {model.config.num_labels} floating point outputs."
+    raise ValueError(
+        f"Cannot fold a temperature into {type(model).__name__}: {reason} "
+        "Or keep the temperature in the config instead (fold=False in CalibrationTrainer.calibrate, "
         "--no_fold_temperature of the scripts)."
     )
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether saving this model saves an adapter of PEFT alone."""
+    return bool(getattr(model, "peft_config", None))
 
 
 def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
@@ -536,39 +571,42 @@ def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
         classifier = model.timm_model.get_classifier()
         modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
         yield [module for module in modules if is_head(module)]
-    linear = [module for module in model.modules() if is_head(module)]
-    yield linear[-1:]
-    yield linear
+    linear = [(name, module) for name, module in model.named_modules() if is_head(module)]
+    if has_adapter(model):  # it is saved with the heads that it trains, and with no other weight of the model
+        linear = [(name, module) for name, module in linear if ".modules_to_save." in name]
+    heads = [module for _, module in linear]
+    for head in reversed(heads):
+        yield [head]
+    if len(heads) > 1:
+        yield heads[-2:]
+        yield heads
 
 
-def _scales_logits(model: PreTrainedModel, heads: list[nn.Module], probe: Mapping[str, Any]) -> bool:
-    """
-    Whether halving the heads halves the logits. Random weights stand in meanwhile: with a trained or zero head the
-    logits may be so small that they would prove nothing.
-    """
+@contextmanager
+def _random_weights(modules: list[nn.Module]) -> Iterator[None]:
     import torch
 
-    parameters = [parameter for module in heads for parameter in module.parameters(recurse=False)]
-    with _evaluating(model), torch.no_grad():
-        originals = [parameter.clone() for parameter in parameters]
-        generator = torch.Generator().manual_seed(0)
-        try:
-            for parameter in parameters:
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(noise)
-            whole = _probe_logits(model, probe)
-            for parameter in parameters:
-                parameter.mul_(0.5)
-            half = _probe_logits(model, probe)
-        finally:
-            for parameter, original in zip(parameters, originals, strict=True):
-                parameter.copy_(original)
-    size = whole.abs().max()
-    return bool(size > 0) and bool(torch.isfinite(size)) and bool((2 * half - whole).abs().max() <= 1e-4 * size)
+    parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+    originals = [parameter.clone() for parameter in parameters]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for parameter in parameters:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5)
+        yield
+    finally:
+        for parameter, original in zip(parameters, originals, strict=True):
+            parameter.copy_(original)
 
 
 def _probe_logits(model: PreTrainedModel, probe: Mapping[str, Any]) -> Any:
-    outputs = model(**probe)
+    try:
+        outputs = model(**probe)
+    except Exception as error:
+        shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in probe.items())
+        raise ValueError(
+            f"{type(model).__name__} fails on the batch that its head is tried on, {shapes}: {error}\n"
+            "Pass one batch of inputs that it takes as inputs=...."
+        ) from error
     logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
     return logits.double()
 
@@ -591,10 +629,15 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     if name == "pixel_values":
         channels, height, width = _image_shape(model)
-        return {name: torch.randn(2, channels, height, width, generator=generator).to(model.dtype)}
+        if "spatial_shapes" in inspect.signature(model.forward).parameters:  # images cut into patches beforehand
+            patch = getattr(config, "vision_config", config).patch_size
+            patches = torch.randn(2, 4, channels * patch**2, generator=generator)
+            shapes = torch.full((2, 2), 2)
+            return {name: patches, "pixel_attention_mask": torch.ones(2, 4).long(), "spatial_shapes": shapes}
+        return {name: torch.randn(2, channels, height, width, generator=generator)}
     if name == "input_ids":
         # One sequence: models without a padding token refuse more.
-        vocab_size = config.get_text_config().vocab_size
+        vocab_size = getattr(config.get_text_config(), "vocab_size", 128)  # models of characters have none
         tokens = torch.randint(0, vocab_size, (1, 8), generator=generator)
         eos = getattr(config, "eos_token_id", None)
         if isinstance(eos, int) and 0 <= eos < vocab_size:
@@ -610,13 +653,16 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
 def _image_shape(model: Any) -> tuple[int, int, int]:
     config = model.config
     if hasattr(model, "timm_model"):
-        pretrained_cfg = getattr(config, "pretrained_cfg", None) or model.timm_model.pretrained_cfg
-        channels, height, width = pretrained_cfg["input_size"]
-        return channels, height, width
-    vision = getattr(config, "vision_config", config)
-    size = getattr(vision, "image_size", None) or 224  # convolutional networks take any size and name none
+        arguments = config.model_args or {}
+        pretrained_cfg = {**model.timm_model.pretrained_cfg, **(getattr(config, "pretrained_cfg", None) or {})}
+        channels, *size = pretrained_cfg["input_size"]
+        channels, size = arguments.get("in_chans", channels), arguments.get("img_size", size)
+    else:
+        vision = getattr(config, "vision_config", config)
+        channels = getattr(vision, "num_channels", 3)
+        size = getattr(vision, "image_size", None) or 224  # convolutional networks take any size and name none
     height, width = (size, size) if isinstance(size, int) else size
-    return getattr(vision, "num_channels", 3), height, width
+    return channels, height, width
 
 
 # ---- Dividing in the forward pass -----------------------------------------------------------------------------------

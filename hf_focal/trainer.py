@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,11 +20,13 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from .calibration import (
+    ADAPTER_RECORD,
     TemperatureFit,
     calibration_record,
     check_single_label,
     fit_temperature,
     fold_temperature,
+    has_adapter,
     pending_scaling,
     unfold_temperature,
 )
@@ -49,7 +52,7 @@ class CalibrationTrainer(Trainer):
     is saved in the checkpoints.
 
     Args:
-        model (`transformers.PreTrainedModel`):
+        model (`transformers.PreTrainedModel` or `peft.PeftModel`):
             A classifier with one label per sample or token.
         args ([`CalibrationTrainingArguments`] or `TrainingArguments`, *optional*):
             With plain `TrainingArguments` the loss is `default_loss`.
@@ -228,7 +231,8 @@ class CalibrationTrainer(Trainer):
                 Name of the data, for the record.
             fold (`bool`, *optional*, defaults to `args.fold_temperature`, and `False` for method `"focal"`):
                 Divide the head, so that the plain softmax is calibrated. Otherwise the temperature stays in the
-                config alone, where `evaluate()` heeds it.
+                config alone, where `evaluate()` heeds it. An adapter of PEFT carries the head that it trained, and
+                `save_model()` writes the record beside it, into `calibration.json`.
             method (`str`, *optional*, defaults to `"temperature"`):
                 `"temperature"` or `"focal"`, see [`fit_temperature`]. `"focal"` cannot be folded.
             gamma (`float`, *optional*):
@@ -327,8 +331,15 @@ class CalibrationTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
         # A pickle of the arguments, which nothing reads back: a saved model holds none.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        if has_adapter(self.model) and self.args.should_save:
+            # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
+            record = calibration_record(self.model)
+            (folder / ADAPTER_RECORD).unlink(missing_ok=True)
+            if record is not None:
+                (folder / ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     # ---- The Hub: only what a stranger needs, never before it is calibrated, and with a card of ours ----
 

@@ -1,0 +1,195 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Models with an adapter of PEFT: trained, calibrated, kept or merged, and loaded again."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, get_peft_model
+from scipy.special import softmax
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from hf_focal import CalibrationTrainer, CalibrationTrainingArguments, fold_temperature, unfold_temperature
+
+
+# PEFT reads a property of transformers by its earlier name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+
+NUM_LABELS = 5
+CLASSES = {"bert": (BertForSequenceClassification, BertConfig)}
+CLASSES["roberta"] = (RobertaForSequenceClassification, RobertaConfig)
+
+
+@pytest.fixture(params=CLASSES)
+def base(request, tmp_path):
+    """A folder with a checkpoint that adapters are trained on."""
+    torch.manual_seed(0)
+    cls, config = CLASSES[request.param]
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = cls(config(vocab_size=50, num_labels=NUM_LABELS, initializer_range=0.2, **small))
+    model.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def with_lora(folder, **kwargs):
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    config = LoraConfig(**{"task_type": "SEQ_CLS", "r": 2, "init_lora_weights": False, **kwargs})
+    return get_peft_model(model, config).eval()
+
+
+def inputs():
+    tokens = torch.randint(3, 50, (6, 7), generator=torch.Generator().manual_seed(2))
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model.eval()(**inputs()).logits.double().numpy()
+
+
+def probabilities_of(model):
+    return softmax(logits_of(model), axis=-1)
+
+
+def test_an_adapter_carries_its_folded_head(base, tmp_path):
+    model = with_lora(base)
+    logits = logits_of(model)
+    with model.disable_adapter():
+        of_base = logits_of(model)
+    assert fold_temperature(model, 2.5) is model
+    with model.disable_adapter():
+        assert np.array_equal(logits_of(model), of_base)  # its head is not the adapter's
+    model.save_pretrained(tmp_path / "adapter")
+    again = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=NUM_LABELS)
+    expected = softmax(logits / 2.5, axis=-1)
+    assert np.abs(expected - softmax(logits, axis=-1)).max() > 0.01
+    assert np.abs(probabilities_of(again) - expected).max() < 1e-6
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=NUM_LABELS)
+    assert np.abs(probabilities_of(stock) - expected).max() < 1e-6
+    unfold_temperature(model)
+    assert np.abs(logits_of(model) - logits).max() < 1e-5
+
+
+@pytest.mark.parametrize("fold_first", [True, False])
+def test_a_merged_model_is_an_ordinary_folded_one(base, tmp_path, fold_first):
+    model = with_lora(base)
+    expected = softmax(logits_of(model) / 2.5, axis=-1)
+    if fold_first:
+        fold_temperature(model, 2.5)
+    model = model.merge_and_unload()
+    if not fold_first:
+        fold_temperature(model, 2.5)
+    model.save_pretrained(tmp_path / "merged")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert np.abs(probabilities_of(again) - expected).max() < 1e-5
+    assert again.config.calibration == {"method": "temperature", "temperature": 2.5, "folded": True}
+    with pytest.raises(ValueError, match="calibrated already"):
+        fold_temperature(again, 2.5)
+
+
+def test_of_two_adapters_the_active_one_is_folded(base):
+    model = with_lora(base)
+    model.add_adapter("second", LoraConfig(task_type="SEQ_CLS", r=2, init_lora_weights=False))
+    model.set_adapter("second")
+    second = logits_of(model)
+    model.set_adapter("default")
+    first = logits_of(model)
+    fold_temperature(model, 2.5)
+    assert np.abs(logits_of(model) - first / 2.5).max() < 1e-5
+    model.set_adapter("second")
+    assert np.array_equal(logits_of(model), second)
+
+
+@pytest.mark.parametrize("on_head", [False, True])
+def test_an_adapter_without_a_head_of_its_own_is_refused_until_it_is_merged(base, on_head):
+    with_head = ["query", "out_proj" if "roberta" in (base / "config.json").read_text() else "classifier"]
+    model = with_lora(base, task_type=None, target_modules=with_head if on_head else ["query"])
+    logits = logits_of(model)
+    with pytest.raises(ValueError, match=r"modules_to_save.*merge_and_unload\(\).*fold=False"):
+        fold_temperature(model, 2.5)
+    assert np.array_equal(logits_of(model), logits)
+    merged = fold_temperature(model.merge_and_unload(), 2.5)
+    assert np.abs(logits_of(merged) - logits / 2.5).max() < 1e-5
+
+
+def test_an_adapter_that_transformers_added_carries_its_folded_head(base, tmp_path):
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    model.add_adapter(LoraConfig(r=2, init_lora_weights=False, modules_to_save=["classifier"]))
+    logits = logits_of(model)
+    fold_temperature(model, 2.5).save_pretrained(tmp_path / "adapter")
+    again = AutoModelForSequenceClassification.from_pretrained(base)
+    again.load_adapter(str(tmp_path / "adapter"))
+    assert np.abs(logits_of(again) - logits / 2.5).max() < 1e-5
+
+
+def samples(count, seed):
+    """The tokens tell the label, so that there is something to learn; some labels are wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(3, 50, (count, 7), generator=generator)
+    labels = torch.randint(0, NUM_LABELS, (count,), generator=generator)
+    tokens[:, 2:] = 10 + labels[:, None]
+    wrong = torch.rand(count, generator=generator) < 0.2
+    labels[wrong] = torch.randint(0, NUM_LABELS, (int(wrong.sum()),), generator=generator)
+    return [{"input_ids": row, "labels": int(label)} for row, label in zip(tokens, labels, strict=True)]
+
+
+def trainer_for(base, folder):
+    args = CalibrationTrainingArguments(
+        str(folder), loss="focal", num_train_epochs=2, per_device_train_batch_size=16, learning_rate=1e-2, seed=3,
+        save_strategy="no", logging_strategy="no", dataloader_pin_memory=False, disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    model = with_lora(base, init_lora_weights=True)
+    return CalibrationTrainer(model=model, args=args, train_dataset=samples(320, 0), eval_dataset=samples(240, 1))
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_the_trainer_trains_calibrates_and_saves_an_adapter_with_its_record(base, tmp_path, fold):
+    trainer = trainer_for(base, tmp_path / "out")
+    trainer.train()
+    before = trainer.evaluate()
+    assert before["eval_accuracy"] > 0.5
+    logits = logits_of(trainer.model)
+    fit = trainer.calibrate(criterion="nll", fold=fold)
+    assert abs(fit.temperature - 1) > 0.02
+    after = trainer.evaluate()
+    assert after["eval_nll"] == pytest.approx(fit.after["nll"], rel=1e-4)
+    trainer.save_model()
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "calibration.json"} <= files
+    assert not files & {"config.json", "training_args.bin"}
+    record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert record == trainer.model.config.calibration
+    assert record["folded"] is fold and record["temperature"] == fit.temperature
+
+    base_model = AutoModelForSequenceClassification.from_pretrained(base)
+    again = PeftModel.from_pretrained(base_model, tmp_path / "out")
+    again.config.calibration = record
+    expected = logits / fit.temperature if fold else logits
+    assert np.abs(logits_of(again) - expected).max() < 1e-5
+    if fold:
+        with pytest.raises(ValueError, match="calibrated already"):
+            fold_temperature(again, 2.0)
+    else:
+        fold_temperature(again, fit.temperature)
+        assert np.abs(logits_of(again) - logits / fit.temperature).max() < 1e-5
+
+
+def test_a_record_does_not_outlive_the_calibration_it_describes(base, tmp_path):
+    trainer = trainer_for(base, tmp_path / "out")
+    trainer.train()
+    trainer.calibrate(criterion="nll")
+    trainer.save_model()
+    assert (tmp_path / "out" / "calibration.json").is_file()
+    trainer.train()
+    trainer.save_model()
+    assert not (tmp_path / "out" / "calibration.json").exists()
+    assert getattr(trainer.model.config, "calibration", None) is None
