@@ -567,7 +567,7 @@ def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
             and all(p.is_floating_point() and p.device.type != "meta" for p in module.parameters(recurse=False))
         )
 
-    if hasattr(model, "timm_model"):
+    if hasattr(model, "timm_model") and not has_adapter(model):
         classifier = model.timm_model.get_classifier()
         modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
         yield [module for module in modules if is_head(module)]
@@ -605,7 +605,8 @@ def _probe_logits(model: PreTrainedModel, probe: Mapping[str, Any]) -> Any:
         shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in probe.items())
         raise ValueError(
             f"{type(model).__name__} fails on the batch that its head is tried on, {shapes}: {error}\n"
-            "Pass one batch of inputs that it takes as inputs=...."
+            "Pass one batch of inputs that it takes to fold_temperature as inputs=..., or keep the temperature in the "
+            "config (fold=False in CalibrationTrainer.calibrate)."
         ) from error
     logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
     return logits.double()
@@ -646,7 +647,8 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
         return {name: tokens, "attention_mask": torch.ones_like(tokens)}
     raise ValueError(
         f"Cannot make a probe batch for {type(model).__name__}, whose main input is {name!r}. Pass one batch of its "
-        "inputs as inputs=...."
+        "inputs to fold_temperature as inputs=..., or keep the temperature in the config (fold=False in "
+        "CalibrationTrainer.calibrate)."
     )
 
 

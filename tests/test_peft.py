@@ -16,7 +16,13 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hf_focal import CalibrationTrainer, CalibrationTrainingArguments, fold_temperature, unfold_temperature
+from hf_focal import (
+    CalibrationTrainer,
+    CalibrationTrainingArguments,
+    create_image_classifier,
+    fold_temperature,
+    unfold_temperature,
+)
 
 
 # PEFT reads a property of transformers by its earlier name.
@@ -120,6 +126,22 @@ def test_an_adapter_without_a_head_of_its_own_is_refused_until_it_is_merged(base
     assert np.abs(logits_of(merged) - logits / 2.5).max() < 1e-5
 
 
+def test_of_a_timm_network_too_only_the_head_of_the_adapter_is_folded():
+    images = {"pixel_values": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
+    for kept in (None, ["head"]):
+        model, _ = create_image_classifier("test_vit", [*"abcde"], from_scratch=True, image_size=32)
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["qkv"], modules_to_save=kept)).eval()
+        with torch.no_grad():
+            logits = model(**images).logits
+            if kept is None:
+                with pytest.raises(ValueError, match="modules_to_save"):
+                    fold_temperature(model, 2.5)
+            else:
+                fold_temperature(model, 2.5)
+            scale = 1 if kept is None else 2.5
+            assert (model(**images).logits * scale - logits).abs().max() <= 1e-6
+
+
 def test_an_adapter_that_transformers_added_carries_its_folded_head(base, tmp_path):
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_pretrained(base)
@@ -142,11 +164,13 @@ def samples(count, seed):
     return [{"input_ids": row, "labels": int(label)} for row, label in zip(tokens, labels, strict=True)]
 
 
-def trainer_for(base, folder):
-    args = CalibrationTrainingArguments(
-        str(folder), loss="focal", num_train_epochs=2, per_device_train_batch_size=16, learning_rate=1e-2, seed=3,
-        save_strategy="no", logging_strategy="no", dataloader_pin_memory=False, disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
+def trainer_for(base, folder, **kwargs):
+    defaults = {
+        "loss": "focal", "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 1e-2, "seed": 3,
+        "save_strategy": "no", "logging_strategy": "no", "dataloader_pin_memory": False, "disable_tqdm": True,
+        "use_cpu": True,
+    }  # fmt: skip
+    args = CalibrationTrainingArguments(str(folder), **{**defaults, **kwargs})
     model = with_lora(base, init_lora_weights=True)
     return CalibrationTrainer(model=model, args=args, train_dataset=samples(320, 0), eval_dataset=samples(240, 1))
 
@@ -181,6 +205,17 @@ def test_the_trainer_trains_calibrates_and_saves_an_adapter_with_its_record(base
     else:
         fold_temperature(again, fit.temperature)
         assert np.abs(logits_of(again) - logits / fit.temperature).max() < 1e-5
+
+
+def test_the_best_adapter_is_loaded_at_the_end_of_training(base, tmp_path):
+    trainer = trainer_for(
+        base, tmp_path, save_strategy="epoch", eval_strategy="epoch", load_best_model_at_end=True,
+        metric_for_best_model="nll",
+    )  # fmt: skip
+    trainer.train()
+    losses = [entry["eval_nll"] for entry in trainer.state.log_history if "eval_nll" in entry]
+    assert len(losses) == 2
+    assert trainer.evaluate()["eval_nll"] == pytest.approx(min(losses), rel=1e-5)
 
 
 def test_a_record_does_not_outlive_the_calibration_it_describes(base, tmp_path):
