@@ -535,8 +535,8 @@ def test_a_probe_that_the_model_cannot_take_is_an_error_that_names_the_remedy():
 
 
 def test_the_probe_has_the_size_and_channels_that_a_timm_network_was_built_with():
-    arguments = {"in_chans": 1, "img_size": 32}
-    fields = {"architecture": "test_vit", "num_classes": NUM_LABELS, "model_args": arguments}
+    arguments = {"in_chans": 1, "img_size": 32, "depth": 1}
+    fields = {"architecture": "deit_tiny_patch16_224", "num_classes": NUM_LABELS, "model_args": arguments}
     labels = [f"class {index}" for index in range(NUM_LABELS)]
     for known in ({}, {"pretrained_cfg": {"input_size": [3, 160, 160]}}, {"pretrained_cfg": {"crop_pct": 1.0}}):
         config = TimmWrapperConfig.from_dict({**fields, **known, "label_names": labels})
