@@ -152,7 +152,7 @@ class _ClosedForm(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, loss: _RowLoss, ignore_index: int, all_count: bool, keep: bool
     ) -> Tensor:
         ctx.save_for_backward(logits, labels)
-        ctx.loss, ctx.ignore_index, ctx.softmax = loss, ignore_index, None
+        ctx.loss, ctx.ignore_index, ctx.keep = loss, ignore_index, keep
         ctx.ignored = None if all_count else (labels == ignore_index).unsqueeze(-1)
         ctx.index = labels.unsqueeze(-1)
         if ctx.ignored is not None:
@@ -183,9 +183,9 @@ class _ClosedForm(torch.autograd.Function):
         scale = incoming[0].unsqueeze(-1)
         if ctx.ignored is not None:
             scale = torch.where(ctx.ignored, 0.0, scale)
-        if ctx.softmax is not None:
-            # Spent by this pass: a second one (retain_graph=True) computes the softmax again.
-            result, ctx.softmax = ctx.softmax, None
+        if ctx.keep:
+            # Spent by the first pass: a second one (retain_graph=True) computes the softmax again.
+            result, ctx.softmax = _softmax(logits) if ctx.softmax is None else ctx.softmax, None
             ctx.loss.slopes(result, ctx.index, scale, ctx.carried)
             return result, *unused
         half = logits.dtype in HALF
@@ -274,6 +274,20 @@ class _NLL:
         p.mul_(scale).scatter_add_(-1, index, -scale)
 
 
+class _Probability:
+    """p_y, whose slopes are those of cross-entropy times -p_y."""
+
+    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        return torch.exp(-_CROSS_ENTROPY.plain(logits, labels, ignore_index))
+
+    def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        true = p.gather(-1, index)
+        return true, (-true,)
+
+    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
+        _CROSS_ENTROPY.slopes(p, index, scale, carried)
+
+
 class _Brier:
     """The sum over the classes of (p_k - [k = y])^2."""
 
@@ -297,7 +311,7 @@ class _Brier:
         p.mul_(torch.mul(p, scale).sub_(scale * product)).scatter_add_(-1, index, -(scale * true))
 
 
-_CROSS_ENTROPY, _BRIER = _NLL(), _Brier()
+_CROSS_ENTROPY, _PROBABILITY, _BRIER = _NLL(), _Probability(), _Brier()
 
 
 def _focal_shape(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> tuple[Tensor, Tensor]:
@@ -645,7 +659,7 @@ def _check_normalization(normalization: str) -> None:
 def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released: bool) -> Tensor:
     wide = _widen(logits) if logits.device.type == "mps" else logits.double()
     predictions = wide.detach().max(dim=-1).indices  # argmax takes three times as long
-    confidences = torch.exp(-_row_losses(_CROSS_ENTROPY, wide, predictions, -1, True))
+    confidences = _row_losses(_PROBABILITY, wide, predictions, ignore_index=-1, all_count=True)
     correct = (predictions == labels) & kept
     if not weighted:
         residuals = torch.where(kept, correct.to(wide.dtype) - confidences, 0.0)
