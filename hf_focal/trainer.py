@@ -19,12 +19,11 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrate
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from .calibration import (
+from .calibration import TemperatureFit, fit_temperature
+from .folding import (
     ADAPTER_RECORD,
-    TemperatureFit,
     calibration_record,
     check_single_label,
-    fit_temperature,
     fold_temperature,
     has_adapter,
     pending_scaling,
