@@ -144,7 +144,7 @@ def finish_run(
         [`RunReport`]: Printed, it is the table before and after.
     """
     predictions = {"validation": trainer.predict(validation), "test": trainer.predict(test)}
-    fit = trainer.calibrate(predictions=predictions["validation"])
+    fit = trainer.calibrate(validation, predictions=predictions["validation"])
     arrays: dict[str, np.ndarray] = {}
     for split, output in predictions.items():
         logits, labels = flatten_predictions(output)
