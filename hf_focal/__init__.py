@@ -12,10 +12,10 @@ from .version import __version__
 # Where each public name lives. Nothing is imported before it is asked for: `import hf_focal` loads neither torch nor
 # transformers.
 _NAMES = {
-    "calibration": ["TemperatureFit", "apply_temperature", "describe_confidence", "fit_temperature"]
-    + ["fold_temperature", "unfold_temperature"],
+    "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
+    "folding": ["apply_temperature", "fold_temperature", "unfold_temperature"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
@@ -59,16 +59,10 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .calibration import (
-        TemperatureFit,
-        apply_temperature,
-        describe_confidence,
-        fit_temperature,
-        fold_temperature,
-        unfold_temperature,
-    )
+    from .calibration import TemperatureFit, describe_confidence, fit_temperature
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
+    from .folding import apply_temperature, fold_temperature, unfold_temperature
     from .functional import (
         adafocal_loss,
         brier_loss,

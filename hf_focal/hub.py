@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from .calibration import apply_temperature, check_record
+from .folding import apply_temperature, check_record
 from .model_card import TASKS, infer_task
 from .report import CARD, PICTURE, PREDICTIONS
 from .version import __version__

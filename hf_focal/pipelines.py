@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from .calibration import apply_temperature
+from .folding import apply_temperature
 from .hub import from_pretrained, refuse_code
 from .model_card import infer_task
 

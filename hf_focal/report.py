@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from scipy.special import softmax
 from transformers.trainer_utils import get_last_checkpoint
 
-from .calibration import TemperatureFit, calibration_record, describe_confidence
+from .calibration import TemperatureFit, describe_confidence
+from .folding import calibration_record
 from .intervals import bootstrap_interval
 from .metrics import METRIC_KEYS, calibration_metrics_from_logits, flatten_predictions
 from .model_card import create_model_card, infer_task, results_table
@@ -143,7 +144,7 @@ def finish_run(
         [`RunReport`]: Printed, it is the table before and after.
     """
     predictions = {"validation": trainer.predict(validation), "test": trainer.predict(test)}
-    fit = trainer.calibrate(predictions=predictions["validation"])
+    fit = trainer.calibrate(validation, predictions=predictions["validation"])
     arrays: dict[str, np.ndarray] = {}
     for split, output in predictions.items():
         logits, labels = flatten_predictions(output)

@@ -19,12 +19,11 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrate
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from .calibration import (
+from .calibration import TemperatureFit, fit_temperature
+from .folding import (
     ADAPTER_RECORD,
-    TemperatureFit,
     calibration_record,
     check_single_label,
-    fit_temperature,
     fold_temperature,
     has_adapter,
     pending_scaling,
@@ -193,17 +192,17 @@ class CalibrationTrainer(Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it."""
-        self._forget_temperature("Training starts from the logits before scaling")
+        self._forget_temperature("Training starts from the logits before scaling", self.train_dataset)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
-    def _forget_temperature(self, reason: str) -> None:
+    def _forget_temperature(self, reason: str, dataset: Any) -> None:
         self.card_facts, self._card_for = {}, None
         record = calibration_record(self.model)
         if record is None:
             return
         logger.warning("%s: the temperature %g of the model is undone and cleared.", reason, record["temperature"])
         if record["folded"]:
-            unfold_temperature(self.model)
+            unfold_temperature(self.model, inputs=self._probe(dataset))
         del self.model.config.calibration
 
     def calibrate(
@@ -224,7 +223,7 @@ class CalibrationTrainer(Trainer):
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
                 Labelled data that the model was not trained on. A model that is calibrated already is unfolded first.
             predictions (`PredictionOutput`, *optional*):
-                What [`~Trainer.predict`] gave on that data, in place of `dataset`, to spare a second pass.
+                What [`~Trainer.predict`] gave on that data, to spare a second pass.
             criterion (`str`, *optional*, defaults to `args.temperature_criterion`):
                 `"ece"` or `"nll"`, see [`fit_temperature`].
             split (`str`, *optional*, defaults to `"validation"`):
@@ -253,8 +252,8 @@ class CalibrationTrainer(Trainer):
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
                 "and calibrate it there, or pass fold=False."
             )
+        dataset = self.eval_dataset if dataset is None else dataset
         if predictions is None:
-            dataset = self.eval_dataset if dataset is None else dataset
             if dataset is None or isinstance(dataset, dict):
                 raise ValueError(
                     "calibrate needs one labelled data set: pass it, or give the trainer an eval_dataset."
@@ -266,7 +265,7 @@ class CalibrationTrainer(Trainer):
                     UserWarning,
                     stacklevel=2,
                 )
-            self._forget_temperature("Calibrating anew")
+            self._forget_temperature("Calibrating anew", dataset)
             predictions = self._predict_without_metrics(dataset)
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
@@ -290,11 +289,18 @@ class CalibrationTrainer(Trainer):
             **({"gamma": fit.gamma} if fit.method == "focal" else {}),
         }
         if fold:
-            fold_temperature(self.model, fit.temperature, record=record)
+            fold_temperature(self.model, fit.temperature, inputs=self._probe(dataset), record=record)
         else:
             self.model.config.calibration = {**record, "temperature": fit.temperature, "folded": False}
         self.card_facts, self._card_for = {"logits": logits, "labels": labels, "split": split}, None
         return fit
+
+    def _probe(self, dataset: Any) -> dict[str, Tensor] | None:
+        """One sample as the model takes it, to try its head on; `None` without data."""
+        if dataset is None or isinstance(dataset, dict):
+            return None
+        (batch,) = self.get_test_dataloader([next(iter(dataset))])
+        return {name: value for name, value in batch.items() if name not in self.label_names}
 
     def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
         compute_metrics, self.compute_metrics = self.compute_metrics, None
