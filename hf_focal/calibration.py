@@ -399,6 +399,10 @@ def pending_temperature(model: PreTrainedModel) -> float:
 # ---- Folding --------------------------------------------------------------------------------------------------------
 
 
+class UnfoldableError(ValueError):
+    """A model has no head that a temperature could be folded into. Its weights are as they were."""
+
+
 def fold_temperature(
     model: PreTrainedModel,
     temperature: float,
@@ -544,7 +548,7 @@ def _find_head(model: PreTrainedModel, inputs: Mapping[str, Any] | None) -> list
         )
     else:
         reason = f"it has no linear layer with {model.config.num_labels} floating point outputs."
-    raise ValueError(
+    raise UnfoldableError(
         f"Cannot fold a temperature into {type(model).__name__}: {reason} "
         "Or keep the temperature in the config instead (fold=False in CalibrationTrainer.calibrate, "
         "--no_fold_temperature of the scripts)."
@@ -603,7 +607,7 @@ def _probe_logits(model: PreTrainedModel, probe: Mapping[str, Any]) -> Any:
         outputs = model(**probe)
     except Exception as error:
         shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in probe.items())
-        raise ValueError(
+        raise UnfoldableError(
             f"{type(model).__name__} fails on the batch that its head is tried on, {shapes}: {error}\n"
             "Pass one batch of inputs that it takes to fold_temperature as inputs=..., or keep the temperature in the "
             "config (fold=False in CalibrationTrainer.calibrate)."
@@ -645,7 +649,7 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Any]:
             tokens[tokens == eos] = (eos + 1) % vocab_size
             tokens[0, -1] = eos  # encoder-decoder classifiers read their representation there
         return {name: tokens, "attention_mask": torch.ones_like(tokens)}
-    raise ValueError(
+    raise UnfoldableError(
         f"Cannot make a probe batch for {type(model).__name__}, whose main input is {name!r}. Pass one batch of its "
         "inputs to fold_temperature as inputs=..., or keep the temperature in the config (fold=False in "
         "CalibrationTrainer.calibrate)."

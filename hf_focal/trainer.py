@@ -116,6 +116,7 @@ class CalibrationTrainer(Trainer):
         # What the model card is made of, as far as it is known: the keyword arguments of `report.write_card`.
         self.card_facts: dict[str, Any] = {}
         self._card_for: str | None = None  # the id for which README.md is up to date
+        self._known_loss: str | None = None  # that an earlier run trained the model with
         super().__init__(
             model,
             args,
@@ -193,15 +194,17 @@ class CalibrationTrainer(Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it."""
-        self._forget_temperature("Training starts from the logits before scaling")
+        self.forget_temperature("Training starts from the logits before scaling")
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
-    def _forget_temperature(self, reason: str) -> None:
+    def forget_temperature(self, reason: str) -> None:
+        """Undo the temperature of a model that is calibrated, so that its logits are those before scaling."""
         self.card_facts, self._card_for = {}, None
         record = calibration_record(self.model)
         if record is None:
             return
         logger.warning("%s: the temperature %g of the model is undone and cleared.", reason, record["temperature"])
+        self._known_loss = record.get("loss")
         if record["folded"]:
             unfold_temperature(self.model)
         del self.model.config.calibration
@@ -266,7 +269,7 @@ class CalibrationTrainer(Trainer):
                     UserWarning,
                     stacklevel=2,
                 )
-            self._forget_temperature("Calibrating anew")
+            self.forget_temperature("Calibrating anew")
             predictions = self._predict_without_metrics(dataset)
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
@@ -281,10 +284,11 @@ class CalibrationTrainer(Trainer):
             method=method,
             gamma=gamma,
         )
+        loss = self.loss_name if self.state.global_step else self._known_loss
         record = {
             "method": fit.method,
             "criterion": fit.criterion,
-            "loss": self.loss_name,
+            **({"loss": loss} if loss else {}),
             "split": split,
             "n_samples": fit.n_samples,
             **({"gamma": fit.gamma} if fit.method == "focal" else {}),
