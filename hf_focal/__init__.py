@@ -14,8 +14,8 @@ from .version import __version__
 _NAMES = {
     "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
     "cli": ["parse_arguments"],
-    "data": ["ImageTransform", "load_image_dataset"],
-    "folding": ["apply_temperature", "fold_temperature", "unfold_temperature"],
+    "data": ["ImageTransform", "load_image_dataset", "load_text_dataset"],
+    "folding": ["UnfoldableError", "apply_temperature", "fold_temperature", "unfold_temperature"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
@@ -31,7 +31,7 @@ _NAMES = {
     + ["expected_calibration_error", "maximum_calibration_error", "negative_log_likelihood"]
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
-    "modeling": ["create_image_classifier"],
+    "modeling": ["create_image_classifier", "create_text_classifier"],
     "pipelines": ["pipeline"],
     "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
@@ -61,8 +61,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature
     from .cli import parse_arguments
-    from .data import ImageTransform, load_image_dataset
-    from .folding import apply_temperature, fold_temperature, unfold_temperature
+    from .data import ImageTransform, load_image_dataset, load_text_dataset
+    from .folding import UnfoldableError, apply_temperature, fold_temperature, unfold_temperature
     from .functional import (
         adafocal_loss,
         brier_loss,
@@ -112,7 +112,7 @@ if TYPE_CHECKING:
         negative_log_likelihood_from_logits,
     )
     from .model_card import create_model_card
-    from .modeling import create_image_classifier
+    from .modeling import create_image_classifier, create_text_classifier
     from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir

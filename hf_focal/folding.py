@@ -83,6 +83,10 @@ def pending_scaling(model: PreTrainedModel) -> tuple[float, float]:
 # ---- Folding --------------------------------------------------------------------------------------------------------
 
 
+class UnfoldableError(ValueError):
+    """A model has no head that a temperature could be folded into. Its weights are as they were."""
+
+
 def fold_temperature(
     model: PreTrainedModel,
     temperature: float,
@@ -226,7 +230,7 @@ def _find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> l
         )
     else:
         reason = f"it has no linear layer with {model.config.num_labels} floating point outputs."
-    raise ValueError(
+    raise UnfoldableError(
         f"Cannot fold a temperature into {type(model).__name__}: {reason} "
         "Or keep the temperature in the config instead (fold=False in CalibrationTrainer.calibrate, "
         "--no_fold_temperature of the scripts)."
@@ -281,7 +285,7 @@ def _probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> Tensor
         outputs = model(**probe)
     except Exception as error:
         shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in probe.items())
-        raise ValueError(
+        raise UnfoldableError(
             f"{type(model).__name__} fails on the batch that its head is tried on, {shapes}: {error}\n"
             "Pass one batch of inputs that it takes, without labels, to fold_temperature as inputs=..., or keep the "
             "temperature in the config (fold=False in CalibrationTrainer.calibrate)."
@@ -321,7 +325,7 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
             tokens[tokens == eos] = (eos + 1) % vocab_size
             tokens[0, -1] = eos  # encoder-decoder classifiers read their representation there
         return {name: tokens, "attention_mask": torch.ones_like(tokens)}
-    raise ValueError(
+    raise UnfoldableError(
         f"Cannot make a probe batch for {type(model).__name__}, whose main input is {name!r}. Pass one batch of its "
         "inputs to fold_temperature as inputs=..., or keep the temperature in the config (fold=False in "
         "CalibrationTrainer.calibrate)."

@@ -16,9 +16,11 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoTokenizer,
 )
 from transformers.utils import CONFIG_NAME, cached_file
 
@@ -129,6 +131,12 @@ def from_pretrained(
         return apply_temperature(model) if record is not None and not record["folded"] else model
     except ValueError as error:
         raise ValueError(f"{CONFIG_NAME} of {name_or_path} is refused: {error}") from error
+
+
+def load_processor(name_or_path: str | Path, task: str, **kwargs: Any) -> Any:
+    """The image processor or tokenizer of a checkpoint; keyword arguments as for `from_pretrained`."""
+    auto_class: Any = AutoImageProcessor if task == "image-classification" else AutoTokenizer
+    return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
 
 
 def refuse_code(kwargs: dict[str, Any]) -> None:

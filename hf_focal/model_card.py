@@ -174,7 +174,8 @@ def create_model_card(
         pipeline_tag=task,
         license=license,
         language=language,
-        tags=["calibration", "focal-loss", "hf_focal", *(tags or ())],
+        # Whatever a model was trained with that was only calibrated here is not known.
+        tags=["calibration", *(["focal-loss"] if (calibration or {}).get("loss") else []), "hf_focal", *(tags or ())],
         datasets=None if local else [str(dataset)],
         base_model=base_model if base_model and _HUB_ID.fullmatch(base_model) else None,
         model_name=_one_line(model_name),

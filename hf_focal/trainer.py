@@ -115,6 +115,7 @@ class CalibrationTrainer(Trainer):
         # What the model card is made of, as far as it is known: the keyword arguments of `report.write_card`.
         self.card_facts: dict[str, Any] = {}
         self._card_for: str | None = None  # the id for which README.md is up to date
+        self._known_loss: str | None = None  # that an earlier run trained the model with
         super().__init__(
             model,
             args,
@@ -192,15 +193,20 @@ class CalibrationTrainer(Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it."""
-        self._forget_temperature("Training starts from the logits before scaling", self.train_dataset)
+        self.forget_temperature("Training starts from the logits before scaling", self.train_dataset)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
-    def _forget_temperature(self, reason: str, dataset: Any) -> None:
+    def forget_temperature(self, reason: str, dataset: Any) -> None:
+        """
+        Undo the temperature of a model that is calibrated, so that its logits are those before scaling. `dataset` has
+        samples that the model takes.
+        """
         self.card_facts, self._card_for = {}, None
         record = calibration_record(self.model)
         if record is None:
             return
         logger.warning("%s: the temperature %g of the model is undone and cleared.", reason, record["temperature"])
+        self._known_loss = record.get("loss")
         if record["folded"]:
             unfold_temperature(self.model, inputs=self._probe(dataset))
         del self.model.config.calibration
@@ -265,7 +271,7 @@ class CalibrationTrainer(Trainer):
                     UserWarning,
                     stacklevel=2,
                 )
-            self._forget_temperature("Calibrating anew", dataset)
+            self.forget_temperature("Calibrating anew", dataset)
             predictions = self._predict_without_metrics(dataset)
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
@@ -280,10 +286,11 @@ class CalibrationTrainer(Trainer):
             method=method,
             gamma=gamma,
         )
+        loss = self.loss_name if self.state.global_step else self._known_loss
         record = {
             "method": fit.method,
             "criterion": fit.criterion,
-            "loss": self.loss_name,
+            **({"loss": loss} if loss else {}),
             "split": split,
             "n_samples": fit.n_samples,
             **({"gamma": fit.gamma} if fit.method == "focal" else {}),
@@ -299,7 +306,8 @@ class CalibrationTrainer(Trainer):
         """One sample as the model takes it, to try its head on; `None` without data."""
         if dataset is None or isinstance(dataset, dict):
             return None
-        (batch,) = self.get_test_dataloader([next(iter(dataset))])
+        sample: Any = [next(iter(dataset))]
+        (batch,) = self.get_test_dataloader(sample)
         return {name: value for name, value in batch.items() if name not in self.label_names}
 
     def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:

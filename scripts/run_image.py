@@ -10,28 +10,21 @@ Every field below and of `CalibrationTrainingArguments` is a flag; `--config fil
 """
 
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from transformers import set_seed
-
 from hf_focal import (
     CalibrationTrainer,
-    CalibrationTrainingArguments,
     ImageTransform,
     create_image_classifier,
-    finish_run,
     load_image_dataset,
     parse_arguments,
-    prepare_output_dir,
 )
+from hf_focal.cli import RunArguments, end_run, start_run
 from hf_focal.data import AUGMENTATIONS, DIGITS, take
 
 
 logger = logging.getLogger("run_image")
-AUTO = "auto"
 
 
 @dataclass
@@ -72,16 +65,11 @@ class DataArguments:
 
 
 @dataclass
-class ImageTrainingArguments(CalibrationTrainingArguments):
-    """`CalibrationTrainingArguments` with defaults that suit small images."""
+class ImageTrainingArguments(RunArguments):
+    """`RunArguments` with defaults that suit small images."""
 
-    output_dir: str = field(
-        default=AUTO, metadata={"help": "Where to save; 'auto' is outputs/<dataset>-<model>-<loss>."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a run that is in the output folder."})
     num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: steps, or a share of them below 1."})
@@ -90,26 +78,13 @@ class ImageTrainingArguments(CalibrationTrainingArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, epoch or steps."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
     logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, epoch or steps."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Off: images are made into inputs later."})
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Pin memory in data loaders."}
-    )
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to log, such as tensorboard."})
 
 
 def main() -> None:
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, ImageTrainingArguments])
-    level = logging.INFO if args.should_log else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "httpx2", "accelerate", "datasets"):
-        logging.getLogger(library).setLevel(logging.WARNING)
     name = model_args.model_name_or_path or "resnet10t"
     from_scratch = model_args.train_from_scratch or model_args.model_name_or_path is None
-    if args.output_dir == AUTO:
-        parts = [data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss]
-        args.output_dir = str(Path("outputs", "-".join(Path(part).name for part in parts)))
-    checkpoint = prepare_output_dir(args, args.overwrite)
-    set_seed(args.seed)
+    checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
     with args.main_process_first():
         dataset = load_image_dataset(
@@ -143,7 +118,7 @@ def main() -> None:
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    report = finish_run(
+    end_run(
         trainer,
         validation,
         test,
@@ -154,12 +129,6 @@ def main() -> None:
         dataset_config=data_args.dataset_config_name,
         dataset_revision=data_args.dataset_revision,
     )
-    if trainer.is_world_process_zero():
-        print(f"\n{report}\nSaved to {args.output_dir}")
-    if args.push_to_hub:
-        pushed = trainer.push_to_hub()
-        if trainer.is_world_process_zero():
-            print(f"Pushed to {pushed.commit_url}")
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def test_calibrate_records_it_unfolded_and_evaluate_heeds_it(tmp_path, overconfi
     raw = trainer.predict(data).predictions
     fit = trainer.calibrate(data, criterion="nll", method="focal", gamma=2.0)
     assert model.config.calibration == {
-        "method": "focal", "criterion": "nll", "loss": "flsd-53", "split": "validation", "n_samples": 400,
+        "method": "focal", "criterion": "nll", "split": "validation", "n_samples": 400,
         "gamma": 2.0, "temperature": fit.temperature, "folded": False,
     }  # fmt: skip
     assert np.abs(trainer.predict(data).predictions - raw).max() < 1e-6

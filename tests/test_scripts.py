@@ -113,7 +113,8 @@ def test_the_config_tells_how_the_temperature_was_obtained(run, predictions):
 def test_the_end_of_the_output_is_the_table_and_a_verdict(run):
     output = run[1].stdout
     for title in ("Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"):
-        assert re.search(rf"^{title} +[\d.]+%? +[\d.]+%?$", output, flags=re.MULTILINE), title
+        cell = r" +[\d.]+%? \([\d.]+%? to [\d.]+%?\)"
+        assert re.search(rf"^{title}{cell}{cell}$", output, flags=re.MULTILINE), title
     assert re.search(r"(over|under)-confident", output)
     assert "it/s" in run[1].stderr  # progress bars
 

@@ -341,7 +341,7 @@ def test_calibrate_fits_records_and_folds(tmp_path, overconfident):
     fit = trainer.calibrate(data)
     assert 5 < fit.temperature < 12
     assert model.config.calibration == {
-        "method": "temperature", "criterion": "nll", "loss": "flsd-53", "split": "validation", "n_samples": 400,
+        "method": "temperature", "criterion": "nll", "split": "validation", "n_samples": 400,
         "temperature": fit.temperature, "folded": True,
     }  # fmt: skip
     assert np.abs(trainer.predict(data).predictions - raw / fit.temperature).max() < 1e-5
