@@ -14,6 +14,7 @@ from .version import __version__
 _NAMES = {
     "calibration": ["TemperatureFit", "apply_temperature", "describe_confidence", "fit_temperature"]
     + ["fold_temperature", "unfold_temperature"],
+    "callbacks": ["TrainingDynamicsCallback"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         fold_temperature,
         unfold_temperature,
     )
+    from .callbacks import TrainingDynamicsCallback
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
     from .functional import (

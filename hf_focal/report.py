@@ -34,6 +34,7 @@ RESULTS = "all_results.json"
 PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
 CARD = "README.md"
+DYNAMICS = "training_dynamics.parquet"
 _MANY = 1 << 24  # probabilities: above, resampling Classwise-ECE takes minutes
 _LAST = ("last", "true", "True")
 
@@ -76,7 +77,7 @@ def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str 
     if args.should_save:
         for checkpoint_folder in checkpoints:
             shutil.rmtree(checkpoint_folder)
-        for name in (RESULTS, PREDICTIONS, PICTURE, CARD):
+        for name in (RESULTS, PREDICTIONS, PICTURE, CARD, DYNAMICS):
             (folder / name).unlink(missing_ok=True)
     return None
 

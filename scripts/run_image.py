@@ -21,6 +21,7 @@ from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
     ImageTransform,
+    TrainingDynamicsCallback,
     create_image_classifier,
     finish_run,
     load_image_dataset,
@@ -79,6 +80,13 @@ class ImageTrainingArguments(CalibrationTrainingArguments):
         default=AUTO, metadata={"help": "Where to save; 'auto' is outputs/<dataset>-<model>-<loss>."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace a run that is in the output folder."})
+    track_dynamics: bool = field(
+        default=False,
+        metadata={"help": "Keep NLL, entropy and weight norm per epoch in training_dynamics.parquet."},
+    )
+    dynamics_gradient_epochs: list[int] = field(
+        default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
+    )
     num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
@@ -139,6 +147,12 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
+    if args.track_dynamics or args.dynamics_gradient_epochs:
+        sample = take(dataset["train"], len(test), data_args.split_seed).with_transform(plain)
+        gradient_epochs = args.dynamics_gradient_epochs
+        trainer.add_callback(
+            TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, gradient_epochs=gradient_epochs)
+        )
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
