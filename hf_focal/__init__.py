@@ -41,6 +41,8 @@ _NAMES = {
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
+    "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
+    + ["read_dynamics", "weight_norm_curves"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -135,3 +137,10 @@ if TYPE_CHECKING:
         MMCETrainer,
     )
     from .training_args import CalibrationTrainingArguments
+    from .training_plots import (
+        gradient_norm_histograms,
+        gradient_ratio_curves,
+        nll_and_entropy_curves,
+        read_dynamics,
+        weight_norm_curves,
+    )

@@ -25,7 +25,7 @@ from .calibration import _evaluating, _find_head
 from .inputs import check_count, check_n_bins
 from .losses import CalibrationLoss, CrossEntropyLoss, extract_logits
 from .metrics import expected_calibration_error
-from .report import DYNAMICS
+from .training_plots import DYNAMICS
 
 
 _PARTS = ("", "_correct", "_incorrect")

@@ -22,6 +22,7 @@ from .metrics import METRIC_KEYS, calibration_metrics_from_logits, flatten_predi
 from .model_card import create_model_card, infer_task, results_table
 from .plots import reliability_diagram
 from .scaling import focal_recalibration
+from .training_plots import DYNAMICS
 
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ RESULTS = "all_results.json"
 PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
 CARD = "README.md"
-DYNAMICS = "training_dynamics.parquet"
 _MANY = 1 << 24  # probabilities: above, resampling Classwise-ECE takes minutes
 _LAST = ("last", "true", "True")
 
