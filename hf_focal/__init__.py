@@ -13,6 +13,7 @@ from .version import __version__
 # transformers.
 _NAMES = {
     "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
+    "callbacks": ["TrainingDynamicsCallback"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset", "load_text_dataset"],
     "folding": ["UnfoldableError", "apply_temperature", "fold_temperature", "unfold_temperature"],
@@ -40,6 +41,8 @@ _NAMES = {
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
+    "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
+    + ["read_dynamics", "weight_norm_curves"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -60,6 +63,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature
+    from .callbacks import TrainingDynamicsCallback
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset, load_text_dataset
     from .folding import UnfoldableError, apply_temperature, fold_temperature, unfold_temperature
@@ -127,3 +131,10 @@ if TYPE_CHECKING:
         MMCETrainer,
     )
     from .training_args import CalibrationTrainingArguments
+    from .training_plots import (
+        gradient_norm_histograms,
+        gradient_ratio_curves,
+        nll_and_entropy_curves,
+        read_dynamics,
+        weight_norm_curves,
+    )

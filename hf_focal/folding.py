@@ -187,7 +187,7 @@ def check_single_label(model: PreTrainedModel) -> None:
 @torch.no_grad()
 def _scale_head(model: PreTrainedModel, factor: float, inputs: Mapping[str, Tensor] | None) -> None:
     check_single_label(model)
-    _scale(_find_head(model, inputs), factor)
+    _scale(find_head(model, inputs), factor)
 
 
 def _scale(modules: list[nn.Module], factor: float) -> None:
@@ -199,7 +199,7 @@ def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.parameters(recurse=False)]
 
 
-def _find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> list[nn.Module]:
+def find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> list[nn.Module]:
     """
     The linear modules whose common scale is the scale of the logits: halving them halves the logits of a probe batch.
 
@@ -211,7 +211,7 @@ def _find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> l
         probe[name] = value.to(model.device, model.dtype if value.is_floating_point() else None)
     candidates = [heads for heads in _head_candidates(model) if heads]
     modules = list(dict.fromkeys(module for heads in candidates for module in heads))
-    with _evaluating(model), _random_weights(modules):
+    with evaluating(model), _random_weights(modules):
         whole = _probe_logits(model, probe)
         size = whole.abs().max()
         if 0 < size < math.inf:
@@ -295,7 +295,7 @@ def _probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> Tensor
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

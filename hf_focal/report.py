@@ -24,6 +24,7 @@ from .metrics import METRIC_KEYS, calibration_metrics_from_logits, flatten_predi
 from .model_card import create_model_card, infer_task, results_table
 from .plots import reliability_diagram
 from .scaling import focal_recalibration
+from .training_plots import DYNAMICS
 
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str 
     if args.should_save:
         for checkpoint_folder in checkpoints:
             shutil.rmtree(checkpoint_folder)
-        for name in (RESULTS, PREDICTIONS, PICTURE, CARD):
+        for name in (RESULTS, PREDICTIONS, PICTURE, CARD, DYNAMICS):
             (folder / name).unlink(missing_ok=True)
     return None
 

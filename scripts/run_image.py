@@ -16,6 +16,7 @@ from pathlib import Path
 from hf_focal import (
     CalibrationTrainer,
     ImageTransform,
+    TrainingDynamicsCallback,
     create_image_classifier,
     load_image_dataset,
     parse_arguments,
@@ -68,6 +69,13 @@ class DataArguments:
 class ImageTrainingArguments(RunArguments):
     """`RunArguments` with defaults that suit small images."""
 
+    track_dynamics: bool = field(
+        default=False,
+        metadata={"help": "Keep NLL, entropy and weight norm per epoch in training_dynamics.parquet."},
+    )
+    dynamics_gradient_epochs: list[int] = field(
+        default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
+    )
     num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
@@ -114,6 +122,12 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
+    if args.track_dynamics or args.dynamics_gradient_epochs:
+        sample = take(dataset["train"], len(test), data_args.split_seed).with_transform(plain)
+        gradient_epochs = args.dynamics_gradient_epochs
+        trainer.add_callback(
+            TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, gradient_epochs=gradient_epochs)
+        )
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
