@@ -14,7 +14,7 @@ from .version import __version__
 _NAMES = {
     "calibration": ["TemperatureFit", "apply_temperature", "describe_confidence", "fit_temperature"]
     + ["fold_temperature", "unfold_temperature"],
-    "callbacks": ["TrainingDynamicsCallback"],
+    "callbacks": ["KeepBestCallback", "TrainingDynamicsCallback", "stopping_table"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         fold_temperature,
         unfold_temperature,
     )
-    from .callbacks import TrainingDynamicsCallback
+    from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
     from .functional import (

@@ -21,12 +21,14 @@ from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
     ImageTransform,
+    KeepBestCallback,
     TrainingDynamicsCallback,
     create_image_classifier,
     finish_run,
     load_image_dataset,
     parse_arguments,
     prepare_output_dir,
+    stopping_table,
 )
 from hf_focal.data import AUGMENTATIONS, DIGITS, take
 
@@ -86,6 +88,10 @@ class ImageTrainingArguments(CalibrationTrainingArguments):
     )
     dynamics_gradient_epochs: list[int] = field(
         default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
+    )
+    stopping_criteria: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
     )
     num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
@@ -153,22 +159,30 @@ def main() -> None:
         trainer.add_callback(
             TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, gradient_epochs=gradient_epochs)
         )
+    best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
+    if best is not None:
+        trainer.add_callback(best)
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    results = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics}
+    if best is not None:
+        results["stopping_criteria"] = best.compare(validation, test)
     report = finish_run(
         trainer,
         validation,
         test,
         dataset_name=data_args.dataset_name,
         task="image-classification",
-        results={"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics},
+        results=results,
         base_model=None if from_scratch or Path(name).exists() else name,
         dataset_config=data_args.dataset_config_name,
         dataset_revision=data_args.dataset_revision,
     )
     if trainer.is_world_process_zero():
+        if best is not None:
+            print(f"\n{stopping_table(results['stopping_criteria'])}")
         print(f"\n{report}\nSaved to {args.output_dir}")
     if args.push_to_hub:
         pushed = trainer.push_to_hub()
