@@ -13,7 +13,7 @@ from .version import __version__
 # transformers.
 _NAMES = {
     "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
-    "callbacks": ["TrainingDynamicsCallback"],
+    "callbacks": ["KeepBestCallback", "TrainingDynamicsCallback", "stopping_table"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset", "load_text_dataset"],
     "folding": ["UnfoldableError", "apply_temperature", "fold_temperature", "unfold_temperature"],
@@ -63,7 +63,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature
-    from .callbacks import TrainingDynamicsCallback
+    from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset, load_text_dataset
     from .folding import UnfoldableError, apply_temperature, fold_temperature, unfold_temperature

@@ -39,6 +39,7 @@ RESULTS = "all_results.json"
 PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
 CARD = "README.md"
+BEST = "best.json"  # in the folders of KeepBestCallback
 _MANY = 1 << 24  # probabilities: above, resampling Classwise-ECE takes minutes
 _LAST = ("last", "true", "True")
 
@@ -79,8 +80,8 @@ def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str 
             "newest checkpoint, or another --output_dir."
         )
     if args.should_save:
-        for checkpoint_folder in checkpoints:
-            shutil.rmtree(checkpoint_folder)
+        for old in [*checkpoints, *(path.parent for path in folder.glob(f"best-*/{BEST}"))]:
+            shutil.rmtree(old)
         for name in (RESULTS, PREDICTIONS, PICTURE, CARD, DYNAMICS):
             (folder / name).unlink(missing_ok=True)
     return None

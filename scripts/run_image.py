@@ -16,10 +16,12 @@ from pathlib import Path
 from hf_focal import (
     CalibrationTrainer,
     ImageTransform,
+    KeepBestCallback,
     TrainingDynamicsCallback,
     create_image_classifier,
     load_image_dataset,
     parse_arguments,
+    stopping_table,
 )
 from hf_focal.cli import RunArguments, end_run, start_run
 from hf_focal.data import AUGMENTATIONS, DIGITS, take
@@ -76,6 +78,10 @@ class ImageTrainingArguments(RunArguments):
     dynamics_gradient_epochs: list[int] = field(
         default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
     )
+    stopping_criteria: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
+    )
     num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
@@ -128,17 +134,25 @@ def main() -> None:
         trainer.add_callback(
             TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, gradient_epochs=gradient_epochs)
         )
+    best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
+    if best is not None:
+        trainer.add_callback(best)
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    results = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics}
+    if best is not None:
+        results["stopping_criteria"] = best.compare(validation, test)
+        if trainer.is_world_process_zero():
+            print(f"\n{stopping_table(results['stopping_criteria'])}")
     end_run(
         trainer,
         validation,
         test,
         dataset_name=data_args.dataset_name,
         task="image-classification",
-        results={"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics},
+        results=results,
         base_model=None if from_scratch or Path(name).exists() else name,
         dataset_config=data_args.dataset_config_name,
         dataset_revision=data_args.dataset_revision,
