@@ -184,10 +184,11 @@ def check_single_label(model: PreTrainedModel) -> None:
         )
 
 
-@torch.no_grad()
 def _scale_head(model: PreTrainedModel, factor: float, inputs: Mapping[str, Tensor] | None) -> None:
     check_single_label(model)
-    _scale(find_head(model, inputs), factor)
+    heads = find_head(model, inputs)
+    with torch.no_grad():
+        _scale(heads, factor)
 
 
 def _scale(modules: list[nn.Module], factor: float) -> None:
@@ -199,6 +200,7 @@ def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.parameters(recurse=False)]
 
 
+@torch.no_grad()
 def find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> list[nn.Module]:
     """
     The linear modules whose common scale is the scale of the logits: halving them halves the logits of a probe batch.
