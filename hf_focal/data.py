@@ -127,23 +127,30 @@ def load_labelled(
     """
     if kind == "image" and name == DIGITS and not Path(name).exists():
         return dict(_split({"train": _digits()}, holdout=0.2, seed=42, quiet=True))
+    try:
+        loaded = _load(name, config_name, revision)
+        columns = {
+            split: _two_columns(data, split, kind, input_column, label_column) for split, data in loaded.items()
+        }
+        return _encode_labels(columns)
+    except (UnicodeError, DatasetGenerationError) as error:
+        if wrong := _cause(error, UnicodeError):
+            raise ValueError(f"A file of the data set {name!r} is not in UTF-8: {wrong}. Convert it.") from error
+        raise
+
+
+def _load(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
     if (Path(name) / "dataset_dict.json").is_file():
-        loaded = load_from_disk(name)
-    else:
-        try:
-            loaded = load_dataset(name, config_name, revision=revision)
-        except (ValueError, DatasetGenerationError) as error:
-            if wrong := _cause(error, UnicodeError):
-                raise ValueError(f"A file of the data set {name!r} is not in UTF-8: {wrong}. Convert it.") from error
-            if isinstance(error, DatasetGenerationError):
-                raise
-            # Among these an empty split: 'Instruction "test" corresponds to no data!'
-            raise ValueError(
-                f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
-                "several configurations needs config_name (--dataset_config_name)."
-            ) from error
-    columns = {split: _two_columns(data, split, kind, input_column, label_column) for split, data in loaded.items()}
-    return _encode_labels(columns)
+        return load_from_disk(name)
+    try:
+        return load_dataset(name, config_name, revision=revision)
+    except UnicodeError:  # which is a ValueError
+        raise
+    except ValueError as error:  # among them an empty split: 'Instruction "test" corresponds to no data!'
+        raise ValueError(
+            f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
+            "several configurations needs config_name (--dataset_config_name)."
+        ) from error
 
 
 def _load_splits(

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from .inputs import check_count
 
@@ -82,3 +85,29 @@ def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         if longer := sum(len(tokens) > limit for tokens in whole):
             logger.warning("%d of %d texts are longer than %d tokens and are cut.", longer, len(data), limit)
     return encoded.rename_column("label", "labels")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 4000) -> PreTrainedTokenizerBase:
+    """
+    A tokenizer of lower-cased WordPieces (Schuster and Nakajima, 2012), as BERT's, whose vocabulary is learned from
+    these texts.
+
+    Args:
+        texts (`Iterable[str]`):
+            The training texts.
+        vocab_size (`int`, *optional*, defaults to `4000`):
+            Number of tokens at most.
+
+    Returns:
+        `transformers.PreTrainedTokenizerFast`: It frames a text with `[CLS]` and `[SEP]`.
+    """
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer: Any = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    frame = [(token, special.index(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, special, strict=True)))

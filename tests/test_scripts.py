@@ -304,9 +304,11 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+ELSEWHERE = ("calibrate.py", "plot_dynamics.py", "run_ood.py", "run_text.py")  # run by tests of their own files
+
+
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
-    # The other block: see test_training_plots.py.
-    install, cifar, share, own = [block for block in blocks("bash") if "plot_dynamics" not in block]
+    install, cifar, share, own = [block for block in blocks("bash") if not any(name in block for name in ELSEWHERE)]
     assert (
         share == "accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name\n"
     )  # see test_hub.py
