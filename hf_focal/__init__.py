@@ -15,7 +15,8 @@ _NAMES = {
     "calibration": ["TemperatureFit", "apply_temperature", "describe_confidence", "fit_temperature"]
     + ["fold_temperature", "unfold_temperature"],
     "cli": ["parse_arguments"],
-    "data": ["ImageTransform", "load_image_dataset"],
+    "corruptions": ["ImageCorruption"],
+    "data": ["ImageTransform", "load_image_dataset", "load_images"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
@@ -32,10 +33,13 @@ _NAMES = {
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
     "modeling": ["create_image_classifier"],
+    "ood": ["DetectionResult", "auroc", "auroc_interval", "ood_detection", "ood_scores", "roc_points"],
+    "ood_plots": ["risk_coverage_diagram", "roc_diagram", "severity_diagram"],
     "pipelines": ["pipeline"],
     "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
     "scaling": ["focal_recalibration"],
+    "selective": ["ConfidentPredictions", "area_under_risk_coverage", "confident_predictions", "risk_coverage_curve"],
     "streaming": ["BatchMetrics", "CalibrationAccumulator"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
@@ -68,7 +72,8 @@ if TYPE_CHECKING:
         unfold_temperature,
     )
     from .cli import parse_arguments
-    from .data import ImageTransform, load_image_dataset
+    from .corruptions import ImageCorruption
+    from .data import ImageTransform, load_image_dataset, load_images
     from .functional import (
         adafocal_loss,
         brier_loss,
@@ -119,10 +124,18 @@ if TYPE_CHECKING:
     )
     from .model_card import create_model_card
     from .modeling import create_image_classifier
+    from .ood import DetectionResult, auroc, auroc_interval, ood_detection, ood_scores, roc_points
+    from .ood_plots import risk_coverage_diagram, roc_diagram, severity_diagram
     from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
     from .scaling import focal_recalibration
+    from .selective import (
+        ConfidentPredictions,
+        area_under_risk_coverage,
+        confident_predictions,
+        risk_coverage_curve,
+    )
     from .streaming import BatchMetrics, CalibrationAccumulator
     from .trainer import (
         BrierTrainer,

@@ -69,18 +69,68 @@ def load_image_dataset(
         raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
     if name == DIGITS and not Path(name).exists():
         return _split({"train": _digits()}, holdout=0.2, seed=seed, quiet=True)
-    if (Path(name) / "dataset_dict.json").is_file():
-        loaded = load_from_disk(name)
-    else:
-        try:
-            loaded = load_dataset(name, config_name, revision=revision)
-        except ValueError as error:  # among them an empty split: 'Instruction "test" corresponds to no data!'
-            raise ValueError(
-                f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
-                "several configurations needs config_name (--dataset_config_name)."
-            ) from error
+    loaded = _load(name, config_name, revision)
     splits = {split: _two_columns(data, split, image_column, label_column) for split, data in loaded.items()}
     return _split(splits, holdout=holdout, seed=seed)
+
+
+def load_images(
+    name: str,
+    config_name: str | None = None,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    revision: str | None = None,
+) -> Dataset:
+    """
+    Load one split of a data set for its images alone; labels are neither needed nor kept.
+
+    Args:
+        name (`str`):
+            As for [`load_image_dataset`].
+        config_name (`str`, *optional*):
+            Configuration of the data set.
+        split (`str`, *optional*):
+            By default the test split, where there is none the validation split, where there is only one split that.
+        image_column (`str`, *optional*):
+            Column of images, by default the only one.
+        revision (`str`, *optional*):
+            Revision of a data set on the Hub.
+
+    Returns:
+        `datasets.Dataset`: With the column `image`.
+
+    Raises:
+        ValueError: If the split or the column is missing or ambiguous, or a split is empty.
+    """
+    digits = name == DIGITS and not Path(name).exists()
+    splits = DatasetDict(train=_digits()) if digits else _load(name, config_name, revision)
+    if split is None:
+        known = [known for known in ("test", *_VALIDATION_NAMES) if known in splits]
+        split = known[0] if known else next(iter(splits)) if len(splits) == 1 else None
+    if split is None or split not in splits:
+        wanted = "test or validation split" if split is None else f"split {split!r}"
+        raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
+    data = splits[split]
+    column = _find_column(data, split, image_column, Image, "image_column")
+    data = data.select_columns([column])
+    data = data if column == "image" else data.rename_column(column, "image")
+    return data if isinstance(data.features["image"], Image) else data.cast_column("image", Image())
+
+
+def _load(name: str, config_name: str | None, revision: str | None) -> DatasetDict:
+    try:
+        if (Path(name) / "dataset_dict.json").is_file():
+            return load_from_disk(name)
+        if (Path(name) / "state.json").is_file():  # a single split
+            return DatasetDict(train=load_from_disk(name))
+        return load_dataset(name, config_name, revision=revision)
+    # Among them an empty split: 'Instruction "test" corresponds to no data!', and an IndexError from the disk.
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
+            "several configurations needs config_name (--dataset_config_name)."
+        ) from error
 
 
 def _digits() -> Dataset:
@@ -184,7 +234,8 @@ def take(data: Dataset, count: int | None, seed: int) -> Dataset:
 
 class ImageTransform:
     """
-    Turns batches of `image` and `label` into `pixel_values` and `labels`; for `Dataset.with_transform`.
+    Turns batches of `image` and `label` into `pixel_values` and `labels`; for `Dataset.with_transform`. Images without
+    labels become `pixel_values` alone.
 
     Args:
         processor (`transformers.BaseImageProcessor`):
@@ -208,7 +259,7 @@ class ImageTransform:
         if self.augmentation == "crop-flip":
             flipped = torch.rand(len(pixels)) < 0.5
             pixels = torch.where(flipped[:, None, None, None], pixels.flip(-1), pixels)
-        return {"pixel_values": list(pixels), "labels": batch["label"]}
+        return {"pixel_values": list(pixels)} | ({"labels": batch["label"]} if "label" in batch else {})
 
 
 def random_crop(pixels: Tensor, padding: int) -> Tensor:
