@@ -15,7 +15,8 @@ _NAMES = {
     "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
     "callbacks": ["KeepBestCallback", "TrainingDynamicsCallback", "stopping_table"],
     "cli": ["parse_arguments"],
-    "data": ["ImageTransform", "load_image_dataset", "load_text_dataset"],
+    "corruptions": ["ImageCorruption"],
+    "data": ["ImageTransform", "load_image_dataset", "load_images", "load_text_dataset"],
     "folding": ["UnfoldableError", "apply_temperature", "fold_temperature", "unfold_temperature"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
@@ -33,10 +34,13 @@ _NAMES = {
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
     "modeling": ["create_image_classifier", "create_text_classifier"],
+    "ood": ["DetectionResult", "auroc", "auroc_interval", "ood_detection", "ood_scores", "roc_points"],
+    "ood_plots": ["risk_coverage_diagram", "roc_diagram", "severity_diagram"],
     "pipelines": ["pipeline"],
     "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
     "scaling": ["focal_recalibration"],
+    "selective": ["ConfidentPredictions", "area_under_risk_coverage", "confident_predictions", "risk_coverage_curve"],
     "streaming": ["BatchMetrics", "CalibrationAccumulator"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
@@ -65,7 +69,8 @@ if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature
     from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
     from .cli import parse_arguments
-    from .data import ImageTransform, load_image_dataset, load_text_dataset
+    from .corruptions import ImageCorruption
+    from .data import ImageTransform, load_image_dataset, load_images, load_text_dataset
     from .folding import UnfoldableError, apply_temperature, fold_temperature, unfold_temperature
     from .functional import (
         adafocal_loss,
@@ -117,10 +122,18 @@ if TYPE_CHECKING:
     )
     from .model_card import create_model_card
     from .modeling import create_image_classifier, create_text_classifier
+    from .ood import DetectionResult, auroc, auroc_interval, ood_detection, ood_scores, roc_points
+    from .ood_plots import risk_coverage_diagram, roc_diagram, severity_diagram
     from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
     from .scaling import focal_recalibration
+    from .selective import (
+        ConfidentPredictions,
+        area_under_risk_coverage,
+        confident_predictions,
+        risk_coverage_curve,
+    )
     from .streaming import BatchMetrics, CalibrationAccumulator
     from .trainer import (
         BrierTrainer,

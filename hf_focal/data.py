@@ -140,13 +140,16 @@ def load_labelled(
 
 
 def _load(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
-    if (Path(name) / "dataset_dict.json").is_file():
-        return load_from_disk(name)
     try:
+        if (Path(name) / "dataset_dict.json").is_file():
+            return load_from_disk(name)
+        if (Path(name) / "state.json").is_file():  # a single split
+            return {"train": load_from_disk(name)}
         return load_dataset(name, config_name, revision=revision)
     except UnicodeError:  # which is a ValueError
         raise
-    except ValueError as error:  # among them an empty split: 'Instruction "test" corresponds to no data!'
+    # Among them an empty split: 'Instruction "test" corresponds to no data!', and an IndexError from the disk.
+    except (ValueError, IndexError) as error:
         raise ValueError(
             f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
             "several configurations needs config_name (--dataset_config_name)."
@@ -169,6 +172,50 @@ def _load_splits(
         return _split({"train": _digits()}, holdout=0.2, seed=seed, quiet=True)
     splits = load_labelled(kind, name, config_name, input_column, label_column, revision)
     return _split(splits, holdout=holdout, seed=seed)
+
+
+def load_images(
+    name: str,
+    config_name: str | None = None,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    revision: str | None = None,
+) -> Dataset:
+    """
+    Load one split of a data set for its images alone; labels are neither needed nor kept.
+
+    Args:
+        name (`str`):
+            As for [`load_image_dataset`].
+        config_name (`str`, *optional*):
+            Configuration of the data set.
+        split (`str`, *optional*):
+            By default the test split, where there is none the validation split, where there is only one split that.
+        image_column (`str`, *optional*):
+            Column of images, by default the only one.
+        revision (`str`, *optional*):
+            Revision of a data set on the Hub.
+
+    Returns:
+        `datasets.Dataset`: With the column `image`.
+
+    Raises:
+        ValueError: If the split or the column is missing or ambiguous, or a split is empty.
+    """
+    digits = name == DIGITS and not Path(name).exists()
+    splits = {"train": _digits()} if digits else _load(name, config_name, revision)
+    if split is None:
+        known = [known for known in ("test", *_VALIDATION_NAMES) if known in splits]
+        split = known[0] if known else next(iter(splits)) if len(splits) == 1 else None
+    if split is None or split not in splits:
+        wanted = "test or validation split" if split is None else f"split {split!r}"
+        raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
+    data = splits[split]
+    column = _find_column(data, split, image_column, "image", other=None)
+    data = data.select_columns([column])
+    data = data if column == "image" else data.rename_column(column, "image")
+    return data if _is_image(data.features["image"]) else data.cast_column("image", Image())
 
 
 def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
@@ -445,7 +492,8 @@ def take(data: Dataset, count: int | None, seed: int) -> Dataset:
 
 class ImageTransform:
     """
-    Turns batches of `image` and `label` into `pixel_values` and `labels`; for `Dataset.with_transform`.
+    Turns batches of `image` and `label` into `pixel_values` and `labels`; for `Dataset.with_transform`. Images without
+    labels become `pixel_values` alone.
 
     Args:
         processor (`transformers.BaseImageProcessor`):
@@ -469,7 +517,7 @@ class ImageTransform:
         if self.augmentation == "crop-flip":
             flipped = torch.rand(len(pixels)) < 0.5
             pixels = torch.where(flipped[:, None, None, None], pixels.flip(-1), pixels)
-        return {"pixel_values": list(pixels), "labels": batch["label"]}
+        return {"pixel_values": list(pixels)} | ({"labels": batch["label"]} if "label" in batch else {})
 
 
 def random_crop(pixels: Tensor, padding: int) -> Tensor:

@@ -132,14 +132,26 @@ def row_blocks(array: NDArray[Any], dtype: Any, size: int = _BLOCK) -> Iterator[
             yield block, values.astype(dtype, copy=False), 1
 
 
-def check_logits(logits: ArrayLike, labels: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def check_logits(
+    logits: ArrayLike, labels: ArrayLike | None = None, name: str = "logits"
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """As [`check_probabilities`], for logits: any finite values. Without labels the second array is empty."""
-    array, _ = _to_numpy("logits", logits)
+    array, _ = _to_numpy(name, logits)
     array = array if array.dtype.kind == "f" else array.astype(np.float64)
-    _check_rows("logits", array)
+    _check_rows(name, array)
     if not np.all(np.isfinite(array)):
-        raise ValueError("logits must be finite, got NaN or infinity.")
-    return array, np.empty(0, np.int64) if labels is None else _check_labels("logits", labels, *array.shape)
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
+
+
+def check_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
+    """The scores as a float64 array of shape `(num_samples,)`, finite and not empty, or a `ValueError`."""
+    array, _ = _to_numpy(name, scores)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"{name} must hold one score for each of at least 1 sample, got shape {array.shape}.")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    return array.astype(np.float64, copy=False)
 
 
 def check_n_bins(n_bins: Any) -> int:

@@ -89,12 +89,12 @@ def bootstrap_interval(
     >>> 0.7 < low < 0.75 < high < 0.8
     True
     """
-    _check_options(level, n_resamples)
+    check_options(level, n_resamples)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     statistic, num_samples = _statistic(metric, probabilities, labels, n_bins)
     values = np.array([statistic(rows) for rows in _resamples(num_samples, n_resamples, seed, metric)])
-    low, high = _quantiles(values, level)
+    low, high = interval_ends(values, level)
     if method == "percentile":
         return low, high
     estimate = statistic(np.arange(num_samples))
@@ -157,13 +157,13 @@ def paired_bootstrap(
         ValueError: As [`bootstrap_interval`].
         TypeError: If `n_bins` or `n_resamples` is not a whole number.
     """
-    _check_options(level, n_resamples)
+    check_options(level, n_resamples)
     statistic_a, num_samples = _statistic(metric, probabilities_a, labels, n_bins)
     statistic_b, _ = _statistic(metric, probabilities_b, labels, n_bins)
     pairs = [(statistic_a(rows), statistic_b(rows)) for rows in _resamples(num_samples, n_resamples, seed, metric)]
     values_a, values_b = np.array(pairs).T
     with np.errstate(invalid="ignore"):  # NaN where both are infinite
-        low, high = _quantiles(values_a - values_b, level)
+        low, high = interval_ends(values_a - values_b, level)
     everything = np.arange(num_samples)
     sign = -1 if _key(metric) == "accuracy" else 1
     undecided = not (low > 0 or high < 0)
@@ -179,14 +179,15 @@ def paired_bootstrap(
 # ---- Resamples ------------------------------------------------------------------------------------------------------
 
 
-def _check_options(level: float, n_resamples: int) -> None:
+def check_options(level: float, n_resamples: int) -> None:
+    """Refuse a level outside (0, 1), and less than one resample."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}.")
     check_count("n_resamples", n_resamples)
 
 
-def _quantiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    """Both ends, interpolated as by numpy.quantile, which has NaN for values that are infinite."""
+def interval_ends(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Ends of a percentile interval, interpolated as by numpy.quantile, which has NaN for values that are infinite."""
     ordered = np.sort(values)
 
     def quantile(share: float) -> float:

@@ -1,0 +1,121 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Pictures of models beside each other on unfamiliar data; like those of `plots`, each call returns a Figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from .ood import auroc, roc_points
+from .plots import BLUE, DARK, GREY, ORANGE, _figure
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", DARK)  # Okabe-Ito
+_DASHES = {"before": "--", "after": "-"}
+
+
+def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]]) -> Figure:
+    """
+    ROC curves (Mukhoti et al., 2020, Figure 5): one panel per out-of-distribution data set, one colour per model.
+
+    Args:
+        scores (`Mapping[str, Mapping[str, Mapping[str, tuple]]]`):
+            By data set, then by model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either
+            will do): scores of the in-distribution and of the out-of-distribution samples, as for [`auroc`].
+
+    Returns:
+        `matplotlib.figure.Figure`: 4 inches wide per panel.
+
+    Raises:
+        ValueError: If there is nothing to draw, or scores are empty or not finite.
+    """
+    _refuse_empty(scores)
+    lines = max(sum(map(len, models.values())) for models in scores.values())
+    figure = _figure(4.0 * len(scores), 4.0 + 0.17 * lines)
+    axes = figure.subplots(1, len(scores), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (title, models) in zip(axes, scores.items(), strict=True):
+        for colour, (model, moments) in zip(cycle(COLOURS), models.items(), strict=False):
+            for moment, pair in moments.items():
+                label = f"{model}, {moment}: {auroc(*pair):.1%}"
+                axis.plot(*roc_points(*pair), color=colour, linestyle=_DASHES[moment], linewidth=1.3, label=label)
+        axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="false positive rate")
+        axis.set_title(title, fontsize=11)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, frameon=False, title="AUROC")
+    axes[0].set_ylabel("true positive rate")
+    return figure
+
+
+def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]]) -> Figure:
+    """
+    ECE, NLL and error against the severity of a corruption, one colour per model.
+
+    Args:
+        results (`Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]]`):
+            By model, then by severity (0 for clean data), then by `"before"` and `"after"` temperature scaling (dashed
+            and solid): what [`calibration_metrics`] returns.
+
+    Returns:
+        `matplotlib.figure.Figure`: Three panels, 11 inches wide.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    _refuse_empty(results)
+    figure = _figure(11.0, 3.8)
+    axes = figure.subplots(1, 3, sharex=True)
+    for colour, (model, by_severity) in zip(cycle(COLOURS), results.items(), strict=False):
+        severities = sorted(by_severity)
+        for moment, dashes in _DASHES.items():
+            style: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": "o", "markersize": 3}
+            rows = [by_severity[severity][moment] for severity in severities]
+            axes[0].plot(severities, [100 * row["ece"] for row in rows], label=f"{model}, {moment}", **style)
+            axes[1].plot(severities, [row["nll"] for row in rows], **style)
+            if moment == "after":  # a temperature changes no prediction
+                axes[2].plot(severities, [100 * (1 - row["accuracy"]) for row in rows], **style)
+    for axis, name in zip(axes, ("ECE in %", "NLL in nats", "error in %"), strict=True):
+        axis.set(xlabel="severity", ylabel=name, xticks=severities)
+        axis.set_ylim(bottom=0)
+    figure.legend(loc="outside lower center", ncols=min(4, len(results)), fontsize=8, frameon=False)
+    return figure
+
+
+def risk_coverage_diagram(curves: Mapping[str, Mapping[str, tuple[NDArray[Any], NDArray[Any]]]]) -> Figure:
+    """
+    Error of the most confident predictions against the share of samples that is predicted, one colour per model.
+
+    Args:
+        curves (`Mapping[str, Mapping[str, tuple]]`):
+            By model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either will do): what
+            [`risk_coverage_curve`] returns.
+
+    Returns:
+        `matplotlib.figure.Figure`: 5 inches wide; the legend gives the area under each curve.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    _refuse_empty(curves)
+    figure = _figure(5.0, 4.2)
+    axis, highest = figure.subplots(), 0.0
+    for colour, (model, moments) in zip(cycle(COLOURS), curves.items(), strict=False):
+        for moment, (coverage, risk) in moments.items():
+            label = f"{model}, {moment}: {risk.mean():.2%}"
+            axis.plot(100 * coverage, 100 * risk, color=colour, linestyle=_DASHES[moment], linewidth=1.3, label=label)
+            highest = max(highest, risk[len(risk) // 50 :].max())  # of fewer samples it jumps up and down
+    axis.set(xlim=(0, 100), xlabel="coverage in %", ylabel="error in %")
+    axis.set_ylim(0, max(105 * highest, 1))
+    axis.legend(loc="upper left", fontsize=8, frameon=False, title="AURC", title_fontsize=8)
+    return figure
+
+
+def _refuse_empty(drawn: Mapping[str, Any]) -> None:
+    if not drawn:
+        raise ValueError("There is nothing to draw: give at least one entry.")
