@@ -16,6 +16,7 @@ _NAMES = {
     + ["fold_temperature", "unfold_temperature"],
     "cli": ["parse_arguments"],
     "data": ["ImageTransform", "load_image_dataset"],
+    "embeddings": ["load_word_vectors", "set_word_vectors", "train_word_tokenizer"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
@@ -32,6 +33,9 @@ _NAMES = {
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
     "modeling": ["create_image_classifier"],
+    "networks": ["GlobalPoolingCNNConfig", "GlobalPoolingCNNForSequenceClassification", "TreeLSTMConfig"]
+    + ["TreeLSTMForSequenceClassification", "create_global_pooling_cnn", "create_tree_lstm"],
+    "optimizers": ["AdagradWithEmbeddingSGD"],
     "pipelines": ["pipeline"],
     "plots": ["classwise_reliability_diagram", "confidence_histogram", "reliability_diagram"],
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
@@ -40,6 +44,7 @@ _NAMES = {
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
+    "trees": ["Tree", "TreeTokenizer", "parse_tree", "tokenize_trees"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
     )
     from .cli import parse_arguments
     from .data import ImageTransform, load_image_dataset
+    from .embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
     from .functional import (
         adafocal_loss,
         brier_loss,
@@ -119,6 +125,15 @@ if TYPE_CHECKING:
     )
     from .model_card import create_model_card
     from .modeling import create_image_classifier
+    from .networks import (
+        GlobalPoolingCNNConfig,
+        GlobalPoolingCNNForSequenceClassification,
+        TreeLSTMConfig,
+        TreeLSTMForSequenceClassification,
+        create_global_pooling_cnn,
+        create_tree_lstm,
+    )
+    from .optimizers import AdagradWithEmbeddingSGD
     from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
@@ -133,3 +148,4 @@ if TYPE_CHECKING:
         MMCETrainer,
     )
     from .training_args import CalibrationTrainingArguments
+    from .trees import Tree, TreeTokenizer, parse_tree, tokenize_trees
