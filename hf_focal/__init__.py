@@ -17,6 +17,7 @@ _NAMES = {
     "cli": ["parse_arguments"],
     "corruptions": ["ImageCorruption"],
     "data": ["ImageTransform", "load_image_dataset", "load_images", "load_text_dataset"],
+    "embeddings": ["load_word_vectors", "set_word_vectors", "train_word_tokenizer"],
     "folding": ["UnfoldableError", "apply_temperature", "fold_temperature", "unfold_temperature"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
@@ -34,6 +35,9 @@ _NAMES = {
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
     "modeling": ["create_image_classifier", "create_text_classifier"],
+    "networks": ["GlobalPoolingCNNConfig", "GlobalPoolingCNNForSequenceClassification", "TreeLSTMConfig"]
+    + ["TreeLSTMForSequenceClassification", "create_global_pooling_cnn", "create_tree_lstm"],
+    "optimizers": ["AdagradWithEmbeddingSGD"],
     "ood": ["DetectionResult", "auroc", "auroc_interval", "ood_detection", "ood_scores", "roc_points"],
     "ood_plots": ["risk_coverage_diagram", "roc_diagram", "severity_diagram"],
     "pipelines": ["pipeline"],
@@ -47,6 +51,7 @@ _NAMES = {
     "training_args": ["CalibrationTrainingArguments"],
     "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
     + ["read_dynamics", "weight_norm_curves"],
+    "trees": ["Tree", "TreeTokenizer", "parse_tree", "tokenize_trees"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
     from .cli import parse_arguments
     from .corruptions import ImageCorruption
     from .data import ImageTransform, load_image_dataset, load_images, load_text_dataset
+    from .embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
     from .folding import UnfoldableError, apply_temperature, fold_temperature, unfold_temperature
     from .functional import (
         adafocal_loss,
@@ -122,8 +128,17 @@ if TYPE_CHECKING:
     )
     from .model_card import create_model_card
     from .modeling import create_image_classifier, create_text_classifier
+    from .networks import (
+        GlobalPoolingCNNConfig,
+        GlobalPoolingCNNForSequenceClassification,
+        TreeLSTMConfig,
+        TreeLSTMForSequenceClassification,
+        create_global_pooling_cnn,
+        create_tree_lstm,
+    )
     from .ood import DetectionResult, auroc, auroc_interval, ood_detection, ood_scores, roc_points
     from .ood_plots import risk_coverage_diagram, roc_diagram, severity_diagram
+    from .optimizers import AdagradWithEmbeddingSGD
     from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
@@ -151,3 +166,4 @@ if TYPE_CHECKING:
         read_dynamics,
         weight_norm_curves,
     )
+    from .trees import Tree, TreeTokenizer, parse_tree, tokenize_trees

@@ -318,6 +318,8 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
             shapes = torch.full((2, 2), 2)
             return {name: patches, "pixel_attention_mask": torch.ones(2, 4).long(), "spatial_shapes": shapes}
         return {name: torch.randn(2, channels, height, width, generator=generator)}
+    if "children" in inspect.signature(model.forward).parameters:  # trees
+        return model.dummy_inputs
     if name == "input_ids":
         # One sequence: models without a padding token refuse more.
         vocab_size = getattr(config.get_text_config(), "vocab_size", 128)  # models of characters have none

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .metrics import METRIC_KEYS
-from .networks import ARCHITECTURES
+from .networks import ARCHITECTURES, MODEL_TYPES
 from .version import __version__
 
 
@@ -126,7 +126,8 @@ def create_model_card(
         test_split (`str`, *optional*, defaults to `"test"`):
             Name of the split that the metrics are of.
         architecture (`str`, *optional*):
-            timm architecture; those that hf_focal registers need an import before they load, and the card says so.
+            timm architecture or model type; those that hf_focal registers need an import before they load, and the
+            card says so.
         base_model (`str`, *optional*):
             Hub id of the checkpoint that was fine-tuned.
         dataset_config, dataset_revision (`str`, *optional*):
@@ -208,13 +209,14 @@ def create_model_card(
         table=[" | ".join(row) for row in results_table(before or {}, after or {}, intervals)] if measured else [],
         confidence_sentence=confidence_sentence,
         # Importing hf_focal.pipeline registers them as well.
-        own=architecture if architecture in ARCHITECTURES and folded else None,
-        example=_EXAMPLES.get(task or "", "..."),
+        own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded else None,
+        example=_EXAMPLES.get(architecture or "") or _EXAMPLES.get(task or "", "..."),
         version=__version__,
     )
 
 
 _EXAMPLES = {"image-classification": "image.png"} | dict.fromkeys(list(TASKS)[1:], "A sentence to classify.")
+_EXAMPLES["tree_lstm"] = "(3 (2 It) (4 (2 is) (4 good)))"
 
 
 def _one_line(text: str) -> str:

@@ -255,7 +255,7 @@ def write_card(
         model_id=model_id,
         task=task or infer_task(config),
         calibration=record,
-        architecture=getattr(config, "architecture", None),
+        architecture=getattr(config, "architecture", config.model_type),
         **facts,
         **details,
     )
