@@ -169,8 +169,9 @@ class _ClosedForm(torch.autograd.Function):
                 parts.append(loss.value(wide, p, index))
             losses = torch.cat([losses for losses, _ in parts])
             ctx.carried = tuple(torch.cat(values) for values in zip(*(carried for _, carried in parts), strict=True))
-        if ctx.ignored is not None:
+        if ctx.ignored is not None:  # what a row that does not count carries may be infinite, and 0 times that is NaN
             losses = torch.where(ctx.ignored, 0.0, losses)
+            ctx.carried = tuple(torch.where(ctx.ignored, 0.0, values) for values in ctx.carried)
         return losses.squeeze(-1)
 
     @staticmethod

@@ -912,6 +912,15 @@ def test_a_true_class_at_minus_infinity_has_an_infinite_loss(name):
     assert loss.item() == math.inf
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "flsd-53", "brier", "mmce"])
+def test_an_ignored_row_with_a_class_at_minus_infinity_has_no_gradient(name):
+    logits = torch.tensor([[-math.inf, 0.0, 1.0], [1.0, 0.0, 0.5], [0.0, 0.3, 0.1]], requires_grad=True)
+    loss = _ready(name)(logits, torch.tensor([-100, 0, 1]))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all() and logits.grad[1].abs().max() > 0
+    assert torch.equal(logits.grad[0], torch.zeros(3))
+
+
 # ---- Bad input ------------------------------------------------------------------------------------------------------
 
 
