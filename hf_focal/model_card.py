@@ -97,6 +97,7 @@ def create_model_card(
     license: str | None = None,
     language: str | None = None,
     tags: Sequence[str] | None = None,
+    adapter: bool = False,
 ) -> ModelCard:
     """
     The card as `README.md` of a model repository, with one result per metric, before and after, in its metadata.
@@ -140,6 +141,8 @@ def create_model_card(
             For the metadata.
         tags (`Sequence[str]`, *optional*):
             Further tags.
+        adapter (`bool`, *optional*, defaults to `False`):
+            Whether the repository holds an adapter of PEFT for `base_model`, and no whole model.
 
     Returns:
         `huggingface_hub.ModelCard`: `card.save("README.md")` writes it.
@@ -170,7 +173,7 @@ def create_model_card(
                 )
             )
     card_data = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag=task,
         license=license,
         language=language,
@@ -207,7 +210,8 @@ def create_model_card(
         table=[" | ".join(row) for row in results_table(before or {}, after or {}, intervals)] if measured else [],
         confidence_sentence=confidence_sentence,
         # Importing hf_focal.pipeline registers them as well.
-        own=architecture if architecture in ARCHITECTURES and folded else None,
+        own=architecture if architecture in ARCHITECTURES and folded and not adapter else None,
+        adapter=adapter,
         example=_EXAMPLES.get(task or "", "..."),
         version=__version__,
     )

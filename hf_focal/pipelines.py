@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.utils import cached_file
 
-from .folding import apply_temperature
+from .folding import apply_temperature, has_adapter
 from .hub import from_pretrained, refuse_code
 from .model_card import infer_task
 
 
 if TYPE_CHECKING:
     from transformers import Pipeline, PreTrainedModel
+
+
+_PROCESSORS: dict[bool, tuple[str, str, Any]] = {  # whether the task is one of images
+    True: ("image_processor", "preprocessor_config.json", AutoImageProcessor),
+    False: ("tokenizer", "tokenizer_config.json", AutoTokenizer),
+}
 
 
 def pipeline(
@@ -65,10 +72,12 @@ def pipeline(
         source: dict[str, Any] = {"revision": revision, "token": token, "local_files_only": local_files_only}
         model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
         task = task or infer_task(model.config)
-        if task == "image-classification":
-            if "image_processor" not in kwargs:
-                kwargs["image_processor"] = AutoImageProcessor.from_pretrained(name, **source)
-        elif "tokenizer" not in kwargs:
-            kwargs["tokenizer"] = AutoTokenizer.from_pretrained(name, **source)
+        kind, file, auto = _PROCESSORS[task == "image-classification"]
+        if kind not in kwargs:
+            if has_adapter(model) and not cached_file(
+                name, file, _raise_exceptions_for_missing_entries=False, **source
+            ):
+                name, source["revision"] = model.config._name_or_path, None  # of the base model
+            kwargs[kind] = auto.from_pretrained(name, **source)
     chosen: Any = task or infer_task(model.config)
     return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)

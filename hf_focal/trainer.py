@@ -299,7 +299,8 @@ class CalibrationTrainer(Trainer):
         """One sample as the model takes it, to try its head on; `None` without data."""
         if dataset is None or isinstance(dataset, dict):
             return None
-        (batch,) = self.get_test_dataloader([next(iter(dataset))])
+        sample: Any = [next(iter(dataset))]
+        (batch,) = self.get_test_dataloader(sample)
         return {name: value for name, value in batch.items() if name not in self.label_names}
 
     def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
@@ -345,7 +346,9 @@ class CalibrationTrainer(Trainer):
             record = calibration_record(self.model)
             (folder / ADAPTER_RECORD).unlink(missing_ok=True)
             if record is not None:
-                (folder / ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+                labels = [name for _, name in sorted(self.model.config.id2label.items())]
+                text = json.dumps({**record, "labels": labels}, indent=2)
+                (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
 
     # ---- The Hub: only what a stranger needs, never before it is calibrated, and with a card of ours ----
 
