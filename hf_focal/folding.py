@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-ADAPTER_RECORD = "calibration.json"  # beside an adapter of PEFT, which is saved without the config
+# Beside an adapter of PEFT, which is saved without the config: `config.calibration`, and the names of the labels.
+ADAPTER_RECORD = "calibration.json"
 _TEMPERATURE_RANGE = (1e-3, 1e3)
 
 
@@ -44,28 +45,24 @@ def check_temperature(value: Any, name: str = "temperature") -> float:
 
 def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
     """A checked copy of `model.config.calibration`, or `None` for a model that was never calibrated."""
-    return check_record(getattr(getattr(model, "config", None), "calibration", None))
+    record = getattr(getattr(model, "config", None), "calibration", None)
+    return None if record is None else check_record(record)
 
 
-def check_record(record: Any) -> dict[str, Any] | None:
+def check_record(record: Any, name: str = "config.calibration") -> dict[str, Any]:
     """A checked copy of what a config holds as `calibration`. Keys that are not known are kept."""
-    if record is None:
-        return None
     if not isinstance(record, Mapping) or not isinstance(record.get("folded"), bool):
         raise ValueError(
-            "config.calibration must be a dict with 'temperature' (a number) and 'folded' (true or false), "
-            f"got {record!r}."
+            f"{name} must be a dict with 'temperature' (a number) and 'folded' (true or false), got {record!r}."
         )
-    check_temperature(record.get("temperature"), "config.calibration['temperature']")
+    check_temperature(record.get("temperature"), f"{name}['temperature']")
     if record.get("method") == "focal":
         try:
             check_gamma(record.get("gamma"))
         except (ValueError, OverflowError):
-            raise ValueError(
-                f"config.calibration['gamma'] must be a number of at least 0, got {record.get('gamma')!r}."
-            ) from None
+            raise ValueError(f"{name}['gamma'] must be a number of at least 0, got {record.get('gamma')!r}.") from None
         if record["folded"]:
-            raise ValueError(f"config.calibration of method 'focal' cannot be folded, got {record!r}.")
+            raise ValueError(f"{name} of method 'focal' cannot be folded, got {record!r}.")
     return dict(record)
 
 

@@ -97,6 +97,7 @@ def create_model_card(
     license: str | None = None,
     language: str | None = None,
     tags: Sequence[str] | None = None,
+    adapter: bool = False,
 ) -> ModelCard:
     """
     The card as `README.md` of a model repository, with one result per metric, before and after, in its metadata.
@@ -141,6 +142,8 @@ def create_model_card(
             For the metadata.
         tags (`Sequence[str]`, *optional*):
             Further tags.
+        adapter (`bool`, *optional*, defaults to `False`):
+            Whether the repository holds an adapter of PEFT for `base_model`, and no whole model.
 
     Returns:
         `huggingface_hub.ModelCard`: `card.save("README.md")` writes it.
@@ -171,7 +174,7 @@ def create_model_card(
                 )
             )
     card_data = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag=task,
         license=license,
         language=language,
@@ -209,7 +212,8 @@ def create_model_card(
         table=[" | ".join(row) for row in results_table(before or {}, after or {}, intervals)] if measured else [],
         confidence_sentence=confidence_sentence,
         # Importing hf_focal.pipeline registers them as well.
-        own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded else None,
+        own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not adapter else None,
+        adapter=adapter,
         example=_EXAMPLES.get(architecture or "") or _EXAMPLES.get(task or "", "..."),
         version=__version__,
     )

@@ -66,6 +66,6 @@ def pipeline(
         task = task or infer_task(model.config)
         kind = "image_processor" if task == "image-classification" else "tokenizer"
         if kind not in kwargs:
-            kwargs[kind] = load_processor(name, str(task), **source)
+            kwargs[kind] = load_processor(name, str(task), model, **source)
     chosen: Any = task or infer_task(model.config)
     return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)

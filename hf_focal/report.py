@@ -18,7 +18,7 @@ from scipy.special import softmax
 from transformers.trainer_utils import get_last_checkpoint
 
 from .calibration import TemperatureFit, describe_confidence
-from .folding import UnfoldableError, calibration_record
+from .folding import UnfoldableError, calibration_record, has_adapter
 from .intervals import bootstrap_interval
 from .metrics import METRIC_KEYS, calibration_metrics_from_logits, flatten_predictions
 from .model_card import create_model_card, infer_task, results_table
@@ -249,12 +249,16 @@ def write_card(
             zip(("before", f"after (T = {temperature:.4g})"), _panels(logits, temperature, gamma), strict=True)
         )
         reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
+    adapter = has_adapter(trainer.model)
+    if adapter and not details.get("base_model"):
+        details["base_model"] = config._name_or_path
     model_id = str(trainer.hub_model_id or folder)
     card = create_model_card(
         model_name=model_name or Path(model_id).name,
         model_id=model_id,
         task=task or infer_task(config),
         calibration=record,
+        adapter=adapter,
         architecture=getattr(config, "architecture", config.model_type),
         **facts,
         **details,

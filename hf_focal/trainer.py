@@ -353,7 +353,9 @@ class CalibrationTrainer(Trainer):
             record = calibration_record(self.model)
             (folder / ADAPTER_RECORD).unlink(missing_ok=True)
             if record is not None:
-                (folder / ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+                labels = [name for _, name in sorted(self.model.config.id2label.items())]
+                text = json.dumps({**record, "labels": labels}, indent=2)
+                (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
 
     # ---- The Hub: only what a stranger needs, never before it is calibrated, and with a card of ours ----
 

@@ -76,7 +76,7 @@ def main() -> None:
         if task not in KINDS:
             raise ValueError(f"{name} is a model for {task}. Supported: {', '.join(KINDS)}.")
         kind = KINDS[task]
-        processor = load_processor(name, task, revision=model_args.model_revision)
+        processor = load_processor(name, task, model, revision=model_args.model_revision)
         splits = load_labelled(
             kind,
             data_args.dataset_name,
