@@ -15,7 +15,7 @@ _NAMES = {
     "calibration": ["TemperatureFit", "apply_temperature", "describe_confidence", "fit_temperature"]
     + ["fold_temperature", "unfold_temperature"],
     "cli": ["parse_arguments"],
-    "data": ["ImageTransform", "load_image_dataset"],
+    "data": ["load_image_dataset"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
@@ -40,6 +40,7 @@ _NAMES = {
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
+    "transforms": ["ImageInputs", "ImageTransform", "create_image_inputs"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
         unfold_temperature,
     )
     from .cli import parse_arguments
-    from .data import ImageTransform, load_image_dataset
+    from .data import load_image_dataset
     from .functional import (
         adafocal_loss,
         brier_loss,
@@ -133,3 +134,4 @@ if TYPE_CHECKING:
         MMCETrainer,
     )
     from .training_args import CalibrationTrainingArguments
+    from .transforms import ImageInputs, ImageTransform, create_image_inputs

@@ -20,14 +20,15 @@ from transformers import set_seed
 from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
-    ImageTransform,
     create_image_classifier,
+    create_image_inputs,
     finish_run,
     load_image_dataset,
     parse_arguments,
     prepare_output_dir,
 )
-from hf_focal.data import AUGMENTATIONS, DIGITS, take
+from hf_focal.data import DIGITS, take
+from hf_focal.transforms import AUGMENTATIONS, largest_side
 
 
 logger = logging.getLogger("run_image")
@@ -46,6 +47,15 @@ class ModelArguments:
     image_size: int | None = field(
         default=None, metadata={"help": "Input size in pixels of a timm network trained from scratch."}
     )
+    image_mean: list[float] | None = field(
+        default=None, metadata={"help": "Mean of each colour, for a timm network trained from scratch."}
+    )
+    image_std: list[float] | None = field(
+        default=None, metadata={"help": "Standard deviation of each colour, for a timm network trained from scratch."}
+    )
+    channels_last: bool | None = field(
+        default=None, metadata={"help": "Keep weights in the memory format that is faster on CPUs. Unset: on a CPU."}
+    )
 
 
 @dataclass
@@ -60,6 +70,9 @@ class DataArguments:
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
+    validation_size: int | None = field(
+        default=None, metadata={"help": "Training samples to validate on, by permutation, in place of the share."}
+    )
     split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many random samples only."})
     max_eval_samples: int | None = field(
@@ -69,6 +82,10 @@ class DataArguments:
         default=None,
         metadata={"help": f"One of {', '.join(AUGMENTATIONS)}. Unset: crop-flip, and crop for the digits."},
     )
+    crop_padding: int | None = field(
+        default=None, metadata={"help": "Pixels of padding before a crop. Unset: an eighth of the input size."}
+    )
+    skip_corrupted_images: bool = field(default=False, metadata={"help": "Leave out images that cannot be read."})
 
 
 @dataclass
@@ -118,6 +135,7 @@ def main() -> None:
             image_column=data_args.image_column_name,
             label_column=data_args.label_column_name,
             holdout=data_args.holdout,
+            validation_size=data_args.validation_size,
             seed=data_args.split_seed,
             revision=data_args.dataset_revision,
         )
@@ -129,12 +147,22 @@ def main() -> None:
         dataset["train"].features["label"].names,
         from_scratch=from_scratch,
         image_size=model_args.image_size,
-        data_size=max(dataset["train"][0]["image"].size),
+        data_size=largest_side(dataset["train"]),
+        image_mean=model_args.image_mean,
+        image_std=model_args.image_std,
     )
-    augmentation = data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip")
-    train = dataset["train"].with_transform(ImageTransform(processor, augmentation))
-    plain = ImageTransform(processor)
-    validation, test = (dataset[split].with_transform(plain) for split in ("validation", "test"))
+    channels_last = model_args.channels_last
+    if args.device.type == "cpu" if channels_last is None else channels_last:
+        model.to(memory_format=torch.channels_last)
+    inputs = create_image_inputs(
+        dataset,
+        processor,
+        data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip"),
+        padding=data_args.crop_padding,
+        seed=args.seed,
+        skip_corrupted=data_args.skip_corrupted_images,
+    )
+    train, validation, test = inputs["train"], inputs["validation"], inputs["test"]
 
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor

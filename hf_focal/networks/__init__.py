@@ -6,7 +6,14 @@ from .cifar_resnet import CifarResNet, CifarWideResNet
 
 
 # What a checkpoint needs `import hf_focal.networks` for.
-ARCHITECTURES = ("cifar_resnet8", "cifar_resnet20", "cifar_resnet50", "cifar_resnet110", "cifar_wide_resnet26_10")
-ARCHITECTURES += ("cifar_densenet121", "tiny_imagenet_resnet50")
+ARCHITECTURES = (
+    "cifar_resnet8",
+    "cifar_resnet20",
+    "cifar_resnet50",
+    "cifar_resnet110",
+    "cifar_wide_resnet26_10",
+    "cifar_densenet121",
+    "tiny_imagenet_resnet50",
+)
 
 __all__ = ["ARCHITECTURES", "CifarDenseNet", "CifarResNet", "CifarWideResNet"]
