@@ -16,7 +16,7 @@ _NAMES = {
     "callbacks": ["KeepBestCallback", "TrainingDynamicsCallback", "stopping_table"],
     "cli": ["parse_arguments"],
     "corruptions": ["ImageCorruption"],
-    "data": ["ImageTransform", "load_image_dataset", "load_images", "load_text_dataset"],
+    "data": ["load_image_dataset", "load_images", "load_text_dataset"],
     "embeddings": ["load_word_vectors", "set_word_vectors", "train_word_tokenizer"],
     "folding": ["UnfoldableError", "apply_temperature", "fold_temperature", "unfold_temperature"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
@@ -52,6 +52,7 @@ _NAMES = {
     "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
     + ["read_dynamics", "weight_norm_curves"],
     "trees": ["Tree", "TreeTokenizer", "parse_tree", "tokenize_trees"],
+    "transforms": ["ImageInputs", "ImageTransform", "create_image_inputs"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
     from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
     from .cli import parse_arguments
     from .corruptions import ImageCorruption
-    from .data import ImageTransform, load_image_dataset, load_images, load_text_dataset
+    from .data import load_image_dataset, load_images, load_text_dataset
     from .embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
     from .folding import UnfoldableError, apply_temperature, fold_temperature, unfold_temperature
     from .functional import (
@@ -166,4 +167,5 @@ if TYPE_CHECKING:
         read_dynamics,
         weight_norm_curves,
     )
+    from .transforms import ImageInputs, ImageTransform, create_image_inputs
     from .trees import Tree, TreeTokenizer, parse_tree, tokenize_trees

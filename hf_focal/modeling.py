@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
+import torch
 from timm.models import PretrainedCfg
 from transformers import (
     AutoConfig,
@@ -38,6 +39,8 @@ def create_image_classifier(
     from_scratch: bool = False,
     image_size: int | None = None,
     data_size: int | None = None,
+    image_mean: Sequence[float] | None = None,
+    image_std: Sequence[float] | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """
@@ -58,6 +61,9 @@ def create_image_classifier(
         data_size (`int`, *optional*):
             Size of the images at hand. A timm architecture trained from scratch takes no larger an input (but at
             least 32 pixels) unless `image_size` says so.
+        image_mean, image_std (`Sequence[float]`, *optional*):
+            What the image processor of a timm architecture trained from scratch normalises the colours by, in
+            fractions of white; by default what the architecture's own weights were trained with.
         kwargs:
             `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
@@ -65,14 +71,14 @@ def create_image_classifier(
         `tuple`: The model and its image processor.
 
     Raises:
-        ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take `image_size`.
+        ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take images of the size.
     """
     labels = _labels(label_names)
     if not Path(name).is_dir():
         architecture = name.removeprefix("timm/").split(".")[0]
         if timm.is_model(architecture) and (name.startswith("timm/") or "/" not in name):
             if from_scratch:
-                return _timm_from_scratch(architecture, label_names, image_size, data_size)
+                return _timm_from_scratch(architecture, label_names, image_size, data_size, image_mean, image_std)
             name = name if name.startswith("timm/") else _timm_checkpoint(name)
         elif "/" not in name:
             similar = timm.list_models(f"*{architecture}*")[:8]
@@ -80,11 +86,13 @@ def create_image_classifier(
             logger.info(
                 "%s is no timm architecture and no folder here: taken as a checkpoint on the Hub.%s", name, hint
             )
-    if image_size is not None:
-        raise ValueError(
-            f"image_size={image_size} only applies to a timm architecture trained from scratch; {name!r} has an input "
-            "size of its own."
-        )
+    own = {"image_size": image_size, "image_mean": image_mean, "image_std": image_std}
+    for argument, value in own.items():
+        if value is not None:
+            raise ValueError(
+                f"{argument}={value} only applies to a timm architecture trained from scratch; the image processor of "
+                f"{name!r} has its own."
+            )
     processor = AutoImageProcessor.from_pretrained(name, **kwargs)
     if from_scratch:
         config = AutoConfig.from_pretrained(name, **labels, **kwargs)
@@ -155,7 +163,12 @@ def _timm_checkpoint(name: str) -> str:
 
 
 def _timm_from_scratch(
-    architecture: str, label_names: Sequence[str], image_size: int | None, data_size: int | None
+    architecture: str,
+    label_names: Sequence[str],
+    image_size: int | None,
+    data_size: int | None,
+    image_mean: Sequence[float] | None,
+    image_std: Sequence[float] | None,
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     known: Any = timm.get_pretrained_cfg(architecture)
     defaults = (known or PretrainedCfg()).to_dict()
@@ -170,6 +183,11 @@ def _timm_from_scratch(
     # crop_pct 1: the processor resizes to the input size and cuts nothing off.
     kept = {key: defaults[key] for key in ("mean", "std", "interpolation", "first_conv", "classifier")}
     pretrained_cfg = {**kept, "input_size": input_size, "crop_pct": 1.0}
+    for key, values in (("mean", image_mean), ("std", image_std)):
+        if values is not None:
+            if len(values) != 3 or (key == "std" and min(values) <= 0):
+                raise ValueError(f"image_{key} must hold one number per colour, deviations above 0, got {values}.")
+            pretrained_cfg[key] = tuple(values)
     config = TimmWrapperConfig.from_dict(
         {
             "architecture": architecture,
@@ -179,7 +197,18 @@ def _timm_from_scratch(
             "pretrained_cfg": pretrained_cfg,
         }
     )
-    model = _initialized(AutoModelForImageClassification.from_config(config))
+    size = input_size[1]
+    try:
+        model = _initialized(AutoModelForImageClassification.from_config(config))
+        with torch.no_grad():
+            model.eval()(pixel_values=torch.zeros(1, *input_size))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{architecture!r} cannot take images of {size}x{size} pixels ({reason}). Set image_size (--image_size); "
+            f"its own is {defaults['input_size'][1]}, to which smaller images are enlarged."
+        ) from error
+    model.train()
     return model, TimmWrapperImageProcessor(pretrained_cfg=pretrained_cfg, architecture=architecture)
 
 

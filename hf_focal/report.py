@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 from scipy.special import softmax
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 
 from .calibration import TemperatureFit, describe_confidence
 from .folding import UnfoldableError, calibration_record, has_adapter
@@ -64,7 +65,7 @@ def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str 
     if args.resume_from_checkpoint is not None:
         checkpoint: str | None = args.resume_from_checkpoint
         if checkpoint in _LAST:
-            checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+            checkpoint = _last_complete_checkpoint(folder)
         if checkpoint is None or not Path(checkpoint).is_dir():
             raise ValueError(
                 f"--resume_from_checkpoint {args.resume_from_checkpoint}: no such checkpoint"
@@ -84,6 +85,18 @@ def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str 
             shutil.rmtree(old)
         for name in (RESULTS, PREDICTIONS, PICTURE, CARD, DYNAMICS):
             (folder / name).unlink(missing_ok=True)
+    return None
+
+
+def _last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint whose last file, the state of the trainer, was written to its end."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        except (OSError, ValueError):
+            logger.warning("%s was not written to its end and is passed over.", checkpoint)
+        else:
+            return str(checkpoint)
     return None
 
 

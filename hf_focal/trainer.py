@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,6 +70,7 @@ class CalibrationTrainer(Trainer):
     model: Any
     args: Any
     loss: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -185,6 +187,24 @@ class CalibrationTrainer(Trainer):
         if getattr(self.loss, "reduction", None) == "sum" and not self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
         return (loss, {"logits": extract_logits(outputs)}) if return_outputs else loss
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As `Trainer.create_scheduler`; with `args.lr_milestones` the learning rate falls in steps."""
+        milestones = getattr(self.args, "lr_milestones", None)
+        if milestones and self.lr_scheduler is None:
+            steps = [math.ceil(epoch * num_training_steps / self.args.num_train_epochs) for epoch in milestones]
+            scheduled: Any = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.MultiStepLR(scheduled, steps, gamma=0.1)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """As `Trainer.get_decay_parameter_names`; with `args.decay_all_parameters` these are all."""
+        if getattr(self.args, "decay_all_parameters", False):
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
 
     def train(
         self,

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, SchedulerType
 
 from .calibration import CRITERIA
 from .losses import LOSSES, FocalLoss, LabelSmoothingLoss, MMCELoss, create_loss
@@ -37,6 +38,12 @@ class CalibrationTrainingArguments(TrainingArguments):
             Further parameters of the loss, such as `{"milestones": [100, 250]}`; JSON on the command line.
         loss_reduction (`str`, *optional*, defaults to `"mean"`):
             `"mean"` over the accumulated batch, or its plain `"sum"`, which is never divided.
+        lr_milestones (`list[float]`, *optional*):
+            Epochs after which the learning rate is divided by 10, increasing and below `num_train_epochs`; with
+            `lr_scheduler_type="constant"`. Under `max_steps` they move as the end of training does.
+        decay_all_parameters (`bool`, *optional*, defaults to `False`):
+            Apply `weight_decay` to biases and normalisations too, as the optimizers of PyTorch do and `Trainer` does
+            not.
         n_bins (`int`, *optional*, defaults to `15`):
             Bins of the calibration errors.
         temperature_criterion (`str`, *optional*, defaults to `"ece"`):
@@ -81,6 +88,12 @@ class CalibrationTrainingArguments(TrainingArguments):
     loss_reduction: str = field(
         default="mean", metadata={"help": "'mean' over the accumulated batch, or its plain 'sum'."}
     )
+    lr_milestones: list[float] | None = field(
+        default=None, metadata={"help": "Epochs after which the (constant) learning rate is divided by 10."}
+    )
+    decay_all_parameters: bool = field(
+        default=False, metadata={"help": "Weight decay for biases and normalisations too."}
+    )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
     temperature_criterion: str = field(
         default="ece",
@@ -115,6 +128,7 @@ class CalibrationTrainingArguments(TrainingArguments):
             )
         if self.loss_reduction not in ("mean", "sum"):
             raise ValueError(f"loss_reduction must be 'mean' or 'sum', got {self.loss_reduction!r}.")
+        self._check_milestones()
         if self.label_smoothing_factor > 0:
             raise ValueError(
                 f"label_smoothing_factor={self.label_smoothing_factor} would be ignored, because the loss is ours. "
@@ -126,6 +140,22 @@ class CalibrationTrainingArguments(TrainingArguments):
             for parameter, owner in (("gamma", FocalLoss), ("lam", MMCELoss), ("smoothing", LabelSmoothingLoss)):
                 if getattr(self, parameter) is not None:
                     owner(**{parameter: getattr(self, parameter)})
+
+    def _check_milestones(self) -> None:
+        milestones = self.lr_milestones
+        if milestones is None:
+            return
+        bounds = [0.0, *milestones, self.num_train_epochs]
+        if not all(before < after for before, after in pairwise(bounds)):
+            raise ValueError(
+                f"lr_milestones must increase and lie between 0 and num_train_epochs={self.num_train_epochs:g}, got "
+                f"{milestones}."
+            )
+        if self.lr_scheduler_type != SchedulerType.CONSTANT:
+            raise ValueError(
+                "lr_milestones divide a constant learning rate: use lr_scheduler_type='constant', not "
+                f"{SchedulerType(self.lr_scheduler_type).value!r}."
+            )
 
     def loss_parameters(self) -> dict[str, Any]:
         """What `create_loss` is called with: the parameters that were set, and the reduction."""

@@ -13,18 +13,21 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from hf_focal import (
     CalibrationTrainer,
-    ImageTransform,
     KeepBestCallback,
     TrainingDynamicsCallback,
     create_image_classifier,
+    create_image_inputs,
     load_image_dataset,
     parse_arguments,
     stopping_table,
 )
 from hf_focal.cli import RunArguments, end_run, start_run
-from hf_focal.data import AUGMENTATIONS, DIGITS, take
+from hf_focal.data import DIGITS, take
+from hf_focal.transforms import AUGMENTATIONS, largest_side
 
 
 logger = logging.getLogger("run_image")
@@ -42,6 +45,15 @@ class ModelArguments:
     image_size: int | None = field(
         default=None, metadata={"help": "Input size in pixels of a timm network trained from scratch."}
     )
+    image_mean: list[float] | None = field(
+        default=None, metadata={"help": "Mean of each colour, for a timm network trained from scratch."}
+    )
+    image_std: list[float] | None = field(
+        default=None, metadata={"help": "Standard deviation of each colour, for a timm network trained from scratch."}
+    )
+    channels_last: bool | None = field(
+        default=None, metadata={"help": "Keep weights in the memory format that is faster on CPUs. Unset: on a CPU."}
+    )
 
 
 @dataclass
@@ -56,6 +68,9 @@ class DataArguments:
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
+    validation_size: int | None = field(
+        default=None, metadata={"help": "Training samples to validate on, by permutation, in place of the share."}
+    )
     split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many random samples only."})
     max_eval_samples: int | None = field(
@@ -65,6 +80,10 @@ class DataArguments:
         default=None,
         metadata={"help": f"One of {', '.join(AUGMENTATIONS)}. Unset: crop-flip, and crop for the digits."},
     )
+    crop_padding: int | None = field(
+        default=None, metadata={"help": "Pixels of padding before a crop. Unset: an eighth of the input size."}
+    )
+    skip_corrupted_images: bool = field(default=False, metadata={"help": "Leave out images that cannot be read."})
 
 
 @dataclass
@@ -78,6 +97,7 @@ class ImageTrainingArguments(RunArguments):
     dynamics_gradient_epochs: list[int] = field(
         default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
     )
+    dynamics_every: int = field(default=1, metadata={"help": "Epochs from one measurement of these to the next."})
     stopping_criteria: list[str] = field(
         default_factory=list,
         metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
@@ -107,6 +127,7 @@ def main() -> None:
             image_column=data_args.image_column_name,
             label_column=data_args.label_column_name,
             holdout=data_args.holdout,
+            validation_size=data_args.validation_size,
             seed=data_args.split_seed,
             revision=data_args.dataset_revision,
         )
@@ -118,20 +139,30 @@ def main() -> None:
         dataset["train"].features["label"].names,
         from_scratch=from_scratch,
         image_size=model_args.image_size,
-        data_size=max(dataset["train"][0]["image"].size),
+        data_size=largest_side(dataset["train"]),
+        image_mean=model_args.image_mean,
+        image_std=model_args.image_std,
     )
-    augmentation = data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip")
-    train = dataset["train"].with_transform(ImageTransform(processor, augmentation))
-    plain = ImageTransform(processor)
-    validation, test = (dataset[split].with_transform(plain) for split in ("validation", "test"))
+    channels_last = model_args.channels_last
+    if args.device.type == "cpu" if channels_last is None else channels_last:
+        model.to(memory_format=torch.channels_last)
+    inputs = create_image_inputs(
+        dataset,
+        processor,
+        data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip"),
+        padding=data_args.crop_padding,
+        seed=args.seed,
+        skip_corrupted=data_args.skip_corrupted_images,
+    )
+    train, validation, test = inputs["train"], inputs["validation"], inputs["test"]
 
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
     if args.track_dynamics or args.dynamics_gradient_epochs:
-        sample = take(dataset["train"], len(test), data_args.split_seed).with_transform(plain)
-        options = {"gradient_epochs": args.dynamics_gradient_epochs, "n_bins": args.n_bins}
-        trainer.add_callback(TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, **options))
+        measured = {"train": train.sample(len(test), data_args.split_seed), "test": test}
+        options = {"gradient_epochs": args.dynamics_gradient_epochs, "every": args.dynamics_every}
+        trainer.add_callback(TrainingDynamicsCallback(trainer, measured, **options, n_bins=args.n_bins))
     best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
     if best is not None:
         trainer.add_callback(best)

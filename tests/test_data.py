@@ -5,13 +5,12 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 from sklearn.datasets import load_digits
 
-from hf_focal import ImageTransform, create_image_classifier, load_image_dataset
-from hf_focal.data import random_crop, take
+from hf_focal import load_image_dataset
+from hf_focal.data import _split, take
 
 
 def pictures(count, classes=3, mode="RGB", seed=0):
@@ -59,6 +58,32 @@ def test_a_missing_validation_split_is_split_off_and_said(tmp_path, caplog):
     assert {split: len(data) for split, data in dataset.items()} == {"train": 48, "validation": 12, "test": 12}
     assert np.bincount(dataset["validation"]["label"]).tolist() == [4, 4, 4]
     assert "No validation split: 12 of 60 training samples are split off" in caplog.text
+
+
+@pytest.mark.parametrize(("total", "size"), [(60, 7), (50_000, 5_000)])
+def test_a_validation_split_by_permutation_is_that_of_the_published_code(total, size):
+    """The first of the indices that NumPy's global generator shuffles after `np.random.seed(1)`."""
+    features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
+    data = Dataset.from_dict({"image": [None] * total, "label": [index % 2 for index in range(total)]}, features)
+    data = data.add_column("row", list(range(total)))
+    splits = _split({"train": data, "test": data.select(range(4))}, holdout=0.1, seed=1, validation_size=size)
+    indices = list(range(total))
+    state = np.random.get_state()
+    np.random.seed(1)
+    np.random.shuffle(indices)
+    np.random.set_state(state)
+    assert splits["validation"]["row"][:] == indices[:size]
+    assert splits["train"]["row"][:] == indices[size:]
+
+
+def test_a_validation_size_that_cannot_be_is_refused(tmp_path):
+    folder = saved(tmp_path / "a", {"train": 12, "test": 6})
+    for size in (0, 12):
+        with pytest.raises(ValueError, match=f"between 1 and 11, got {size}"):
+            load_image_dataset(folder, validation_size=size)
+    folder = saved(tmp_path / "b", {"train": 12, "validation": 6, "test": 6})
+    with pytest.raises(ValueError, match="has a validation split already"):
+        load_image_dataset(folder, validation_size=3)
 
 
 def test_a_missing_test_split_is_the_validation_split(tmp_path, caplog):
@@ -139,65 +164,3 @@ def test_cifar10_loads_with_its_own_columns(test_data):
     assert {split: len(data) for split, data in dataset.items()} == {"train": 45000, "validation": 5000, "test": 10000}
     assert dataset["train"].features["label"].names[3] == "cat"
     assert np.bincount(dataset["validation"]["label"]).tolist() == [500] * 10
-
-
-# ---- Images as inputs -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return create_image_classifier("test_resnet", ["a", "b", "c"], from_scratch=True, image_size=32)[1]
-
-
-def test_plain_transform_is_what_the_processor_does(processor):
-    images = pictures(4)
-    inputs = ImageTransform(processor)(images)
-    expected = processor(images["image"], return_tensors="pt")["pixel_values"]
-    assert torch.equal(torch.stack(inputs["pixel_values"]), expected)
-    assert expected.shape == (4, 3, 32, 32)
-    assert inputs["labels"] == images["label"]
-
-
-def test_grey_images_are_converted(processor):
-    images = pictures(2, mode="L")
-    assert torch.stack(ImageTransform(processor)(images)["pixel_values"]).shape == (2, 3, 32, 32)
-
-
-def test_crop_shifts_each_image_by_at_most_the_padding():
-    pixels = torch.rand(50, 3, 8, 8) + 1  # never 0, so that the border can be told
-    torch.manual_seed(0)
-    cropped = random_crop(pixels, padding=2)
-    assert cropped.shape == pixels.shape
-    seen = set()
-    for before, after in zip(pixels, cropped, strict=True):
-        padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
-        places = [
-            (top, left) for top in range(5) for left in range(5)
-            if torch.equal(padded[:, top : top + 8, left : left + 8], after)
-        ]  # fmt: skip
-        assert len(places) == 1
-        seen.add(places[0])
-    assert len(seen) > 15  # of 25 places
-
-
-def test_flip_turns_about_half_of_the_images(processor):
-    images = pictures(200)
-    torch.manual_seed(0)
-    transform = ImageTransform(processor, "crop-flip")
-    plain = torch.stack(ImageTransform(processor)(images)["pixel_values"])
-    turned = torch.stack(transform(images)["pixel_values"])
-    padded = torch.nn.functional.pad(plain, (4, 4, 4, 4))
-    mirrored = padded.flip(-1)
-
-    def among(image, source):
-        windows = source.unfold(1, 32, 1).unfold(2, 32, 1)
-        return bool((windows == image[:, None, None]).flatten(3).all(-1).all(0).any())
-
-    flips = [among(image, source) for image, source in zip(turned, mirrored, strict=True)]
-    assert all(flip or among(image, source) for flip, image, source in zip(flips, turned, padded, strict=True))
-    assert 70 < sum(flips) < 130
-
-
-def test_an_unknown_augmentation_is_refused(processor):
-    with pytest.raises(ValueError, match="none, crop, crop-flip"):
-        ImageTransform(processor, "flop")

@@ -1,0 +1,72 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""A run that is killed (`kill -9`) and resumed ends where one that was never stopped does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+
+SCRIPT = str(ROOT / "scripts" / "run_image.py")
+# 8 steps an epoch and a checkpoint every 3: the run is resumed in the middle of an epoch.
+FLAGS = ["--model_name_or_path", "cifar_resnet8", "--train_from_scratch", "true", "--image_size", "16", "--use_cpu",
+         "true", "--augmentation", "crop-flip", "--max_train_samples", "128", "--per_device_train_batch_size", "16",
+         "--num_train_epochs", "5", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "2"]  # fmt: skip
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def start(folder, *flags):
+    command = [sys.executable, SCRIPT, *FLAGS, "--output_dir", str(folder), *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+
+
+def finish(process):
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def kill_after(folder, step, process):
+    """Kill the process as soon as the checkpoint of that step is there."""
+    state = folder / f"checkpoint-{step}" / "trainer_state.json"
+    while not state.is_file():
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "all_results.json").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--loss", "flsc-531", "--lr_scheduler_type", "constant", "--lr_milestones", "2", "4"],
+        pytest.param(["--loss", "adafocal"], marks=pytest.mark.slow),
+        pytest.param(["--loss", "flsd-53"], marks=pytest.mark.slow),
+    ],
+    ids=lambda flags: flags[1],
+)
+def test_a_killed_run_resumes_to_the_result_of_one_that_was_not(tmp_path, flags):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(whole, *flags))
+    kill_after(killed, 12, start(killed, *flags))
+    # As if it had been killed while it wrote the next one.
+    partial = killed / "checkpoint-39"
+    partial.mkdir()
+    (partial / "trainer_state.json").write_text('{"epoch": 4')
+    output = finish(start(killed, *flags, "--resume_from_checkpoint", "last"))
+    assert "checkpoint-39 was not written to its end and is passed over" in output
+    expected, found = (load_file(folder / "model.safetensors") for folder in (whole, killed))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    first, second = (json.loads((folder / "all_results.json").read_text()) for folder in (whole, killed))
+    for key in ("test_after_nll", "test_after_ece", "test_before_accuracy", "temperature"):
+        assert second[key] == pytest.approx(first[key], abs=1e-6), key
