@@ -35,6 +35,7 @@ from transformers import (
 from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
+    ImageTransform,
     create_image_classifier,
     finish_run,
     load_image_dataset,
@@ -324,7 +325,7 @@ def test_real_texts_and_a_bert_that_a_plain_trainer_trained(calibrate, test_data
     tokenizer.save_pretrained(tmp_path / "model")
     flags = ["--dataset_config_name", config] if config else []
     results, output = calibrate(tmp_path / "model", test_data / name, *flags, "--max_seq_length", "64")
-    assert results["test_after_accuracy"] > (0.6 if classes == 2 else 0.3)
+    assert results["test_after_accuracy"] > (0.6 if classes == 2 else 0.12)
     assert results["temperature"] > 1.2 and "is over-confident" in output
     assert results["test_after_ece"] < results["test_before_ece"] / 2
     assert results["test_after_nll"] < results["test_before_nll"]
@@ -332,14 +333,17 @@ def test_real_texts_and_a_bert_that_a_plain_trainer_trained(calibrate, test_data
 
 @pytest.mark.slow
 def test_cifar10_and_a_timm_network(calibrate, test_data, tmp_path):
-    names = load_image_dataset(str(test_data / "cifar10"))["test"].features["label"].names
-    torch.manual_seed(0)
+    train = load_image_dataset(str(test_data / "cifar10"))["train"].shuffle(seed=0).select(range(3000))
+    names = train.features["label"].names
     model, processor = create_image_classifier("test_resnet", names, from_scratch=True, image_size=32)
-    torch.nn.init.normal_(model.timm_model.get_classifier().weight)
+    args = TrainingArguments(str(tmp_path / "run"), num_train_epochs=8, learning_rate=5e-3, use_cpu=True,
+                             per_device_train_batch_size=50, report_to="none", save_strategy="no",
+                             remove_unused_columns=False)  # fmt: skip
+    Trainer(model=model, args=args, train_dataset=train.with_transform(ImageTransform(processor))).train()
     model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
     results, _ = calibrate(tmp_path / "model", test_data / "cifar10", "--max_eval_samples", "1000")
-    assert results["test_split"] == "other half of test" and 0.02 < results["test_after_accuracy"] < 0.25
+    assert results["test_split"] == "other half of test" and results["test_after_accuracy"] > 0.25
+    assert results["temperature"] == pytest.approx(best_nll_temperature(tmp_path / "out"), rel=2e-3)
     assert results["test_after_nll"] < results["test_before_nll"]
 
 
