@@ -223,6 +223,7 @@ def test_one_split_alone_is_halved_and_neither_half_is_called_the_other(calibrat
     assert "'test' is halved" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:The best temperature")  # of a head that was never trained
 def test_a_head_that_cannot_be_folded_keeps_its_temperature_in_the_config(text, tmp_path, caplog):
     class Cosine(torch.nn.Linear):
         def forward(self, hidden):
