@@ -79,11 +79,13 @@ def load_images(
     config_name: str | None = None,
     *,
     split: str | None = None,
+    labelled: bool = False,
     image_column: str | None = None,
+    label_column: str | None = None,
     revision: str | None = None,
 ) -> Dataset:
     """
-    Load one split of a data set for its images alone; labels are neither needed nor kept.
+    Load one split of a data set as it is, for its images alone unless labels are asked for.
 
     Args:
         name (`str`):
@@ -92,16 +94,19 @@ def load_images(
             Configuration of the data set.
         split (`str`, *optional*):
             By default the test split, where there is none the validation split, where there is only one split that.
-        image_column (`str`, *optional*):
-            Column of images, by default the only one.
+        labelled (`bool`, *optional*, defaults to `False`):
+            Keep the labels, which every image must then have.
+        image_column, label_column (`str`, *optional*):
+            Columns to use, by default as for [`load_image_dataset`].
         revision (`str`, *optional*):
             Revision of a data set on the Hub.
 
     Returns:
-        `datasets.Dataset`: With the column `image`.
+        `datasets.Dataset`: With the column `image`, and `label` if asked for.
 
     Raises:
-        ValueError: If the split or the column is missing or ambiguous, or a split is empty.
+        ValueError: If the split or a column is missing or ambiguous, a split is empty, or a label that was asked for
+            is missing.
     """
     digits = name == DIGITS and not Path(name).exists()
     splits = DatasetDict(train=_digits()) if digits else _load(name, config_name, revision)
@@ -112,6 +117,8 @@ def load_images(
         wanted = "test or validation split" if split is None else f"split {split!r}"
         raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
     data = splits[split]
+    if labelled:
+        return _two_columns(data, split, image_column, label_column)
     column = _find_column(data, split, image_column, Image, "image_column")
     data = data.select_columns([column])
     data = data if column == "image" else data.rename_column(column, "image")

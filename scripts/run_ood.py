@@ -58,9 +58,12 @@ class OodArguments:
     model_name_or_path: list[str] = field(metadata={"help": "Calibrated checkpoints: folders, or ids on the Hub."})
     output_dir: str = field(default="outputs/ood", metadata={"help": "Where tables and pictures go."})
     dataset_name: str = field(
-        default=DIGITS, metadata={"help": "In-distribution data, as for run_image.py; its test split is taken."}
+        default=DIGITS, metadata={"help": "In-distribution data with labels, as for run_image.py."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    split: str | None = field(
+        default=None, metadata={"help": "Its split. Unset: the test split that run_image.py would take."}
+    )
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     holdout: float = field(default=0.1, metadata={"help": "As for run_image.py, where the test split is split off."})
@@ -243,14 +246,12 @@ def main() -> None:
     check_threshold(args.threshold)
     corruptions = [ImageCorruption(name, level, args.seed) for name in args.corruption for level in args.severities]
     ood_data = load_ood_data(args)
-    test = load_image_dataset(
-        args.dataset_name,
-        args.dataset_config_name,
-        image_column=args.image_column_name,
-        label_column=args.label_column_name,
-        holdout=args.holdout,
-        seed=args.split_seed,
-    )["test"]
+    columns = {"image_column": args.image_column_name, "label_column": args.label_column_name}
+    source = (args.dataset_name, args.dataset_config_name)
+    if args.split is not None:
+        test = load_images(*source, split=args.split, labelled=True, **columns)
+    else:
+        test = load_image_dataset(*source, holdout=args.holdout, seed=args.split_seed, **columns)["test"]
     class_names = test.features["label"].names
     test = take(test, args.max_samples, args.split_seed)
     labels = np.asarray(test["label"][:])
