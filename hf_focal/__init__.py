@@ -12,11 +12,13 @@ from .version import __version__
 # Where each public name lives. Nothing is imported before it is asked for: `import hf_focal` loads neither torch nor
 # transformers.
 _NAMES = {
-    "calibration": ["TemperatureFit", "apply_temperature", "describe_confidence", "fit_temperature"]
-    + ["fold_temperature", "unfold_temperature"],
+    "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
+    "callbacks": ["KeepBestCallback", "TrainingDynamicsCallback", "stopping_table"],
     "cli": ["parse_arguments"],
     "corruptions": ["ImageCorruption"],
-    "data": ["ImageTransform", "load_image_dataset", "load_images"],
+    "data": ["ImageTransform", "load_image_dataset", "load_images", "load_text_dataset"],
+    "embeddings": ["load_word_vectors", "set_word_vectors", "train_word_tokenizer"],
+    "folding": ["UnfoldableError", "apply_temperature", "fold_temperature", "unfold_temperature"],
     "functional": ["adafocal_loss", "brier_loss", "cross_entropy_loss", "dual_focal_loss", "focal_loss"]
     + ["label_smoothing_loss", "mmce_loss", "sample_dependent_focal_loss"],
     "gamma": ["focal_gradient_ratio", "gamma_for_threshold"],
@@ -32,7 +34,10 @@ _NAMES = {
     + ["expected_calibration_error", "maximum_calibration_error", "negative_log_likelihood"]
     + ["negative_log_likelihood_from_logits"],
     "model_card": ["create_model_card"],
-    "modeling": ["create_image_classifier"],
+    "modeling": ["create_image_classifier", "create_text_classifier"],
+    "networks": ["GlobalPoolingCNNConfig", "GlobalPoolingCNNForSequenceClassification", "TreeLSTMConfig"]
+    + ["TreeLSTMForSequenceClassification", "create_global_pooling_cnn", "create_tree_lstm"],
+    "optimizers": ["AdagradWithEmbeddingSGD"],
     "ood": ["DetectionResult", "auroc", "auroc_interval", "ood_detection", "ood_scores", "roc_points"],
     "ood_plots": ["risk_coverage_diagram", "roc_diagram", "severity_diagram"],
     "pipelines": ["pipeline"],
@@ -44,6 +49,9 @@ _NAMES = {
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
+    "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
+    + ["read_dynamics", "weight_norm_curves"],
+    "trees": ["Tree", "TreeTokenizer", "parse_tree", "tokenize_trees"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -63,17 +71,13 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from .calibration import (
-        TemperatureFit,
-        apply_temperature,
-        describe_confidence,
-        fit_temperature,
-        fold_temperature,
-        unfold_temperature,
-    )
+    from .calibration import TemperatureFit, describe_confidence, fit_temperature
+    from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
     from .cli import parse_arguments
     from .corruptions import ImageCorruption
-    from .data import ImageTransform, load_image_dataset, load_images
+    from .data import ImageTransform, load_image_dataset, load_images, load_text_dataset
+    from .embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
+    from .folding import UnfoldableError, apply_temperature, fold_temperature, unfold_temperature
     from .functional import (
         adafocal_loss,
         brier_loss,
@@ -123,9 +127,18 @@ if TYPE_CHECKING:
         negative_log_likelihood_from_logits,
     )
     from .model_card import create_model_card
-    from .modeling import create_image_classifier
+    from .modeling import create_image_classifier, create_text_classifier
+    from .networks import (
+        GlobalPoolingCNNConfig,
+        GlobalPoolingCNNForSequenceClassification,
+        TreeLSTMConfig,
+        TreeLSTMForSequenceClassification,
+        create_global_pooling_cnn,
+        create_tree_lstm,
+    )
     from .ood import DetectionResult, auroc, auroc_interval, ood_detection, ood_scores, roc_points
     from .ood_plots import risk_coverage_diagram, roc_diagram, severity_diagram
+    from .optimizers import AdagradWithEmbeddingSGD
     from .pipelines import pipeline
     from .plots import classwise_reliability_diagram, confidence_histogram, reliability_diagram
     from .report import RunReport, finish_run, prepare_output_dir
@@ -146,3 +159,11 @@ if TYPE_CHECKING:
         MMCETrainer,
     )
     from .training_args import CalibrationTrainingArguments
+    from .training_plots import (
+        gradient_norm_histograms,
+        gradient_ratio_curves,
+        nll_and_entropy_curves,
+        read_dynamics,
+        weight_norm_curves,
+    )
+    from .trees import Tree, TreeTokenizer, parse_tree, tokenize_trees

@@ -1,17 +1,87 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Command-line arguments of the scripts: dataclasses, and a YAML or JSON file whose values explicit flags override."""
+"""
+What the scripts have in common: arguments as dataclasses, a YAML or JSON file whose values explicit flags override,
+how a run begins and how it ends.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, set_seed
+
+from .report import finish_run, prepare_output_dir
+from .training_args import CalibrationTrainingArguments
+
+
+if TYPE_CHECKING:
+    from .trainer import CalibrationTrainer
+
+
+AUTO = "auto"
+
+
+@dataclass
+class RunArguments(CalibrationTrainingArguments):
+    """`CalibrationTrainingArguments` with the defaults of the scripts."""
+
+    output_dir: str = field(
+        default=AUTO, metadata={"help": "Where to save; 'auto' is outputs/<dataset>-<model>-<loss>."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace a run that is in the output folder."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Off: inputs are made by transforms."})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "Pin memory in data loaders."}
+    )
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to log, such as tensorboard."})
+
+
+def start_run(args: RunArguments, *names: str) -> str | None:
+    """
+    Set up logging and the seed, and make sure that the output folder holds no other run, see [`prepare_output_dir`].
+
+    Args:
+        args ([`RunArguments`]):
+            Whose `output_dir`, where it is `"auto"`, becomes a folder in `outputs`.
+        names (`str`):
+            What to call that folder by: data set, model, loss.
+
+    Returns:
+        `str` or `None`: The checkpoint to resume from.
+
+    Raises:
+        ValueError: As [`prepare_output_dir`].
+    """
+    level = logging.INFO if args.should_log else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    for library in ("httpx", "httpx2", "accelerate", "datasets"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    if args.output_dir == AUTO:
+        args.output_dir = str(Path("outputs", "-".join(Path(name).name for name in names)))
+    checkpoint = prepare_output_dir(args, args.overwrite)
+    set_seed(args.seed)
+    return checkpoint
+
+
+def end_run(trainer: CalibrationTrainer, validation: Any, test: Any, **facts: Any) -> None:
+    """Call [`finish_run`] with `facts` as keyword arguments, print its table, and push where that was asked for."""
+    report = finish_run(trainer, validation, test, **facts)
+    if trainer.is_world_process_zero():
+        print(f"\n{report}\nSaved to {trainer.args.output_dir}")
+    if trainer.args.push_to_hub:
+        pushed = trainer.push_to_hub()
+        if trainer.is_world_process_zero():
+            print(f"Pushed to {pushed.commit_url}")
 
 
 def parse_arguments(

@@ -1,17 +1,19 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Load an image data set by name or folder, make sure of its three splits, and turn images into model inputs."""
+"""Load images or texts with labels, by name or folder, and make sure of the splits; turn images into model inputs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 from torch import Tensor
 
 
@@ -50,7 +52,8 @@ def load_image_dataset(
         config_name (`str`, *optional*):
             Configuration of the data set.
         image_column, label_column (`str`, *optional*):
-            Columns to use. By default the only column of images, and the only column of class labels.
+            Columns to use. By default the column of images and that of class labels, where there are several the one
+            that is called so.
         holdout (`float`, *optional*, defaults to `0.1`):
             Share of the training data split off for each missing split, in (0, 1).
         seed (`int`, *optional*, defaults to `42`):
@@ -59,18 +62,115 @@ def load_image_dataset(
             Revision of a data set on the Hub.
 
     Returns:
-        `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes.
+        `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes. Labels that are
+        whole numbers or strings become classes in their sorted order.
 
     Raises:
-        ValueError: If there is no training split, a column is missing or ambiguous, a split is empty, or a sample has
-            no label.
+        ValueError: If there is no training split, a column is missing or ambiguous, a split is empty, a sample has no
+            label, or there are fewer than two classes.
     """
+    return _load_splits("image", name, config_name, image_column, label_column, holdout, seed, revision)
+
+
+def load_text_dataset(
+    name: str,
+    config_name: str | None = None,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    holdout: float = 0.1,
+    seed: int = 42,
+    revision: str | None = None,
+) -> DatasetDict:
+    """
+    Load labelled texts with the splits `train`, `validation` and `test`, and the columns `text` and `label`.
+
+    Missing splits are made as by [`load_image_dataset`].
+
+    Args:
+        name (`str`):
+            A data set on the Hub, or a local folder that `datasets.load_dataset` (CSV, JSON, Parquet) or
+            `load_from_disk` reads.
+        config_name (`str`, *optional*):
+            Configuration of the data set.
+        text_column, label_column (`str`, *optional*):
+            Columns to use. By default the column of strings, where there are several the one that is called `text`,
+            `sentence`, `review` or the like, and the column of class labels or that is called `label`.
+        holdout (`float`, *optional*, defaults to `0.1`):
+            Share of the training data split off for each missing split, in (0, 1).
+        seed (`int`, *optional*, defaults to `42`):
+            Seed of the splitting.
+        revision (`str`, *optional*):
+            Revision of a data set on the Hub.
+
+    Returns:
+        `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes. Labels that are
+        whole numbers or strings become classes in their sorted order, the same for all splits.
+
+    Raises:
+        ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
+    """
+    return _load_splits("text", name, config_name, text_column, label_column, holdout, seed, revision)
+
+
+def load_labelled(
+    kind: str,
+    name: str,
+    config_name: str | None = None,
+    input_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+) -> dict[str, Dataset]:
+    """
+    The splits that a data set has, with the columns `image` or `text` (the `kind`) and `label`, as
+    [`load_image_dataset`] and [`load_text_dataset`] make them.
+    """
+    if kind == "image" and name == DIGITS and not Path(name).exists():
+        return dict(_split({"train": _digits()}, holdout=0.2, seed=42, quiet=True))
+    try:
+        loaded = _load(name, config_name, revision)
+        columns = {
+            split: _two_columns(data, split, kind, input_column, label_column) for split, data in loaded.items()
+        }
+        return _encode_labels(columns)
+    except (UnicodeError, DatasetGenerationError) as error:
+        if wrong := _cause(error, UnicodeError):
+            raise ValueError(f"A file of the data set {name!r} is not in UTF-8: {wrong}. Convert it.") from error
+        raise
+
+
+def _load(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
+    try:
+        if (Path(name) / "dataset_dict.json").is_file():
+            return load_from_disk(name)
+        if (Path(name) / "state.json").is_file():  # a single split
+            return {"train": load_from_disk(name)}
+        return load_dataset(name, config_name, revision=revision)
+    except UnicodeError:  # which is a ValueError
+        raise
+    # Among them an empty split: 'Instruction "test" corresponds to no data!', and an IndexError from the disk.
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
+            "several configurations needs config_name (--dataset_config_name)."
+        ) from error
+
+
+def _load_splits(
+    kind: str,
+    name: str,
+    config_name: str | None,
+    input_column: str | None,
+    label_column: str | None,
+    holdout: float,
+    seed: int,
+    revision: str | None,
+) -> DatasetDict:
     if not 0 < holdout < 1:
         raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
-    if name == DIGITS and not Path(name).exists():
+    if kind == "image" and name == DIGITS and not Path(name).exists():
         return _split({"train": _digits()}, holdout=0.2, seed=seed, quiet=True)
-    loaded = _load(name, config_name, revision)
-    splits = {split: _two_columns(data, split, image_column, label_column) for split, data in loaded.items()}
+    splits = load_labelled(kind, name, config_name, input_column, label_column, revision)
     return _split(splits, holdout=holdout, seed=seed)
 
 
@@ -79,13 +179,11 @@ def load_images(
     config_name: str | None = None,
     *,
     split: str | None = None,
-    labelled: bool = False,
     image_column: str | None = None,
-    label_column: str | None = None,
     revision: str | None = None,
 ) -> Dataset:
     """
-    Load one split of a data set as it is, for its images alone unless labels are asked for.
+    Load one split of a data set for its images alone; labels are neither needed nor kept.
 
     Args:
         name (`str`):
@@ -94,22 +192,19 @@ def load_images(
             Configuration of the data set.
         split (`str`, *optional*):
             By default the test split, where there is none the validation split, where there is only one split that.
-        labelled (`bool`, *optional*, defaults to `False`):
-            Keep the labels, which every image must then have.
-        image_column, label_column (`str`, *optional*):
-            Columns to use, by default as for [`load_image_dataset`].
+        image_column (`str`, *optional*):
+            Column of images, by default the only one.
         revision (`str`, *optional*):
             Revision of a data set on the Hub.
 
     Returns:
-        `datasets.Dataset`: With the column `image`, and `label` if asked for.
+        `datasets.Dataset`: With the column `image`.
 
     Raises:
-        ValueError: If the split or a column is missing or ambiguous, a split is empty, or a label that was asked for
-            is missing.
+        ValueError: If the split or the column is missing or ambiguous, or a split is empty.
     """
     digits = name == DIGITS and not Path(name).exists()
-    splits = DatasetDict(train=_digits()) if digits else _load(name, config_name, revision)
+    splits = {"train": _digits()} if digits else _load(name, config_name, revision)
     if split is None:
         known = [known for known in ("test", *_VALIDATION_NAMES) if known in splits]
         split = known[0] if known else next(iter(splits)) if len(splits) == 1 else None
@@ -117,27 +212,17 @@ def load_images(
         wanted = "test or validation split" if split is None else f"split {split!r}"
         raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
     data = splits[split]
-    if labelled:
-        return _two_columns(data, split, image_column, label_column)
-    column = _find_column(data, split, image_column, Image, "image_column")
+    column = _find_column(data, split, image_column, "image", other=None)
     data = data.select_columns([column])
     data = data if column == "image" else data.rename_column(column, "image")
-    return data if isinstance(data.features["image"], Image) else data.cast_column("image", Image())
+    return data if _is_image(data.features["image"]) else data.cast_column("image", Image())
 
 
-def _load(name: str, config_name: str | None, revision: str | None) -> DatasetDict:
-    try:
-        if (Path(name) / "dataset_dict.json").is_file():
-            return load_from_disk(name)
-        if (Path(name) / "state.json").is_file():  # a single split
-            return DatasetDict(train=load_from_disk(name))
-        return load_dataset(name, config_name, revision=revision)
-    # Among them an empty split: 'Instruction "test" corresponds to no data!', and an IndexError from the disk.
-    except (ValueError, IndexError) as error:
-        raise ValueError(
-            f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
-            "several configurations needs config_name (--dataset_config_name)."
-        ) from error
+def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """The first error of a kind among an error and what it came from."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _digits() -> Dataset:
@@ -150,47 +235,167 @@ def _digits() -> Dataset:
     return Dataset.from_dict({"image": rgb, "label": digits.target}, features=features)
 
 
-def _two_columns(data: Dataset, split: str, image_column: str | None, label_column: str | None) -> Dataset:
+# ---- Columns --------------------------------------------------------------------------------------------------------
+
+
+def _is_image(feature: Any) -> bool:
+    return isinstance(feature, Image)
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def _is_class(feature: Any) -> bool:
+    return isinstance(feature, ClassLabel)
+
+
+# How a column is told: by its type, and where that does not settle it by its name.
+_COLUMNS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
+    "image": (_is_image, ("image", "img")),
+    "text": (_is_text, ("text", "sentence", "review", "content", "document", "comment", "tweet")),
+    "label": (_is_class, ("label", "labels", "class", "category", "target")),
+}
+
+
+def _two_columns(data: Dataset, split: str, kind: str, input_column: str | None, label_column: str | None) -> Dataset:
     if len(data) == 0:
         raise ValueError(f"The split {split!r} is empty.")
-    image_column = _find_column(data, split, image_column, Image, "image_column")
-    label_column = _find_column(data, split, label_column, ClassLabel, "label_column")
-    data = data.select_columns([image_column, label_column])
-    renamed = {image_column: "image", label_column: "label"}
+    if input_column is not None and input_column not in data.column_names:
+        raise _no_column(data, split, input_column, kind)
+    label_column = _find_column(data, split, label_column, "label", other=input_column)
+    input_column = _find_column(data, split, input_column, kind, other=label_column)
+    data = data.select_columns([input_column, label_column])
+    renamed = {input_column: kind, label_column: "label"}
     data = data.rename_columns({old: new for old, new in renamed.items() if old != new})
-    if not isinstance(data.features["label"], ClassLabel):
-        data = data.class_encode_column("label")
-    if not isinstance(data.features["image"], Image):
+    if kind == "image" and not _is_image(data.features["image"]):
         data = data.cast_column("image", Image())
-    labels = np.asarray(data.with_format("numpy")["label"][:])
-    if labels.min() < 0:
-        raise ValueError(
-            f"The split {split!r} has samples without a label (index {labels.min()}): hidden labels cannot be used. "
-            "Remove them, or pass a data set without this split."
-        )
+    if kind == "text":
+        _check_texts(data, split, input_column)
     return data
 
 
-def _find_column(data: Dataset, split: str, given: str | None, kind: type, argument: str) -> str:
+def _find_column(data: Dataset, split: str, given: str | None, kind: str, other: str | None) -> str:
     columns = data.column_names
     if given is not None:
         if given not in columns:
-            raise ValueError(
-                f"The split {split!r} has no column {given!r}; its columns are {', '.join(columns)}. Set {argument} "
-                f"(--{argument}_name) to one of them."
-            )
+            raise _no_column(data, split, given, kind)
         return given
-    candidates = [column for column in columns if isinstance(data.features[column], kind)]
-    # A column of that very name will do even where its type says nothing.
-    plain = argument.removesuffix("_column")
-    candidates = candidates or [column for column in columns if column == plain]
+    is_of_type, names = _COLUMNS[kind]
+    columns = [column for column in columns if column != other]
+    candidates = [column for column in columns if is_of_type(data.features[column])]
+    if len(candidates) != 1:  # of several the one of such a name; without any, a name will do whatever the type
+        named = [column for column in candidates or columns if column.lower() in names]
+        candidates = named or candidates
     if len(candidates) != 1:
         found = f"several could serve: {', '.join(candidates)}" if candidates else f"none of {', '.join(columns)} does"
         raise ValueError(
-            f"Which column of the split {split!r} holds the {plain}s? {found[0].upper()}{found[1:]}. Set {argument} "
-            f"(--{argument}_name)."
+            f"Which column of the split {split!r} holds the {kind}s? {found[0].upper()}{found[1:]}. Set {kind}_column "
+            f"(--{kind}_column_name)."
         )
     return candidates[0]
+
+
+def _no_column(data: Dataset, split: str, given: str, kind: str) -> ValueError:
+    return ValueError(
+        f"The split {split!r} has no column {given!r}; its columns are {', '.join(data.column_names)}. Set "
+        f"{kind}_column (--{kind}_column_name) to one of them."
+    )
+
+
+def _check_texts(data: Dataset, split: str, column: str) -> None:
+    if not _is_text(data.features["text"]):
+        raise ValueError(f"The column {column!r} of the split {split!r} must hold strings: {data.features['text']}.")
+    for row, text in enumerate(data["text"]):
+        if not (text or "").strip():
+            found = "a missing" if text is None else "an empty"
+            raise ValueError(f"The split {split!r} has {found} text in row {row} (column {column!r}). Remove it.")
+
+
+def _encode_labels(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Labels of one `ClassLabel` for all splits: the one they have, or their whole numbers or strings in order."""
+    labels = {split: data["label"][:] for split, data in splits.items()}
+    for split, values in labels.items():
+        for row, value in enumerate(values):
+            if value is None or value != value:  # CSV files have NaN for nothing
+                raise ValueError(f"The split {split!r} has no label in row {row}. Remove the row, or the split.")
+            if isinstance(value, int) and value < 0:
+                raise ValueError(
+                    f"The split {split!r} has samples without a label (index {value}, row {row}): hidden labels "
+                    "cannot be used. Remove them, or pass a data set without this split."
+                )
+    found = set().union(*labels.values())
+    if len(found) < 2:
+        raise ValueError(f"A classifier needs at least two classes; every label is {found.pop()!r}.")
+    if any(_is_class(data.features["label"]) for data in splits.values()):
+        names = {split: getattr(data.features["label"], "names", None) for split, data in splits.items()}
+        if len({str(value) for value in names.values()}) > 1:
+            raise ValueError(f"The splits do not agree on the classes: {names}.")
+        return dict(splits)
+    if len({type(value) for value in found}) > 1 or not isinstance(found.copy().pop(), (int, str)):
+        kinds = ", ".join(sorted({type(value).__name__ for value in found}))
+        raise ValueError(f"Labels must be class labels, whole numbers or strings, got values of type {kinds}.")
+    unseen = found - set(labels.get("train", found))
+    if unseen:
+        raise ValueError(f"Labels that no training sample has: {', '.join(map(repr, sorted(unseen)))}.")
+    order = sorted(found)
+    feature, index = ClassLabel(names=[str(value) for value in order]), {value: i for i, value in enumerate(order)}
+    encoded = {}
+    for split, data in splits.items():
+        values = [index[value] for value in labels[split]]
+        encoded[split] = with_labels(data, values, feature)
+    return encoded
+
+
+def with_labels(data: Dataset, labels: Sequence[int], feature: ClassLabel) -> Dataset:
+    """The data with other labels."""
+    return data.remove_columns("label").add_column("label", list(labels), feature=feature)
+
+
+def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:
+    """
+    The model's class of each class of the data: by name, or in order where either has no names but numbers.
+
+    Args:
+        data_names (`Sequence[str]`):
+            Class names of a data set.
+        model_names (`Sequence[str]`):
+            Those of a model, in the order of its outputs. Case, blanks, hyphens and underscores count for nothing.
+
+    Raises:
+        ValueError: If there are not as many of one as of the other, or their names differ.
+    """
+    known = f"The data set has {_listed(data_names)}; the model has {_listed(model_names)}."
+    if len(data_names) != len(model_names):
+        raise ValueError(f"Data and model do not have the same classes. {known} Calibration needs all of them.")
+    for plain in (str, _plain):
+        index = {plain(name): i for i, name in enumerate(model_names)}
+        order = [index.get(plain(name), -1) for name in data_names]
+        if sorted(order) == list(range(len(model_names))):
+            return order
+    if _numbered(data_names) or _numbered(model_names):
+        logger.warning("Data and model do not both name their classes, so these are matched in order. %s", known)
+        return list(range(len(model_names)))
+    unknown = [name for name, i in zip(data_names, order, strict=True) if i < 0]
+    raise ValueError(
+        f"The model does not know the classes {', '.join(map(repr, unknown[:5]))} of the data. {known} Rename the "
+        "classes of the data, or set id2label in the model's config.json."
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    return [name.removeprefix("LABEL_") for name in names] == [str(i) for i in range(len(names))]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+
+
+# ---- Splits ---------------------------------------------------------------------------------------------------------
 
 
 def _split(splits: Mapping[str, Dataset], holdout: float, seed: int, quiet: bool = False) -> DatasetDict:
@@ -199,11 +404,11 @@ def _split(splits: Mapping[str, Dataset], holdout: float, seed: int, quiet: bool
     if "train" not in splits:
         raise ValueError(f"The data set has no split 'train'; it has {', '.join(splits)}.")
     train = splits["train"]
-    names = [name for name in _VALIDATION_NAMES if name in splits]
-    validation, test = splits[names[0]] if names else None, splits.get("test")
+    validation_name = _validation_name(splits)
+    validation, test = splits.get(validation_name or ""), splits.get("test")
     total = len(train)
     if test is None and validation is not None:
-        say("No test split: %r is the test set, and validation data are split off the training data.", names[0])
+        say("No test split: %r is the test set, and validation data are split off the training data.", validation_name)
         validation, test = None, validation
     elif test is None:
         train, test = _hold_out(train, round(holdout * total), seed)
@@ -211,11 +416,57 @@ def _split(splits: Mapping[str, Dataset], holdout: float, seed: int, quiet: bool
     if validation is None:
         train, validation = _hold_out(train, round(holdout * total), seed)
         say("No validation split: %d of %d training samples are split off (seed %d).", len(validation), total, seed)
-    result = DatasetDict(train=train, validation=validation, test=test)
-    labels = {split: result[split].features["label"].names for split in SPLITS}
-    if not labels["train"] == labels["validation"] == labels["test"]:
-        raise ValueError(f"The splits do not agree on the classes: {labels}.")
-    return result
+    return DatasetDict(train=train, validation=validation, test=test)
+
+
+def _validation_name(splits: Mapping[str, Dataset]) -> str | None:
+    return next((name for name in _VALIDATION_NAMES if name in splits), None)
+
+
+def held_out_pair(
+    splits: Mapping[str, Dataset], split: str | None = None, test_split: str | None = None, seed: int = 42
+) -> dict[str, Dataset]:
+    """
+    Two parts of a data set, by name: one to fit a temperature on, and one to measure it on.
+
+    Args:
+        splits (`Mapping[str, Dataset]`):
+            As [`load_labelled`] returns them.
+        split (`str`, *optional*):
+            The first; by default the validation split, or else the test split, or else the only one.
+        test_split (`str`, *optional*):
+            The second; by default the test split. Where there is no other than the first, that is halved, stratified
+            by class, and the log says so.
+        seed (`int`, *optional*, defaults to `42`):
+            Seed of the halving.
+
+    Raises:
+        ValueError: If a split is not there, both are the same, or the data set has nothing but training data among
+            other splits of unknown names.
+    """
+    have = f"it has {', '.join(splits)}"
+    if split is None:
+        split = _validation_name(splits) or ("test" if "test" in splits else None)
+        split = next(iter(splits)) if split is None and len(splits) == 1 else split
+        if split is None:
+            raise ValueError(f"The data set has no validation split; {have}. Choose one with --split.")
+    for name in (split, test_split or split):
+        if name not in splits:
+            raise ValueError(f"The data set has no split {name!r}; {have}.")
+    if split == test_split:
+        raise ValueError(f"A temperature cannot be fitted and measured on the same split, {split!r}.")
+    if split == "train":
+        logger.warning("The temperature is fitted on the split 'train': use data that the model was not trained on.")
+    test_split = test_split or ("test" if "test" in splits and split != "test" else None)
+    if test_split is not None:
+        return {split: splits[split], test_split: splits[test_split]}
+    data = splits[split]
+    first, second = _hold_out(data, len(data) // 2, seed)
+    logger.warning(
+        "No other split to measure on: %r is halved, %d samples to fit the temperature on and %d to measure it on "
+        "(seed %d).", split, len(first), len(second), seed,
+    )  # fmt: skip
+    return {f"half of {split}": first, f"other half of {split}": second}
 
 
 def _hold_out(data: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:

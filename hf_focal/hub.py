@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -12,18 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, get_token, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoTokenizer,
 )
-from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from .calibration import apply_temperature, check_record
+from .folding import ADAPTER_RECORD, apply_temperature, calibration_record, check_record, has_adapter
 from .model_card import TASKS, infer_task
 from .report import CARD, PICTURE, PREDICTIONS
 from .version import __version__
@@ -41,10 +44,11 @@ _AUTO_CLASSES: dict[str, Any] = {
     "text-classification": AutoModelForSequenceClassification,
     "token-classification": AutoModelForTokenClassification,
 }
+_ADAPTER_TASKS = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}  # as PEFT calls them
 # What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json")
-_CONFIGS = (CONFIG_NAME, "*_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
-_VOCABULARIES = ("vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja")
+_CONFIGS = (CONFIG_NAME, "*_config.json", ADAPTER_RECORD, "tokenizer.json", "special_tokens_map.json")
+_VOCABULARIES = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja")
 _PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE)
 
 
@@ -63,7 +67,8 @@ def from_pretrained(
 
     An unfolded temperature is applied in the forward pass, see [`apply_temperature`]. The config is checked before any
     weights are loaded, and no code of the repository is run: weights come from safetensors, or from pickles read with
-    `weights_only=True`. Weights that are missing, or whose download is damaged, are an error.
+    `weights_only=True`. Weights that are missing, or whose download is damaged, are an error. An adapter of PEFT is
+    loaded into its base model; the record beside it, `calibration.json`, is checked and obeyed as one in a config.
 
     Args:
         name_or_path (`str`):
@@ -87,48 +92,143 @@ def from_pretrained(
         `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
 
     Raises:
-        ValueError: If `config.json` holds a malformed `calibration` or names no classifier, or weights are missing.
+        ValueError: If `config.json` holds a malformed `calibration` or names no classifier, `calibration.json` is
+            malformed, or weights are missing.
         OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
     """
     refuse_code(kwargs)
-    source: dict[str, Any] = {"token": token, "local_files_only": local_files_only, "cache_dir": cache_dir}
-    found = cached_file(str(name_or_path), CONFIG_NAME, revision=revision, **source)
-    assert found is not None  # it raises instead
-    folder = Path(found).parent
-    if (
-        folder.parent.name == "snapshots"
-    ):  # of the cache: the same commit for the weights, whatever is pushed meanwhile
-        revision = folder.name
-    source |= {"revision": revision, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(name_or_path, **source)
+    name = str(name_or_path)
+    source: dict[str, Any] = {"revision": revision, "token": token}
+    source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
+    adapter = find_adapter_config_file(name, **source)
+    found = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=adapter is None, **source)
+    if found is not None:
+        model, missing = _load_whole(name, Path(found).parent, task, source, kwargs)
+    elif adapter is not None:
+        model, missing = _load_adapter(name, Path(adapter).parent, task, source, kwargs)
+    else:
+        raise OSError(f"{name} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ValueError(f"{name} lacks weights of {type(model).__name__}, which would be random: {names}.")
+    record = calibration_record(model)
+    if record is None:
+        logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
+    if record is None or record["folded"]:
+        return model
+    with _refusing(ADAPTER_RECORD if found is None else CONFIG_NAME, name):
+        return apply_temperature(model)
+
+
+def _load_whole(
+    name: str, folder: Path, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """A model, its record checked before, and the names of the weights that it lacks."""
+    source = _pinned(folder, source)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
+    if getattr(config, "calibration", None) is not None:
+        with _refusing(CONFIG_NAME, name):
+            check_record(config.calibration)
+    return _load_weights(name, folder, config, task or infer_task(config), source, kwargs)
+
+
+def _load_adapter(
+    name: str, folder: Path, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """As [`_load_whole`], for an adapter of PEFT: its record is not in the config, which is that of its base model."""
+    source = _pinned(folder, source)
+    with _refusing(ADAPTER_CONFIG_NAME, name):
+        settings = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+        base = settings.get("base_model_name_or_path")
+        if not isinstance(base, str) or not base:
+            raise ValueError(f"'base_model_name_or_path' must name the model that the adapter is for, got {base!r}.")
+    record, labels = _adapter_record(name, source)
+    base_source = {**source, "revision": settings.get("revision")}
+    found = cached_file(base, CONFIG_NAME, **base_source)
+    if found is None:
+        raise OSError(f"{base}, the base model of {name}, holds no {CONFIG_NAME}.")
+    base_source = _pinned(Path(found).parent, base_source)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False, **base_source, **labels)
+    config.calibration = record  # what the base model says of itself does not hold for the adapted one
+    if base_class := (settings.get("auto_mapping") or {}).get("base_model_class"):
+        config.architectures = [base_class]
+    task = task or _ADAPTER_TASKS.get(settings.get("task_type")) or infer_task(config)
+    kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
+    model, lacking = _load_weights(base, Path(found).parent, config, task, base_source, kwargs)
+    model.config.architectures = [type(model).__name__]
     try:
-        record = check_record(getattr(config, "calibration", None))
-    except ValueError as error:
-        raise ValueError(f"{CONFIG_NAME} of {name_or_path} is refused: {error}") from error
-    task = task or infer_task(config)
+        info = model.load_adapter(name, adapter_kwargs=source)
+    finally:
+        _refuse_damaged(folder)
+    replaced = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "modules_to_save"))
+    return model, {key for key in lacking if not key.startswith(replaced)} | info.missing_and_mismatched()
+
+
+def _adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The checked record that lies beside an adapter, and what it says of the labels, as a config wants to be told."""
+    try:
+        path = Path(name, ADAPTER_RECORD) if Path(name).is_dir() else hf_hub_download(name, ADAPTER_RECORD, **source)
+        text = Path(path).read_text(encoding="utf-8")
+    except (RemoteEntryNotFoundError, FileNotFoundError) as error:
+        if isinstance(error, LocalEntryNotFoundError):  # the Hub cannot be asked
+            raise
+        return None, {}
+    with _refusing(ADAPTER_RECORD, name):
+        record = check_record(json.loads(text), "calibration")
+        labels = record.pop("labels", None)
+        if labels is None:
+            return record, {}
+        if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"calibration['labels'] must be a list of at least two names, got {labels!r}.")
+    label2id = {label: index for index, label in enumerate(labels)}
+    return record, {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": label2id}
+
+
+def _load_weights(
+    name: str, folder: Path, config: Any, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[Any, set[str]]:
     if task not in _AUTO_CLASSES:
         raise ValueError(
-            f"{CONFIG_NAME} of {name_or_path} has architectures {getattr(config, 'architectures', None)}. Supported: "
+            f"{CONFIG_NAME} of {name} has architectures {getattr(config, 'architectures', None)}. Supported: "
             + ", ".join(f"{name} (*{suffix})" for name, suffix in TASKS.items())
             + f". Got task={task!r}; set it to one of these if the weights have such a head."
         )
-    if record is None:
-        logger.warning("%s was never calibrated: its config has no 'calibration'.", name_or_path)
-    if local_files_only:  # the Auto classes forget it where they look for an adapter
-        kwargs["adapter_kwargs"] = {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}
+    if source["local_files_only"]:  # the Auto classes forget it where they look for an adapter
+        kwargs = {**kwargs, "adapter_kwargs": {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}}
+    options = {"output_loading_info": True, "weights_only": True, "trust_remote_code": False, **source, **kwargs}
     try:
-        model, info = _AUTO_CLASSES[task].from_pretrained(
-            name_or_path, config=config, output_loading_info=True, weights_only=True, **source, **kwargs
-        )
+        model, info = _AUTO_CLASSES[task].from_pretrained(name, config=config, **options)
     finally:  # damaged files explain whatever else goes wrong
         _refuse_damaged(folder)
-    if missing := [*info["missing_keys"], *info["mismatched_keys"]]:
-        names = ", ".join(sorted(map(str, missing)))
-        raise ValueError(f"{name_or_path} lacks weights of {type(model).__name__}, which would be random: {names}.")
+    return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+
+
+def _pinned(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
+    """In the cache: the same commit for all files, whatever is pushed meanwhile."""
+    return {**source, "revision": folder.name} if folder.parent.name == "snapshots" else source
+
+
+@contextmanager
+def _refusing(file: str, name: str) -> Iterator[None]:
     try:
-        return apply_temperature(model) if record is not None and not record["folded"] else model
+        yield
     except ValueError as error:
-        raise ValueError(f"{CONFIG_NAME} of {name_or_path} is refused: {error}") from error
+        raise ValueError(f"{file} of {name} is refused: {error}") from error
+
+
+def load_processor(name_or_path: str | Path, task: str, model: PreTrainedModel, **kwargs: Any) -> Any:
+    """
+    The image processor or tokenizer of a checkpoint; keyword arguments as for `from_pretrained`. Where an adapter has
+    none of its own, it is that of its base model.
+    """
+    images = task == "image-classification"
+    auto_class: Any = AutoImageProcessor if images else AutoTokenizer
+    file = "preprocessor_config.json" if images else "tokenizer_config.json"
+    if has_adapter(model) and not cached_file(
+        name_or_path, file, _raise_exceptions_for_missing_entries=False, **kwargs
+    ):
+        name_or_path, kwargs["revision"] = model.config._name_or_path, None
+    return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
 
 
 def refuse_code(kwargs: dict[str, Any]) -> None:
@@ -181,7 +281,7 @@ def push_to_hub(
 
     Args:
         folder (`str`):
-            With `config.json`, `model.safetensors` and `README.md`.
+            With `config.json`, `model.safetensors` and `README.md`, or an adapter of PEFT in place of the first two.
         repo_id (`str`):
             `"user/name"`; created if it is not there.
         token (`str`, *optional*):
@@ -199,12 +299,19 @@ def push_to_hub(
         `huggingface_hub.CommitInfo`: Where it went.
 
     Raises:
-        ValueError: If the folder holds no model.
+        ValueError: If the folder holds no model, or an adapter for a base model that is a folder here.
         OSError: If the push failed. The folder is complete all the same.
     """
     folder = Path(folder)
-    if not (folder / CONFIG_NAME).is_file():
-        raise ValueError(f"{folder} holds no model: there is no {CONFIG_NAME} in it.")
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        base = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if Path(str(base)).exists():
+            raise ValueError(
+                f"The adapter in {folder} is for the base model {base}, a folder here, so nobody else could load it. "
+                "Push that model and train on its id, or push what merge_and_unload() gives."
+            )
+    elif not (folder / CONFIG_NAME).is_file():
+        raise ValueError(f"{folder} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
     with plain_errors(repo_id, token, folder):
         api = HfApi(library_name="hf_focal", library_version=__version__)
         repo_id = api.create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id

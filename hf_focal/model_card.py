@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .metrics import METRIC_KEYS
-from .networks import ARCHITECTURES
+from .networks import ARCHITECTURES, MODEL_TYPES
 from .version import __version__
 
 
@@ -97,6 +97,7 @@ def create_model_card(
     license: str | None = None,
     language: str | None = None,
     tags: Sequence[str] | None = None,
+    adapter: bool = False,
 ) -> ModelCard:
     """
     The card as `README.md` of a model repository, with one result per metric, before and after, in its metadata.
@@ -126,7 +127,8 @@ def create_model_card(
         test_split (`str`, *optional*, defaults to `"test"`):
             Name of the split that the metrics are of.
         architecture (`str`, *optional*):
-            timm architecture; those that hf_focal registers need an import before they load, and the card says so.
+            timm architecture or model type; those that hf_focal registers need an import before they load, and the
+            card says so.
         base_model (`str`, *optional*):
             Hub id of the checkpoint that was fine-tuned.
         dataset_config, dataset_revision (`str`, *optional*):
@@ -140,6 +142,8 @@ def create_model_card(
             For the metadata.
         tags (`Sequence[str]`, *optional*):
             Further tags.
+        adapter (`bool`, *optional*, defaults to `False`):
+            Whether the repository holds an adapter of PEFT for `base_model`, and no whole model.
 
     Returns:
         `huggingface_hub.ModelCard`: `card.save("README.md")` writes it.
@@ -170,11 +174,12 @@ def create_model_card(
                 )
             )
     card_data = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag=task,
         license=license,
         language=language,
-        tags=["calibration", "focal-loss", "hf_focal", *(tags or ())],
+        # Whatever a model was trained with that was only calibrated here is not known.
+        tags=["calibration", *(["focal-loss"] if (calibration or {}).get("loss") else []), "hf_focal", *(tags or ())],
         datasets=None if local else [str(dataset)],
         base_model=base_model if base_model and _HUB_ID.fullmatch(base_model) else None,
         model_name=_one_line(model_name),
@@ -207,13 +212,15 @@ def create_model_card(
         table=[" | ".join(row) for row in results_table(before or {}, after or {}, intervals)] if measured else [],
         confidence_sentence=confidence_sentence,
         # Importing hf_focal.pipeline registers them as well.
-        own=architecture if architecture in ARCHITECTURES and folded else None,
-        example=_EXAMPLES.get(task or "", "..."),
+        own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not adapter else None,
+        adapter=adapter,
+        example=_EXAMPLES.get(architecture or "") or _EXAMPLES.get(task or "", "..."),
         version=__version__,
     )
 
 
 _EXAMPLES = {"image-classification": "image.png"} | dict.fromkeys(list(TASKS)[1:], "A sentence to classify.")
+_EXAMPLES["tree_lstm"] = "(3 (2 It) (4 (2 is) (4 good)))"
 
 
 def _one_line(text: str) -> str:

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Create an image classifier and its image processor from a timm name, a transformers checkpoint or a local folder."""
+"""Create a classifier and its image processor or tokenizer from a timm name, a checkpoint or a local folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 from timm.models import PretrainedCfg
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, TimmWrapperConfig
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    TimmWrapperConfig,
+)
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
 from . import networks  # noqa: F401  (registers our architectures with timm)
+from .text import prepare_tokenizer
 
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedModel
+    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 
 logger = logging.getLogger(__name__)
@@ -59,11 +67,7 @@ def create_image_classifier(
     Raises:
         ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take `image_size`.
     """
-    labels = {
-        "num_labels": len(label_names),  # TimmWrapperConfig would keep the number in its file whatever id2label says
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {label: index for index, label in enumerate(label_names)},
-    }
+    labels = _labels(label_names)
     if not Path(name).is_dir():
         architecture = name.removeprefix("timm/").split(".")[0]
         if timm.is_model(architecture) and (name.startswith("timm/") or "/" not in name):
@@ -88,6 +92,58 @@ def create_image_classifier(
     # A head of another size is replaced; its weights are new.
     model = AutoModelForImageClassification.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
     return model, processor
+
+
+def create_text_classifier(
+    name: str,
+    label_names: Sequence[str],
+    *,
+    from_scratch: bool = False,
+    max_seq_length: int | None = None,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Build a classifier of texts with a head for the given labels, and the tokenizer that goes with it.
+
+    Args:
+        name (`str`):
+            A transformers checkpoint on the Hub, or a local folder.
+        label_names (`Sequence[str]`):
+            Names of the classes, in the order of their indices.
+        from_scratch (`bool`, *optional*, defaults to `False`):
+            Random weights; of the checkpoint only config and tokenizer are read.
+        max_seq_length (`int`, *optional*):
+            Cut texts to so many tokens; by default to as many as the model takes.
+        kwargs:
+            `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
+
+    Returns:
+        `tuple`: The model and its tokenizer, which agree on the padding token (a decoder that has none, such as GPT-2,
+        pads with its end of text) and on the length of a text.
+
+    Raises:
+        ValueError: If there is no token to pad with.
+        OSError: If there is no such checkpoint.
+    """
+    labels = _labels(label_names)
+    tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
+    if from_scratch:
+        config = AutoConfig.from_pretrained(name, **labels, **kwargs)
+        model = AutoModelForSequenceClassification.from_config(config)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            name, **labels, ignore_mismatched_sizes=True, **kwargs
+        )
+    prepare_tokenizer(model, tokenizer, max_seq_length)
+    return model, tokenizer
+
+
+def _labels(label_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "num_labels": len(label_names),  # TimmWrapperConfig would keep the number in its file whatever id2label says
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {label: index for index, label in enumerate(label_names)},
+    }
 
 
 def _timm_checkpoint(name: str) -> str:

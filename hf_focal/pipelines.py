@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import transformers
-from transformers import AutoImageProcessor, AutoTokenizer
 
-from .calibration import apply_temperature
-from .hub import from_pretrained, refuse_code
+from .folding import apply_temperature
+from .hub import from_pretrained, load_processor, refuse_code
 from .model_card import infer_task
 
 
@@ -65,10 +64,8 @@ def pipeline(
         source: dict[str, Any] = {"revision": revision, "token": token, "local_files_only": local_files_only}
         model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
         task = task or infer_task(model.config)
-        if task == "image-classification":
-            if "image_processor" not in kwargs:
-                kwargs["image_processor"] = AutoImageProcessor.from_pretrained(name, **source)
-        elif "tokenizer" not in kwargs:
-            kwargs["tokenizer"] = AutoTokenizer.from_pretrained(name, **source)
+        kind = "image_processor" if task == "image-classification" else "tokenizer"
+        if kind not in kwargs:
+            kwargs[kind] = load_processor(name, str(task), model, **source)
     chosen: Any = task or infer_task(model.config)
     return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)

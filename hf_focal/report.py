@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from safetensors.numpy import save_file
 from scipy.special import softmax
 from transformers.trainer_utils import get_last_checkpoint
 
-from .calibration import TemperatureFit, calibration_record, describe_confidence
+from .calibration import TemperatureFit, describe_confidence
+from .folding import UnfoldableError, calibration_record, has_adapter
 from .intervals import bootstrap_interval
 from .metrics import METRIC_KEYS, calibration_metrics_from_logits, flatten_predictions
 from .model_card import create_model_card, infer_task, results_table
 from .plots import reliability_diagram
 from .scaling import focal_recalibration
+from .training_plots import DYNAMICS
 
 
 if TYPE_CHECKING:
@@ -30,10 +33,13 @@ if TYPE_CHECKING:
     from .trainer import CalibrationTrainer
 
 
+logger = logging.getLogger(__name__)
+
 RESULTS = "all_results.json"
 PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
 CARD = "README.md"
+BEST = "best.json"  # in the folders of KeepBestCallback
 _MANY = 1 << 24  # probabilities: above, resampling Classwise-ECE takes minutes
 _LAST = ("last", "true", "True")
 
@@ -74,9 +80,9 @@ def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str 
             "newest checkpoint, or another --output_dir."
         )
     if args.should_save:
-        for checkpoint_folder in checkpoints:
-            shutil.rmtree(checkpoint_folder)
-        for name in (RESULTS, PREDICTIONS, PICTURE, CARD):
+        for old in [*checkpoints, *(path.parent for path in folder.glob(f"best-*/{BEST}"))]:
+            shutil.rmtree(old)
+        for name in (RESULTS, PREDICTIONS, PICTURE, CARD, DYNAMICS):
             (folder / name).unlink(missing_ok=True)
     return None
 
@@ -90,16 +96,23 @@ class RunReport:
         fit ([`TemperatureFit`]): The temperature, fitted on validation data.
         before, after (`dict[str, float]`): Test metrics at temperature 1 and at the fitted one.
         words (`str`): Whether the model was over- or under-confident.
+        intervals (`dict[str, dict[str, tuple[float, float]]]`): Under `"before"` and `"after"`, the 90% bootstrap
+            interval of each metric.
+        split (`str`): Name of the test split.
     """
 
     fit: TemperatureFit
     before: dict[str, float]
     after: dict[str, float]
     words: str
+    intervals: dict[str, dict[str, tuple[float, float]]]
+    split: str = "test"
 
     def __str__(self) -> str:
-        lines = [f"{'test':<16}{'before':>10}{'after':>10}   (T = {self.fit.temperature:.4g})"]
-        lines += [f"{title:<16}{old:>10}{new:>10}" for title, old, new in results_table(self.before, self.after)]
+        rows = [(self.split, "before", "after"), *results_table(self.before, self.after, self.intervals)]
+        widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+        lines = [f"{title:<{widths[0]}}{old:>{widths[1]}}{new:>{widths[2]}}" for title, old, new in rows]
+        lines[0] += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals)"
         return "\n".join([*lines, self.words])
 
 
@@ -114,18 +127,20 @@ def finish_run(
     base_model: str | None = None,
     dataset_config: str | None = None,
     dataset_revision: str | None = None,
+    split: str = "validation",
+    test_split: str = "test",
 ) -> RunReport:
     """
-    Calibrate a trained model on `validation`, measure it on `test`, and write all there is to keep into
+    Calibrate a model on `validation`, measure it on `test`, and write all there is to keep into
     `trainer.args.output_dir`. Nothing is pushed; `trainer.push_to_hub()` does that.
 
-    It leaves the weights, with the temperature folded in unless `trainer.args.fold_temperature` is off, the config
-    with its record, the image processor or tokenizer, `predictions.safetensors` (logits before scaling),
-    `all_results.json`, `reliability.png` and the model card. No pickle is among them.
+    It leaves the weights, with the temperature folded in unless `trainer.args.fold_temperature` is off or there is no
+    head to fold it into, the config with its record, the image processor or tokenizer, `predictions.safetensors`
+    (logits before scaling), `all_results.json`, `reliability.png` and the model card. No pickle is among them.
 
     Args:
         trainer ([`CalibrationTrainer`]):
-            After `train()`.
+            After `train()`, or with a model to calibrate as it is. An earlier temperature of the model is undone.
         validation, test (`Dataset`):
             Labelled data that the model was not trained on.
         dataset_name (`str`):
@@ -138,27 +153,34 @@ def finish_run(
             Hub id of the checkpoint that was fine-tuned.
         dataset_config, dataset_revision (`str`, *optional*):
             Configuration and revision of the data set, for the model card.
+        split, test_split (`str`, *optional*, defaults to `"validation"` and `"test"`):
+            What the two are called in the data set, for the record and the model card.
 
     Returns:
         [`RunReport`]: Printed, it is the table before and after.
     """
+    trainer.forget_temperature("Calibrating anew", validation)
     predictions = {"validation": trainer.predict(validation), "test": trainer.predict(test)}
-    fit = trainer.calibrate(predictions=predictions["validation"])
+    try:
+        fit = trainer.calibrate(validation, predictions=predictions["validation"], split=split)
+    except UnfoldableError as error:
+        logger.warning("%s\nThe temperature is kept in the config alone.", error)
+        fit = trainer.calibrate(validation, predictions=predictions["validation"], split=split, fold=False)
     arrays: dict[str, np.ndarray] = {}
-    for split, output in predictions.items():
+    for part, output in predictions.items():
         logits, labels = flatten_predictions(output)
-        arrays[f"{split}_logits"] = np.ascontiguousarray(logits, dtype=np.float32)
-        arrays[f"{split}_labels"] = np.ascontiguousarray(labels, dtype=np.int64)
+        arrays[f"{part}_logits"] = np.ascontiguousarray(logits, dtype=np.float32)
+        arrays[f"{part}_labels"] = np.ascontiguousarray(labels, dtype=np.int64)
     logits, labels = arrays["test_logits"], arrays["test_labels"]
-    n_bins = trainer.args.n_bins
-    before = calibration_metrics_from_logits(logits, labels, n_bins)
-    after = calibration_metrics_from_logits(logits, labels, n_bins, fit.temperature)
-    report = RunReport(fit, before, after, describe_confidence(logits, labels, fit.temperature))
+    measured = _measure(logits, labels, fit.temperature, fit.gamma, trainer.args.n_bins)
+    words, intervals = measured["confidence_sentence"], measured["intervals"]
+    report = RunReport(fit, measured["before"], measured["after"], words, intervals, test_split)
     trainer.save_model(_internal_call=True)  # not pushed yet: there is no card
     trainer.card_facts = {
         "logits": logits,
         "labels": labels,
-        "split": "test",
+        "measured": measured,
+        "split": test_split,
         "task": task,
         "dataset": dataset_name,
         "dataset_config": dataset_config,
@@ -194,6 +216,7 @@ def write_card(
     logits: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     split: str = "test",
+    measured: Mapping[str, Any] | None = None,
     model_name: str | None = None,
     task: str | None = None,
     **details: Any,
@@ -208,6 +231,8 @@ def write_card(
             Data to measure the model on, before scaling. Without them the card has no numbers.
         split (`str`, *optional*, defaults to `"test"`):
             Name of these data.
+        measured (`Mapping[str, Any]`, *optional*):
+            What was measured on them, where that was done already.
         model_name, task (`str`, *optional*):
             Heading and pipeline task of the card; by default told by the repository and the model.
         details:
@@ -215,37 +240,49 @@ def write_card(
     """
     folder, config = Path(trainer.args.output_dir), trainer.model.config
     record, n_bins = calibration_record(trainer.model), getattr(trainer.args, "n_bins", 15)
-    measured: dict[str, Any] = {}
     (folder / PICTURE).unlink(missing_ok=True)  # of an earlier model
+    facts: dict[str, Any] = {}
     if record is not None and logits is not None and labels is not None:
         temperature, gamma = record["temperature"], record["gamma"] if record.get("method") == "focal" else 0.0
-        measured = {
-            "before": calibration_metrics_from_logits(logits, labels, n_bins),
-            "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature, gamma),
-            "n_test": len(np.asarray(labels)),
-            "test_split": split,
-            "n_bins": n_bins,
-            "confidence_sentence": describe_confidence(logits, labels, temperature),
-        }
-        wide = np.asarray(logits, dtype=np.float64)
-        panels = {
-            "before": softmax(wide, axis=1),
-            f"after (T = {temperature:.4g})": focal_recalibration(wide, gamma, temperature),
-        }
+        facts = {**(measured or _measure(logits, labels, temperature, gamma, n_bins)), "test_split": split}
+        panels = dict(
+            zip(("before", f"after (T = {temperature:.4g})"), _panels(logits, temperature, gamma), strict=True)
+        )
         reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
-        moments = zip(("before", "after"), panels.values(), strict=True)
-        measured["intervals"] = {moment: _intervals(values, labels, n_bins) for moment, values in moments}
+    adapter = has_adapter(trainer.model)
+    if adapter and not details.get("base_model"):
+        details["base_model"] = config._name_or_path
     model_id = str(trainer.hub_model_id or folder)
     card = create_model_card(
         model_name=model_name or Path(model_id).name,
         model_id=model_id,
         task=task or infer_task(config),
         calibration=record,
-        architecture=getattr(config, "architecture", None),
-        **measured,
+        adapter=adapter,
+        architecture=getattr(config, "architecture", config.model_type),
+        **facts,
         **details,
     )
     card.save(folder / CARD)
+
+
+def _panels(logits: ArrayLike, temperature: float, gamma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities before and after."""
+    wide = np.asarray(logits, dtype=np.float64)
+    return softmax(wide, axis=1), focal_recalibration(wide, gamma, temperature)
+
+
+def _measure(logits: ArrayLike, labels: ArrayLike, temperature: float, gamma: float, n_bins: int) -> dict[str, Any]:
+    """What a report and a card tell of logits before scaling, by the names of the arguments of `create_model_card`."""
+    before, after = _panels(logits, temperature, gamma)
+    return {
+        "before": calibration_metrics_from_logits(logits, labels, n_bins),
+        "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature, gamma),
+        "intervals": {"before": _intervals(before, labels, n_bins), "after": _intervals(after, labels, n_bins)},
+        "n_test": len(np.asarray(labels)),
+        "n_bins": n_bins,
+        "confidence_sentence": describe_confidence(logits, labels, temperature),
+    }
 
 
 def _intervals(probabilities: NDArray[np.float64], labels: ArrayLike, n_bins: int) -> dict[str, tuple[float, float]]:

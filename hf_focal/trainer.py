@@ -19,12 +19,11 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrate
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from .calibration import (
+from .calibration import TemperatureFit, fit_temperature
+from .folding import (
     ADAPTER_RECORD,
-    TemperatureFit,
     calibration_record,
     check_single_label,
-    fit_temperature,
     fold_temperature,
     has_adapter,
     pending_scaling,
@@ -116,6 +115,7 @@ class CalibrationTrainer(Trainer):
         # What the model card is made of, as far as it is known: the keyword arguments of `report.write_card`.
         self.card_facts: dict[str, Any] = {}
         self._card_for: str | None = None  # the id for which README.md is up to date
+        self._known_loss: str | None = None  # that an earlier run trained the model with
         super().__init__(
             model,
             args,
@@ -193,17 +193,22 @@ class CalibrationTrainer(Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it."""
-        self._forget_temperature("Training starts from the logits before scaling")
+        self.forget_temperature("Training starts from the logits before scaling", self.train_dataset)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
-    def _forget_temperature(self, reason: str) -> None:
+    def forget_temperature(self, reason: str, dataset: Any) -> None:
+        """
+        Undo the temperature of a model that is calibrated, so that its logits are those before scaling. `dataset` has
+        samples that the model takes.
+        """
         self.card_facts, self._card_for = {}, None
         record = calibration_record(self.model)
         if record is None:
             return
         logger.warning("%s: the temperature %g of the model is undone and cleared.", reason, record["temperature"])
+        self._known_loss = record.get("loss")
         if record["folded"]:
-            unfold_temperature(self.model)
+            unfold_temperature(self.model, inputs=self._probe(dataset))
         del self.model.config.calibration
 
     def calibrate(
@@ -224,7 +229,7 @@ class CalibrationTrainer(Trainer):
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
                 Labelled data that the model was not trained on. A model that is calibrated already is unfolded first.
             predictions (`PredictionOutput`, *optional*):
-                What [`~Trainer.predict`] gave on that data, in place of `dataset`, to spare a second pass.
+                What [`~Trainer.predict`] gave on that data, to spare a second pass.
             criterion (`str`, *optional*, defaults to `args.temperature_criterion`):
                 `"ece"` or `"nll"`, see [`fit_temperature`].
             split (`str`, *optional*, defaults to `"validation"`):
@@ -253,8 +258,8 @@ class CalibrationTrainer(Trainer):
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
                 "and calibrate it there, or pass fold=False."
             )
+        dataset = self.eval_dataset if dataset is None else dataset
         if predictions is None:
-            dataset = self.eval_dataset if dataset is None else dataset
             if dataset is None or isinstance(dataset, dict):
                 raise ValueError(
                     "calibrate needs one labelled data set: pass it, or give the trainer an eval_dataset."
@@ -266,7 +271,7 @@ class CalibrationTrainer(Trainer):
                     UserWarning,
                     stacklevel=2,
                 )
-            self._forget_temperature("Calibrating anew")
+            self.forget_temperature("Calibrating anew", dataset)
             predictions = self._predict_without_metrics(dataset)
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
@@ -281,20 +286,29 @@ class CalibrationTrainer(Trainer):
             method=method,
             gamma=gamma,
         )
+        loss = self.loss_name if self.state.global_step else self._known_loss
         record = {
             "method": fit.method,
             "criterion": fit.criterion,
-            "loss": self.loss_name,
+            **({"loss": loss} if loss else {}),
             "split": split,
             "n_samples": fit.n_samples,
             **({"gamma": fit.gamma} if fit.method == "focal" else {}),
         }
         if fold:
-            fold_temperature(self.model, fit.temperature, record=record)
+            fold_temperature(self.model, fit.temperature, inputs=self._probe(dataset), record=record)
         else:
             self.model.config.calibration = {**record, "temperature": fit.temperature, "folded": False}
         self.card_facts, self._card_for = {"logits": logits, "labels": labels, "split": split}, None
         return fit
+
+    def _probe(self, dataset: Any) -> dict[str, Tensor] | None:
+        """One sample as the model takes it, to try its head on; `None` without data."""
+        if dataset is None or isinstance(dataset, dict):
+            return None
+        sample: Any = [next(iter(dataset))]
+        (batch,) = self.get_test_dataloader(sample)
+        return {name: value for name, value in batch.items() if name not in self.label_names}
 
     def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
         compute_metrics, self.compute_metrics = self.compute_metrics, None
@@ -339,7 +353,9 @@ class CalibrationTrainer(Trainer):
             record = calibration_record(self.model)
             (folder / ADAPTER_RECORD).unlink(missing_ok=True)
             if record is not None:
-                (folder / ADAPTER_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+                labels = [name for _, name in sorted(self.model.config.id2label.items())]
+                text = json.dumps({**record, "labels": labels}, indent=2)
+                (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
 
     # ---- The Hub: only what a stranger needs, never before it is calibrated, and with a card of ours ----
 

@@ -83,7 +83,8 @@ class CalibrationTrainingArguments(TrainingArguments):
     )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
     temperature_criterion: str = field(
-        default="ece", metadata={"help": "What the temperature minimises on validation data: 'ece' or 'nll'."}
+        default="ece",
+        metadata={"help": "What the temperature minimises: 'ece' or 'nll'.", "aliases": ["--criterion"]},
     )
     fold_temperature: bool = field(
         default=True, metadata={"help": "Divide the head by the temperature; else it stays in the config alone."}

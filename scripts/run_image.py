@@ -10,28 +10,24 @@ Every field below and of `CalibrationTrainingArguments` is a flag; `--config fil
 """
 
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from transformers import set_seed
-
 from hf_focal import (
     CalibrationTrainer,
-    CalibrationTrainingArguments,
     ImageTransform,
+    KeepBestCallback,
+    TrainingDynamicsCallback,
     create_image_classifier,
-    finish_run,
     load_image_dataset,
     parse_arguments,
-    prepare_output_dir,
+    stopping_table,
 )
+from hf_focal.cli import RunArguments, end_run, start_run
 from hf_focal.data import AUGMENTATIONS, DIGITS, take
 
 
 logger = logging.getLogger("run_image")
-AUTO = "auto"
 
 
 @dataclass
@@ -72,16 +68,22 @@ class DataArguments:
 
 
 @dataclass
-class ImageTrainingArguments(CalibrationTrainingArguments):
-    """`CalibrationTrainingArguments` with defaults that suit small images."""
+class ImageTrainingArguments(RunArguments):
+    """`RunArguments` with defaults that suit small images."""
 
-    output_dir: str = field(
-        default=AUTO, metadata={"help": "Where to save; 'auto' is outputs/<dataset>-<model>-<loss>."}
+    track_dynamics: bool = field(
+        default=False,
+        metadata={"help": "Keep NLL, entropy and weight norm per epoch in training_dynamics.parquet."},
     )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a run that is in the output folder."})
+    dynamics_gradient_epochs: list[int] = field(
+        default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
+    )
+    stopping_criteria: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
+    )
     num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: steps, or a share of them below 1."})
@@ -90,26 +92,13 @@ class ImageTrainingArguments(CalibrationTrainingArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, epoch or steps."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
     logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, epoch or steps."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Off: images are made into inputs later."})
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Pin memory in data loaders."}
-    )
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to log, such as tensorboard."})
 
 
 def main() -> None:
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, ImageTrainingArguments])
-    level = logging.INFO if args.should_log else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "httpx2", "accelerate", "datasets"):
-        logging.getLogger(library).setLevel(logging.WARNING)
     name = model_args.model_name_or_path or "resnet10t"
     from_scratch = model_args.train_from_scratch or model_args.model_name_or_path is None
-    if args.output_dir == AUTO:
-        parts = [data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss]
-        args.output_dir = str(Path("outputs", "-".join(Path(part).name for part in parts)))
-    checkpoint = prepare_output_dir(args, args.overwrite)
-    set_seed(args.seed)
+    checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
     with args.main_process_first():
         dataset = load_image_dataset(
@@ -139,27 +128,35 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
+    if args.track_dynamics or args.dynamics_gradient_epochs:
+        sample = take(dataset["train"], len(test), data_args.split_seed).with_transform(plain)
+        gradient_epochs = args.dynamics_gradient_epochs
+        trainer.add_callback(
+            TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, gradient_epochs=gradient_epochs)
+        )
+    best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
+    if best is not None:
+        trainer.add_callback(best)
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    report = finish_run(
+    results = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics}
+    if best is not None:
+        results["stopping_criteria"] = best.compare(validation, test)
+        if trainer.is_world_process_zero():
+            print(f"\n{stopping_table(results['stopping_criteria'])}")
+    end_run(
         trainer,
         validation,
         test,
         dataset_name=data_args.dataset_name,
         task="image-classification",
-        results={"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics},
+        results=results,
         base_model=None if from_scratch or Path(name).exists() else name,
         dataset_config=data_args.dataset_config_name,
         dataset_revision=data_args.dataset_revision,
     )
-    if trainer.is_world_process_zero():
-        print(f"\n{report}\nSaved to {args.output_dir}")
-    if args.push_to_hub:
-        pushed = trainer.push_to_hub()
-        if trainer.is_world_process_zero():
-            print(f"Pushed to {pushed.commit_url}")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def test_labels_that_are_strings_become_classes(tmp_path):
 
 @pytest.mark.parametrize(
     ("splits", "message"),
-    [({"test": 30}, "no split 'train'"), ({"train": 1}, "too few")],
+    [({"test": 30}, "no split 'train'"), ({"train": 2}, "too few")],
 )
 def test_splits_that_cannot_serve_are_refused(tmp_path, splits, message):
     with pytest.raises(ValueError, match=message):

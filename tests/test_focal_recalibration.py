@@ -23,7 +23,7 @@ from hf_focal import (
     fold_temperature,
     unfold_temperature,
 )
-from hf_focal.calibration import calibration_record, pending_scaling, pending_temperature
+from hf_focal.folding import calibration_record, pending_scaling
 
 
 GAMMAS = (1.0, 2.0, 3.0, 5.0)
@@ -220,7 +220,7 @@ def test_calibrate_records_it_unfolded_and_evaluate_heeds_it(tmp_path, overconfi
     raw = trainer.predict(data).predictions
     fit = trainer.calibrate(data, criterion="nll", method="focal", gamma=2.0)
     assert model.config.calibration == {
-        "method": "focal", "criterion": "nll", "loss": "flsd-53", "split": "validation", "n_samples": 400,
+        "method": "focal", "criterion": "nll", "split": "validation", "n_samples": 400,
         "gamma": 2.0, "temperature": fit.temperature, "folded": False,
     }  # fmt: skip
     assert np.abs(trainer.predict(data).predictions - raw).max() < 1e-6
@@ -245,8 +245,6 @@ def test_folding_is_refused_with_an_error_that_says_why(tmp_path, overconfident)
     for function in (lambda: fold_temperature(model, 2.0), lambda: unfold_temperature(model)):
         with pytest.raises(ValueError):
             function()
-    with pytest.raises(ValueError, match="more than a temperature"):
-        pending_temperature(model)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from hf_focal import create_image_classifier, fold_temperature, unfold_temperature
-from hf_focal.calibration import calibration_record, pending_temperature
+from hf_focal.folding import calibration_record, pending_scaling
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -96,13 +96,13 @@ def test_fold_divides_the_logits_and_unfold_restores_them(build, name, temperatu
     assert fold_temperature(model, temperature) is model
     assert np.abs(logits_of(model, inputs) - before / temperature).max() < 1e-5 * np.abs(before).max()
     assert model.config.calibration == {"method": "temperature", "temperature": temperature, "folded": True}
-    assert pending_temperature(model) == 1.0
+    assert pending_scaling(model) == (1.0, 0.0)
     changed = [key for key, value in model.state_dict().items() if not torch.equal(value, weights[key])]
     assert 1 <= len(changed) <= 4  # weight and bias of a head, or of the two of a distilled network
     unfold_temperature(model)
     assert np.abs(logits_of(model, inputs) - before).max() < 1e-5 * np.abs(before).max()
     assert model.config.calibration["folded"] is False
-    assert pending_temperature(model) == temperature
+    assert pending_scaling(model) == (temperature, 0.0)
     assert not model.training
 
 

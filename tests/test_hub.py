@@ -291,6 +291,64 @@ result["loaded"] = logits(hf_focal.from_pretrained({repo!r}))
     assert len(set(weights)) == 2
 
 
+@pytest.mark.parametrize("fold", [True, False])
+def test_an_adapter_is_pushed_with_its_record_and_loaded_into_its_base_model(hub, client, repo, fold):
+    result = client(f"""
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForImageClassification
+tiny_model().save_pretrained("base")
+hf_focal.push_to_hub("base", "{repo}-base")
+base = AutoModelForImageClassification.from_pretrained(
+    "{repo}-base", num_labels=3, id2label=dict(enumerate("xyz")), label2id=dict(x=0, y=1, z=2)
+)
+settings = LoraConfig(
+    r=2, target_modules=["q_proj"], init_lora_weights=False, modules_to_save=["classifier"]
+)
+options = dict(hub_model_id={repo!r}, fold_temperature={fold}, temperature_criterion="nll")
+trainer = make_trainer("out", get_peft_model(base, settings), **options)
+result["raw"] = logits(trainer.model.eval())
+result["temperature"] = trainer.calibrate().temperature
+trainer.push_to_hub()
+""")
+    assert abs(result["temperature"] - 1) > 0.1
+    files = hub.commits(repo)[-1].files
+    assert set(files) == {
+        ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "calibration.json",
+        "preprocessor_config.json", "reliability.png",
+    }  # fmt: skip
+    card = files["README.md"].data.decode()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == f"{repo}-base"
+    assert "from hf_focal import pipeline" in card and f'model="{repo}"' in card
+    load = f"result['logits'] = logits(hf_focal.from_pretrained({repo!r}))"
+    loaded = client(
+        f"""
+from PIL import Image
+model = hf_focal.from_pretrained({repo!r})
+result |= dict(logits=logits(model), labels=[*model.config.id2label.values()])
+rows = hf_focal.pipeline(model={repo!r})(Image.new("RGB", (8, 8)))
+result["shown"] = sorted(row["label"] for row in rows)
+result["offline"] = logits(hf_focal.from_pretrained({repo!r}, local_files_only=True))
+""",
+        cache="clean",
+    )
+    expected = np.array(result["raw"]) / result["temperature"]
+    assert np.abs(loaded["logits"] - expected).max() < 1e-5 and loaded["offline"] == loaded["logits"]
+    assert loaded["labels"] == loaded["shown"] == [*"xyz"]
+    hub.fail("calibration.json", 500, times=1000)  # a record that cannot be read is not one that is not there
+    assert "500" in client(load, fails=True, cache="fresh")
+    hub.faults.clear()
+    record = json.loads(files["calibration.json"].data)
+    for temperature in (0, "2", 1e300):
+        code = f"""
+import json
+from huggingface_hub import HfApi
+record = json.dumps({record | {"temperature": temperature}!r}).encode()
+HfApi().upload_file(path_or_fileobj=record, path_in_repo="calibration.json", repo_id={repo!r})
+"""
+        error = client(code + load, fails=True)
+        assert f"calibration.json of {repo} is refused: calibration['temperature']" in error
+
+
 # ---- When things go wrong -------------------------------------------------------------------------------------------
 
 

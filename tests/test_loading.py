@@ -33,7 +33,7 @@ from hf_focal import (
     pipeline,
     unfold_temperature,
 )
-from hf_focal.calibration import pending_scaling, pending_temperature
+from hf_focal.folding import pending_scaling
 
 
 TEMPERATURE = 2.5
@@ -80,7 +80,7 @@ def test_an_unfolded_temperature_is_applied_once_and_stays_in_the_config(unfolde
     model = from_pretrained(unfolded)
     assert model.config.calibration == RECORD and not model.training
     assert np.allclose(logits(model), RAW / TEMPERATURE, atol=1e-6)
-    assert pending_temperature(model) == 1
+    assert pending_scaling(model) == (1.0, 0.0)
     assert np.allclose(logits(apply_temperature(model)), RAW / TEMPERATURE, atol=1e-6)
     for kwargs in ({"return_dict": False}, {"return_dict": False, "labels": torch.tensor([0, 1])}):
         assert np.allclose(logits(model, **kwargs), RAW / TEMPERATURE, atol=1e-6)
@@ -109,7 +109,7 @@ def test_folding_and_unfolding_a_model_that_divides_itself(unfolded, copied, tmp
     with pytest.raises(ValueError, match="calibrated already"):
         fold_temperature(model, TEMPERATURE)
     unfold_temperature(model)
-    assert np.allclose(logits(model), RAW, atol=1e-5) and pending_temperature(model) == TEMPERATURE
+    assert np.allclose(logits(model), RAW, atol=1e-5) and pending_scaling(model) == (TEMPERATURE, 0.0)
 
 
 def test_focal_recalibration_is_applied_too(unfolded):

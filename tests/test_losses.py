@@ -315,9 +315,8 @@ def test_cross_entropy_is_that_of_torch(case):
     logits, labels = _tensors(case)
     for reduction in ("mean", "sum", "none"):
         expected = F.cross_entropy(logits, labels, reduction=reduction)
-        torch.testing.assert_close(
-            cross_entropy_loss(logits, labels, reduction=reduction), expected, rtol=1e-14, atol=0
-        )
+        actual = cross_entropy_loss(logits, labels, reduction=reduction)
+        torch.testing.assert_close(actual, expected, rtol=1e-14, atol=2e-16)  # that of p, where it is nearly 1
 
 
 @pytest.mark.parametrize(("num_labels", "equivalent"), [(2, 0.1), (10, 0.0556), (100, 0.0505)])
@@ -911,6 +910,15 @@ def test_a_class_masked_by_minus_infinity_is_left_out_as_in_torch(name):
 def test_a_true_class_at_minus_infinity_has_an_infinite_loss(name):
     loss = _ready(name)(torch.tensor([[-math.inf, 0.0], [1.0, 0.0]]), torch.tensor([0, 0]))
     assert loss.item() == math.inf
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "flsd-53", "brier", "mmce"])
+def test_an_ignored_row_with_a_class_at_minus_infinity_has_no_gradient(name):
+    logits = torch.tensor([[-math.inf, 0.0, 1.0], [1.0, 0.0, 0.5], [0.0, 0.3, 0.1]], requires_grad=True)
+    loss = _ready(name)(logits, torch.tensor([-100, 0, 1]))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all() and logits.grad[1].abs().max() > 0
+    assert torch.equal(logits.grad[0], torch.zeros(3))
 
 
 # ---- Bad input ------------------------------------------------------------------------------------------------------

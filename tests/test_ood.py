@@ -13,7 +13,6 @@ import torch
 from datasets import Dataset, DatasetDict, Features, Image
 from PIL import Image as PILImage
 from scipy.special import softmax
-from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hf_focal import (
@@ -313,8 +312,6 @@ def test_images_are_loaded_from_any_split_without_labels(tmp_path):
     picture().save(tmp_path / "plain" / "a.png")
     assert load_images(str(tmp_path / "plain"))["image"][0].size == (32, 32)
     assert len(load_images("digits")) == 1797
-    digits = load_images("digits", split="train", labelled=True)
-    assert np.array_equal(digits["label"][:], load_digits().target)
     picture().save(tmp_path / "b.png")
     Dataset.from_dict({"image": [str(tmp_path / "b.png")]}).save_to_disk(str(tmp_path / "paths"))
     assert load_images(str(tmp_path / "paths"))["image"][0].size == (32, 32)

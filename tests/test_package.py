@@ -13,7 +13,6 @@ import timm
 import torch
 
 import hf_focal
-import hf_focal.networks
 
 
 def run(code):
@@ -65,31 +64,6 @@ def test_some_examples_were_run():
 def test_every_public_name_is_documented(name):
     if name not in ("__version__", "LOSSES"):
         assert getattr(hf_focal, name).__doc__
-
-
-PARAMETERS = {
-    "cifar_resnet8": 78_042, "cifar_resnet20": 272_474, "cifar_resnet50": 23_520_842, "cifar_resnet110": 45_864_522,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", hf_focal.networks.ARCHITECTURES)
-def test_networks_are_registered_with_timm_and_have_the_published_size(name):
-    model = timm.create_model(name, num_classes=10)
-    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
-    if name == "cifar_resnet110":
-        return
-    model.eval()
-    with torch.no_grad():
-        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-        assert model.forward_features(torch.randn(1, 3, 32, 32)).shape[-2:] == ((4, 4) if "50" in name else (8, 8))
-    model.reset_classifier(3)
-    assert model.get_classifier().out_features == 3
-
-
-def test_networks_of_ours_start_from_the_default_initialisation_of_pytorch():
-    """Every normalisation starts at 1, the last of each block too (timm's own ResNets start that at 0)."""
-    model = timm.create_model("cifar_resnet20")
-    assert all((m.weight == 1).all() for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "cifar_resnet8"])

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    BertTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -19,8 +20,12 @@ from transformers import (
 from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
+    apply_temperature,
     create_image_classifier,
     fold_temperature,
+    from_pretrained,
+    pipeline,
+    push_to_hub,
     unfold_temperature,
 )
 
@@ -191,6 +196,7 @@ def test_the_trainer_trains_calibrates_and_saves_an_adapter_with_its_record(base
     assert {"adapter_config.json", "adapter_model.safetensors", "calibration.json"} <= files
     assert not files & {"config.json", "training_args.bin"}
     record = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert record.pop("labels") == [f"LABEL_{index}" for index in range(NUM_LABELS)]
     assert record == trainer.model.config.calibration
     assert record["folded"] is fold and record["temperature"] == fit.temperature
 
@@ -228,3 +234,165 @@ def test_a_record_does_not_outlive_the_calibration_it_describes(base, tmp_path):
     trainer.save_model()
     assert not (tmp_path / "out" / "calibration.json").exists()
     assert getattr(trainer.model.config, "calibration", None) is None
+
+
+# ---- Loaded by from_pretrained and pipeline -------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[True, False], ids=["folded", "unfolded"])
+def adapter(request, tmp_path):
+    """A folder with a calibrated adapter for a base model of two labels, and its logits before scaling."""
+    torch.manual_seed(0)
+    cls, config = CLASSES["bert"]
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    base = cls(config(vocab_size=50, num_labels=2, initializer_range=0.2, **small))
+    base.config.calibration = {"temperature": 9.0, "folded": False}  # says nothing of what an adapter makes of it
+    base.save_pretrained(tmp_path / "base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(45))]
+    BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "base", num_labels=NUM_LABELS, ignore_mismatched_sizes=True,
+        id2label=dict(enumerate("abcde")), label2id={name: index for index, name in enumerate("abcde")},
+    )  # fmt: skip
+    torch.nn.init.normal_(model.classifier.weight)
+    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=2, init_lora_weights=False))
+    args = CalibrationTrainingArguments(str(tmp_path / "adapter"), use_cpu=True, fold_temperature=request.param)
+    trainer = CalibrationTrainer(model=model, args=args, eval_dataset=samples(240, 1))
+    logits = logits_of(model)
+    temperature = trainer.calibrate(criterion="nll").temperature
+    assert abs(temperature - 1) > 0.1
+    trainer.save_model()
+    trainer.create_model_card()
+    return tmp_path / "adapter", logits, temperature
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_an_adapter_is_loaded_with_its_head_labels_and_temperature_applied_once(adapter, tmp_path):
+    folder, logits, temperature = adapter
+    edit(folder / "calibration.json", tomorrow={"kept": [1]})
+    model = from_pretrained(folder)
+    assert not model.training and model.config.calibration["tomorrow"] == {"kept": [1]}
+    assert [model.config.id2label[index] for index in range(NUM_LABELS)] == [*"abcde"]
+    for again in (model, apply_temperature(model), from_pretrained(folder)):
+        assert np.abs(logits_of(again) - logits / temperature).max() < 1e-5
+    if model.config.calibration["folded"]:
+        with pytest.raises(ValueError, match="calibrated already"):
+            fold_temperature(model, 2.0)
+    else:
+        fold_temperature(model, temperature)
+    model.save_pretrained(tmp_path / "again")
+    stock = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "again", num_labels=NUM_LABELS, ignore_mismatched_sizes=True
+    )
+    assert np.abs(logits_of(stock) - logits / temperature).max() < 1e-5
+
+
+def test_a_pipeline_of_an_adapter_takes_the_tokenizer_that_is_there(adapter):
+    folder, logits, temperature = adapter
+    text = "5 6 7"
+    of_base = BertTokenizerFast.from_pretrained(folder.parent / "base")
+    with torch.no_grad():
+        expected = from_pretrained(folder)(**of_base(text, return_tensors="pt")).logits.softmax(-1)[0].tolist()
+    for number in range(2):
+        classify = pipeline(model=str(folder), top_k=None)
+        assert classify.task == "text-classification"
+        (rows,) = classify([text])
+        found = {row["label"]: row["score"] for row in rows}
+        assert [found[name] for name in "abcde"] == pytest.approx(expected, abs=1e-6), number
+        of_base.save_pretrained(folder)  # now the adapter has one itself
+        edit(folder.parent / "base" / "tokenizer_config.json", tokenizer_class="NoSuchTokenizer")
+
+
+@pytest.mark.parametrize("adapter", [False], indirect=True)
+@pytest.mark.parametrize(
+    "temperature",
+    [0, -1.5, float("nan"), float("inf"), "2.0", [2.0], {"value": 2}, 1e300, 10**400, True, None, 1e-300],
+)
+def test_a_temperature_of_an_adapter_that_cannot_be_is_refused_before_weights_are_read(adapter, temperature):
+    folder, _, _ = adapter
+    edit(folder / "calibration.json", temperature=temperature)
+    for weights in ("base/model.safetensors", "adapter/adapter_model.safetensors"):
+        (folder.parent / weights).write_bytes(b"not read")
+    for load in (from_pretrained, lambda folder: pipeline(model=folder)):
+        with pytest.raises(
+            ValueError, match=r"calibration.json of .*adapter is refused: calibration\['temperature'\]"
+        ):
+            load(str(folder))
+
+
+@pytest.mark.parametrize("adapter", [False], indirect=True)
+def test_what_else_an_adapter_can_say_wrong_is_refused(adapter, caplog):
+    folder, logits, _ = adapter
+    path = folder / "calibration.json"
+    good = json.loads(path.read_text())
+    without = {key: value for key, value in good.items() if key != "temperature"}
+    for text, message in (
+        ("{", "calibration.json of .* is refused: Expecting"),
+        ("null", "refused: calibration must be a dict"),
+        (json.dumps([good]), "refused: calibration must be a dict"),
+        (json.dumps(without), r"refused: calibration\['temperature'\].*got None"),
+        (json.dumps({**good, "folded": "no"}), "refused: calibration must be a dict"),
+        (json.dumps({**good, "method": "focal", "gamma": -1}), r"refused: calibration\['gamma'\]"),
+        (json.dumps({**good, "method": "spline"}), "calibration.json of .* is refused: .*'spline'"),
+        *((json.dumps({**good, "labels": labels}), "labels") for labels in ("abcde", ["a"], [1, 2], {"0": "a"})),
+        (json.dumps({**good, "labels": [*"abc"]}), "size mismatch|lacks weights|mismatch"),
+    ):
+        path.write_text(text)
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            from_pretrained(folder)
+    path.write_text(json.dumps(good))
+    for value in (None, 3, ""):
+        settings = (folder / "adapter_config.json").read_text()
+        edit(folder / "adapter_config.json", base_model_name_or_path=value)
+        with pytest.raises(ValueError, match="adapter_config.json of .* is refused: 'base_model_name_or_path'"):
+            from_pretrained(folder)
+        (folder / "adapter_config.json").write_text(settings)
+    path.write_text(json.dumps({key: value for key, value in good.items() if key != "labels"}))
+    edit(folder.parent / "base" / "config.json", id2label={index: name for index, name in enumerate("vwxyz")})
+    assert from_pretrained(folder).config.id2label[0] == "v"  # an older file names none: those of the base model
+    path.unlink()
+    assert np.abs(logits_of(from_pretrained(folder)) - logits).max() < 1e-5  # not divided by the 9 of its base model
+    assert "was never calibrated" in caplog.text
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(OSError, match="neither config.json nor adapter_config.json"):
+        from_pretrained(folder)
+
+
+def test_an_adapter_without_the_head_that_its_base_lacks_is_refused(base, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    model.base_model.save_pretrained(tmp_path / "headless")
+    settings = {"task_type": "SEQ_CLS", "r": 2, "target_modules": ["query"]}
+    for kept in (["classifier"], None):
+        lora = get_peft_model(
+            AutoModelForSequenceClassification.from_pretrained(base), LoraConfig(**settings, modules_to_save=kept)
+        )
+        if kept is None:
+            for config in lora.peft_config.values():
+                config.task_type, config.modules_to_save = None, None
+            lora.base_model.model.classifier = AutoModelForSequenceClassification.from_pretrained(base).classifier
+        lora.save_pretrained(tmp_path / "lora")
+        edit(tmp_path / "lora" / "adapter_config.json", base_model_name_or_path=str(tmp_path / "headless"))
+        options = {"task": "text-classification"}
+        edit(tmp_path / "headless" / "config.json", num_labels=NUM_LABELS)
+        if kept is None:
+            with pytest.raises(ValueError, match="lacks weights of .*classifier"):
+                from_pretrained(tmp_path / "lora", **options)
+        else:
+            assert np.abs(logits_of(from_pretrained(tmp_path / "lora", **options)) - logits_of(lora)).max() < 1e-5
+
+
+@pytest.mark.parametrize("adapter", [False], indirect=True)
+def test_the_card_of_an_adapter_says_how_it_is_used(adapter):
+    folder, _, temperature = adapter
+    card = (folder / "README.md").read_text()
+    assert "library_name: peft" in card and "from hf_focal import pipeline" in card
+    assert f"{temperature:.4g} of `calibration.json`" in card
+
+
+@pytest.mark.parametrize("adapter", [True], indirect=True)
+def test_an_adapter_for_a_folder_here_is_not_pushed(adapter):
+    with pytest.raises(ValueError, match=r"a folder here.*merge_and_unload\(\)"):
+        push_to_hub(adapter[0], "user/name")

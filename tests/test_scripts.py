@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT
@@ -113,7 +114,8 @@ def test_the_config_tells_how_the_temperature_was_obtained(run, predictions):
 def test_the_end_of_the_output_is_the_table_and_a_verdict(run):
     output = run[1].stdout
     for title in ("Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"):
-        assert re.search(rf"^{title} +[\d.]+%? +[\d.]+%?$", output, flags=re.MULTILINE), title
+        cell = r" +[\d.]+%? \([\d.]+%? to [\d.]+%?\)"
+        assert re.search(rf"^{title}{cell}{cell}$", output, flags=re.MULTILINE), title
     assert re.search(r"(over|under)-confident", output)
     assert "it/s" in run[1].stderr  # progress bars
 
@@ -225,13 +227,23 @@ def test_a_wrong_flag_is_one_clear_error_before_training(pictures, tmp_path, fla
 
 def test_two_processes_give_the_results_of_one(pictures, tmp_path):
     flags = ["--dataset_name", pictures, *QUICK, "--num_train_epochs", "2", "--model_name_or_path", "test_vit",
-             "--save_strategy", "no", "--optim", "sgd", "--learning_rate", "0.05"]  # fmt: skip
+             "--save_strategy", "no", "--optim", "sgd", "--learning_rate", "0.05",
+             "--per_device_eval_batch_size", "16", "--track_dynamics", "--dynamics_gradient_epochs", "1", "2",
+             ]  # fmt: skip
     one = launch(SCRIPT, *flags, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "20")
     two = launch(
         SCRIPT, *flags, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "10", processes=2
     )
     assert "in 1 process(es)" in one.stdout and "in 2 process(es)" in two.stdout
     assert two.stdout.count("Saved to") == 1
+    tables = [pq.read_table(tmp_path / name / "training_dynamics.parquet").to_pylist() for name in ("one", "two")]
+    assert [(row["epoch"], row["split"]) for row in tables[1]] == [
+        (epoch, split) for epoch in range(3) for split in ("train", "test")
+    ]
+    for row, other in zip(*tables, strict=True):
+        assert other["n_samples"] == 50 and row.keys() == other.keys()
+        for key, value in row.items():
+            assert other[key] == (value if value is None or isinstance(value, str) else pytest.approx(value, abs=1e-3))
     stored = {}
     for name in ("one", "two"):
         with safe_open(tmp_path / name / "predictions.safetensors", "np") as file:
@@ -292,8 +304,11 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+ELSEWHERE = ("calibrate.py", "plot_dynamics.py", "run_ood.py", "run_text.py")  # run by tests of their own files
+
+
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
-    install, cifar, share, own = (block for block in blocks("bash") if "run_image.py" in block)
+    install, cifar, share, own = [block for block in blocks("bash") if not any(name in block for name in ELSEWHERE)]
     assert (
         share == "accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name\n"
     )  # see test_hub.py

@@ -9,9 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    PerceiverConfig,
+    PerceiverForImageClassificationLearned,
+    PerceiverForSequenceClassification,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -56,6 +60,10 @@ def timm_vit():
     return model
 
 
+PERCEIVERS = [
+    (PerceiverForImageClassificationLearned, {"image_size": 8}, 210),
+    (PerceiverForSequenceClassification, {"vocab_size": 50, "max_position_embeddings": 8}, 1),
+]
 MODELS = {"vit": vit, "bert": bert, "timm": timm_vit}
 
 
@@ -333,7 +341,7 @@ def test_calibrate_fits_records_and_folds(tmp_path, overconfident):
     fit = trainer.calibrate(data)
     assert 5 < fit.temperature < 12
     assert model.config.calibration == {
-        "method": "temperature", "criterion": "nll", "loss": "flsd-53", "split": "validation", "n_samples": 400,
+        "method": "temperature", "criterion": "nll", "split": "validation", "n_samples": 400,
         "temperature": fit.temperature, "folded": True,
     }  # fmt: skip
     assert np.abs(trainer.predict(data).predictions - raw / fit.temperature).max() < 1e-5
@@ -372,6 +380,47 @@ def test_training_unfolds_and_forgets_the_temperature(tmp_path, overconfident):
     trainer.train()
     assert getattr(model.config, "calibration", None) is None
     assert np.abs(trainer.predict(data).predictions - raw).max() < 1e-4
+
+
+@pytest.mark.parametrize(("cls", "own", "batch_size"), PERCEIVERS)
+def test_a_model_whose_inputs_the_config_does_not_tell_is_folded_with_a_sample_of_the_data(
+    tmp_path, cls, own, batch_size
+):
+    torch.manual_seed(0)
+    config = PerceiverConfig(
+        num_latents=4, d_latents=16, d_model=16, num_blocks=1, num_self_attends_per_block=1, num_labels=NUM_LABELS,
+        num_self_attention_heads=1, num_cross_attention_heads=1, attention_probs_dropout_prob=0.0, **own,
+    )  # fmt: skip
+    model = cls(config).eval()
+    with pytest.raises(ValueError, match="inputs="):
+        hf_focal.fold_temperature(model, 2.0)
+    generator = torch.Generator().manual_seed(1)
+    if "vocab_size" in own:
+        inputs = torch.randint(3, 50, (210, 8), generator=generator)
+    else:
+        inputs = torch.randn(210, 3, 8, 8, generator=generator)
+    head = next(p for p in model.perceiver.decoder.parameters() if len(p) == NUM_LABELS)
+    with torch.no_grad():
+        head *= 2 / model(inputs=inputs).logits.std()
+        shares = (model(inputs=inputs).logits / 2).softmax(-1)
+    labels = torch.multinomial(shares, 1, generator=generator).flatten().tolist()
+    data = [{"inputs": row, "labels": label} for row, label in zip(inputs, labels, strict=True)]
+    args = arguments(
+        tmp_path, temperature_criterion="nll", per_device_eval_batch_size=batch_size, learning_rate=0.0,
+        max_steps=1,
+    )  # fmt: skip
+    trainer = CalibrationTrainer(model=model, args=args, train_dataset=data[:8], eval_dataset=data)
+    predictions = trainer.predict(data)
+    fit = trainer.calibrate(predictions=predictions)
+    assert 1.3 < fit.temperature < 3
+    for again in (False, True):
+        assert model.config.calibration["folded"] is True
+        scaled = trainer.predict(data).predictions
+        assert np.abs(scaled - predictions.predictions / fit.temperature).max() < 1e-5
+        if not again:
+            trainer.calibrate(Dataset.from_list(data).with_format("torch"))  # unfolds and folds
+    trainer.train()  # unfolds
+    assert np.abs(trainer.predict(data).predictions - predictions.predictions).max() < 1e-5
 
 
 def test_calibrating_on_the_training_set_warns(tmp_path, overconfident):

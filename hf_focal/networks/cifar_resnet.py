@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Residual networks for images of 32 by 32 pixels, built of timm's blocks: a 3x3 stem of stride 1 and no max-pool."""
+"""Residual networks for images of 32 or 64 pixels, built of timm's blocks: a 3x3 stem of stride 1 and no max-pool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import create_classifier
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import SelectAdaptivePool2d, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, downsample_conv
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 class CifarResNet(nn.Module):
     """
-    A ResNet for small images.
+    A ResNet for small images. Weights start as PyTorch initialises them, the last normalisation of a block at 1 like
+    the others (`zero_init_last` of timm's own ResNets, which starts it at 0, is off).
 
     Args:
         block (`type`):
@@ -23,7 +25,11 @@ class CifarResNet(nn.Module):
         depths (`Sequence[int]`):
             Blocks per stage; every stage but the first halves the resolution.
         widths (`Sequence[int]`):
-            Width of each stage's blocks; the stem has the first.
+            Width of each stage's blocks.
+        stem_width (`int`, *optional*):
+            Width of the stem, by default that of the first stage.
+        pool_size (`int`, *optional*, defaults to `1`):
+            Height and width of what the pooling leaves for the head.
         num_classes (`int`, *optional*, defaults to `10`):
             Number of classes; 0 leaves the head out.
         in_chans (`int`, *optional*, defaults to `3`):
@@ -37,17 +43,21 @@ class CifarResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck],
         depths: Sequence[int],
         widths: Sequence[int],
+        stem_width: int | None = None,
+        pool_size: int = 1,
         num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = widths[-1] * block.expansion
-        self.conv1 = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.num_features = widths[-1] * block.expansion
+        self.head_hidden_size = self.num_features * pool_size**2
+        self.pool_size = pool_size
+        channels = stem_width or widths[0]
+        self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU(inplace=True)
-        stages, channels = [], widths[0]
+        stages = []
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             blocks = []
             for index in range(depth):
@@ -60,7 +70,7 @@ class CifarResNet(nn.Module):
                 channels = outputs
             stages.append(nn.Sequential(*blocks))
         self.layers = nn.Sequential(*stages)
-        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
+        self.reset_classifier(num_classes, global_pool)
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
@@ -68,7 +78,8 @@ class CifarResNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str = "avg") -> None:
         self.num_classes = num_classes
-        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
+        _, self.fc = create_classifier(self.head_hidden_size, num_classes, pool_type=global_pool)
+        self.global_pool = SelectAdaptivePool2d(self.pool_size, global_pool, flatten=True)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.layers(self.act1(self.bn1(self.conv1(x))))
@@ -81,7 +92,31 @@ class CifarResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _cfg() -> dict[str, Any]:
+class CifarWideResNet(CifarResNet):
+    """
+    The Wide-ResNet of the paper's published code. Unlike that of Zagoruyko and Komodakis (2016) it has the blocks of
+    an ordinary ResNet, with the activation last, and normalised shortcuts. Convolutions start as He et al. (2015)
+    have it: normal with variance 2 / (k k out).
+
+    Args:
+        depth (`int`):
+            Number of layers, 6n + 2.
+        width (`int`):
+            How many times wider than 16, 32 and 64 the three stages are.
+        kwargs:
+            As for [`CifarResNet`].
+    """
+
+    def __init__(self, depth: int, width: int, **kwargs: Any) -> None:
+        widths = (16 * width, 32 * width, 64 * width)
+        super().__init__(BasicBlock, ((depth - 2) // 6,) * 3, widths, stem_width=16, **kwargs)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def cifar_cfg(**kwargs: Any) -> dict[str, Any]:
+    """What timm is to know of a network for CIFAR."""
     return {
         "url": "",
         "num_classes": 10,
@@ -94,11 +129,24 @@ def _cfg() -> dict[str, Any]:
         "std": (0.2023, 0.1994, 0.2010),
         "first_conv": "conv1",
         "classifier": "fc",
+        **kwargs,
     }
 
 
 default_cfgs = generate_default_cfgs(
-    {f"{name}.untrained": _cfg() for name in ("cifar_resnet8", "cifar_resnet20", "cifar_resnet50", "cifar_resnet110")}
+    {
+        "cifar_resnet8.untrained": cifar_cfg(),
+        "cifar_resnet20.untrained": cifar_cfg(),
+        "cifar_resnet50.untrained": cifar_cfg(pool_size=(4, 4)),
+        "cifar_resnet110.untrained": cifar_cfg(pool_size=(4, 4)),
+        "cifar_wide_resnet26_10.untrained": cifar_cfg(),
+        "tiny_imagenet_resnet50.untrained": cifar_cfg(
+            num_classes=200,
+            input_size=(3, 64, 64),
+            mean=IMAGENET_DEFAULT_MEAN,
+            std=IMAGENET_DEFAULT_STD,
+        ),
+    }
 )
 
 
@@ -130,3 +178,16 @@ def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """What the paper's published code calls ResNet-110: bottleneck blocks 3-4-26-3, widths 64 to 512."""
     layout = {"block": Bottleneck, "depths": (3, 4, 26, 3), "widths": (64, 128, 256, 512)}
     return _create("cifar_resnet110", pretrained, **layout, **kwargs)
+
+
+@register_model
+def cifar_wide_resnet26_10(pretrained: bool = False, **kwargs: Any) -> CifarWideResNet:
+    """Wide-ResNet-26-10 of the paper: three stages of 4 basic blocks, 160, 320 and 640 wide, behind a stem of 16."""
+    return build_model_with_cfg(CifarWideResNet, "cifar_wide_resnet26_10", pretrained, depth=26, width=10, **kwargs)
+
+
+@register_model
+def tiny_imagenet_resnet50(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-50 of the paper for images of 64 pixels: its pooling leaves 2 by 2 values of each of 2,048 features."""
+    layout = {"block": Bottleneck, "depths": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "pool_size": 2}
+    return _create("tiny_imagenet_resnet50", pretrained, **layout, **{"num_classes": 200, **kwargs})

@@ -1,0 +1,152 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Word-level tokenizers, and word vectors such as GloVe for their vocabulary."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+VECTORS, VOCABULARY = "vectors.safetensors", "vocab.txt"
+LOW_COVERAGE = 0.5
+# What Keras' tokenizer takes for blanks; the apostrophe is not among them.
+_PUNCTUATION = Regex(r"""[!"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n]""")
+
+
+def train_word_tokenizer(
+    texts: Iterable[str],
+    *,
+    vocab_size: int = 20_000,
+    split: bool = True,
+    tokenizer_class: type[PreTrainedTokenizerFast] = PreTrainedTokenizerFast,
+    **kwargs: Any,
+) -> PreTrainedTokenizerFast:
+    """
+    A tokenizer of whole lower-case words, whose vocabulary are the most frequent words of the texts.
+
+    Args:
+        texts (`Iterable[str]`):
+            Training texts.
+        vocab_size (`int`, *optional*, defaults to `20000`):
+            Most words to keep, `[PAD]` (index 0) and `[UNK]`, which stands for all other words, among them.
+        split (`bool`, *optional*, defaults to `True`):
+            Split texts at white space and punctuation, as Keras' tokenizer does. Otherwise each text is one word.
+        tokenizer_class (`type`, *optional*):
+            `PreTrainedTokenizerFast` or a subclass.
+        kwargs:
+            Passed on to it, such as `model_max_length` or `padding_side`.
+
+    Returns:
+        `transformers.PreTrainedTokenizerFast`: `save_pretrained` keeps its vocabulary.
+
+    Raises:
+        ValueError: If there is no word in the texts.
+
+    Example:
+    >>> tokenizer = train_word_tokenizer(["A film, a play.", "The film!"], vocab_size=4)
+    >>> tokenizer.tokenize("Film: a sequel")
+    ['film', 'a', '[UNK]']
+    """
+    backend = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    backend.normalizer = normalizers.Lowercase()
+    if split:
+        backend.normalizer = normalizers.Sequence([backend.normalizer, normalizers.Replace(_PUNCTUATION, " ")])
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], min_frequency=1, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    if backend.get_vocab_size() <= 2:
+        raise ValueError("There is no word in the texts that the vocabulary is to be made of.")
+    return tokenizer_class(tokenizer_object=backend, pad_token=PAD, unk_token=UNKNOWN, **kwargs)
+
+
+def load_word_vectors(folder: str | Path) -> tuple[list[str], Tensor]:
+    """
+    Load pretrained word vectors, such as those of GloVe.
+
+    Args:
+        folder (`str`):
+            With `vectors.safetensors` (one tensor, `weight`, a row per word) and `vocab.txt` (a word per line).
+
+    Returns:
+        `tuple[list[str], torch.Tensor]`: The words, and their vectors in float32.
+
+    Raises:
+        ValueError: If a file is missing or damaged, or the two do not go together.
+    """
+    folder = Path(folder)
+    for name in (VECTORS, VOCABULARY):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} holds no {name}: word vectors are a folder with {VECTORS} and {VOCABULARY}.")
+    try:
+        tensors = load_file(folder / VECTORS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / VECTORS} is damaged: {error}") from error
+    if "weight" not in tensors or tensors["weight"].ndim != 2:
+        found = {name: tuple(value.shape) for name, value in tensors.items()}
+        raise ValueError(f"{folder / VECTORS} must hold a matrix 'weight', a row per word; it holds {found}.")
+    words = (folder / VOCABULARY).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    vectors = tensors["weight"].float()
+    if len(words) != len(vectors):
+        raise ValueError(f"{folder}: {VOCABULARY} has {len(words)} words, {VECTORS} has {len(vectors)} vectors.")
+    return words, vectors
+
+
+@torch.no_grad()
+def set_word_vectors(
+    embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, words: list[str], vectors: Tensor
+) -> float:
+    """
+    Overwrite the embeddings of all words that have a vector; the others stay as they are.
+
+    Args:
+        embeddings (`torch.nn.Embedding`):
+            One row per entry of the tokenizer's vocabulary.
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Whose words these are.
+        words (`list[str]`), vectors (`torch.Tensor`):
+            As [`load_word_vectors`] gives them.
+
+    Returns:
+        `float`: The share of the vocabulary, special tokens aside, that has a vector.
+
+    Raises:
+        ValueError: If the vectors are of another size than the embeddings.
+
+    Warns:
+        UserWarning: If fewer than half of the words have a vector.
+    """
+    if vectors.shape[1] != embeddings.embedding_dim:
+        raise ValueError(
+            f"The word vectors have {vectors.shape[1]} dimensions, the embeddings {embeddings.embedding_dim}."
+        )
+    rows = {word: row for row, word in enumerate(words)}
+    vocabulary = {word: row for word, row in tokenizer.get_vocab().items() if word not in tokenizer.all_special_tokens}
+    known = [word for word in vocabulary if word in rows]
+    targets = torch.tensor([vocabulary[word] for word in known], dtype=torch.long)
+    sources = torch.tensor([rows[word] for word in known], dtype=torch.long)
+    embeddings.weight[targets] = vectors[sources].to(embeddings.weight)
+    coverage = len(known) / len(vocabulary)
+    if coverage < LOW_COVERAGE:
+        warnings.warn(
+            f"Only {coverage:.1%} of the {len(vocabulary)} words of the vocabulary have a pretrained vector: are the "
+            "texts of another language or case than the vectors?",
+            UserWarning,
+            stacklevel=3,
+        )
+    return coverage

@@ -1,0 +1,191 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The convolutional network for 20 Newsgroups: three convolutions over word vectors and a maximum over the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils.generic import can_return_tuple
+
+from ..embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
+
+
+KERNEL = 5  # of the convolutions and of the pooling between them
+RECEPTIVE_FIELD = 5 * (KERNEL - 1) + 1
+
+
+class GlobalPoolingCNNConfig(PreTrainedConfig):
+    """
+    Configuration of [`GlobalPoolingCNNForSequenceClassification`].
+
+    Args:
+        vocab_size (`int`, *optional*, defaults to `20000`):
+            Number of embeddings.
+        embedding_size (`int`, *optional*, defaults to `100`):
+            Dimensions of the word vectors.
+        hidden_size (`int`, *optional*, defaults to `128`):
+            Channels of each convolution and width of the fully connected layer.
+        sequence_length (`int`, *optional*, defaults to `1000`):
+            Words that are read: the last ones of a longer text.
+        dropout (`float`, *optional*, defaults to `0.3`):
+            Dropout before the last layer.
+        freeze_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the word vectors stay as they are.
+    """
+
+    model_type = "global_pooling_cnn"
+
+    def __init__(
+        self,
+        vocab_size: int = 20_000,
+        embedding_size: int = 100,
+        hidden_size: int = 128,
+        sequence_length: int = 1000,
+        dropout: float = 0.3,
+        freeze_embeddings: bool = True,
+        pad_token_id: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.embedding_size = embedding_size
+        self.hidden_size = hidden_size
+        self.sequence_length = sequence_length
+        self.dropout = dropout
+        self.freeze_embeddings = freeze_embeddings
+        super().__init__(**kwargs)
+        self.pad_token_id = pad_token_id
+        if sequence_length < RECEPTIVE_FIELD:
+            raise ValueError(f"sequence_length must be at least {RECEPTIVE_FIELD}, got {sequence_length}.")
+
+
+class GlobalPoolingCNNForSequenceClassification(PreTrainedModel):
+    """
+    The Global Pooling CNN that the paper trains on 20 Newsgroups (Lin et al., 2014; Mukhoti et al., 2020, Section 5).
+
+    Three convolutions of kernel 5 with ReLU, max-pooling of width 5 and stride 1 after the first two, the maximum over
+    the text, a fully connected layer with ReLU, dropout, and the classifier.
+
+    A text counts as if zeros stood before it up to `sequence_length`, and these take part in the maximum, as in the
+    published code. Where all windows over padding give the same value, one is enough: the network adds no more padding
+    than that needs, so that the length of a batch changes nothing and a text of one word will do.
+    """
+
+    config_class = GlobalPoolingCNNConfig
+    config: GlobalPoolingCNNConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+
+    def __init__(self, config: GlobalPoolingCNNConfig) -> None:
+        super().__init__(config)
+        size = config.hidden_size
+        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        self.embeddings.weight.requires_grad_(not config.freeze_embeddings)
+        self.conv1 = nn.Conv1d(config.embedding_size, size, KERNEL)
+        self.conv2 = nn.Conv1d(size, size, KERNEL)
+        self.conv3 = nn.Conv1d(size, size, KERNEL)
+        self.dense = nn.Linear(size, size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(size, config.num_labels)  # type: ignore[arg-type]
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Embedding):
+            init.zeros_(module.weight)  # of words that get no vector
+        elif isinstance(module, (nn.Conv1d, nn.Linear)):
+            module.reset_parameters()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    @can_return_tuple
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+                Indices of the words, padded on the left with `pad_token_id`.
+            attention_mask (`torch.LongTensor` of that shape, *optional*):
+                0 where a word is to be taken for padding. Words that are `pad_token_id` need no mask.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Class indices: gives a cross-entropy `loss`.
+        """
+        pad = self.config.pad_token_id
+        if attention_mask is not None:
+            input_ids = input_ids.masked_fill(attention_mask == 0, pad)
+        whole = self.config.sequence_length
+        input_ids = input_ids[:, -whole:]
+        length = input_ids.shape[1]
+        input_ids = F.pad(input_ids, (min(whole, length + RECEPTIVE_FIELD) - length, 0), value=pad)
+        hidden = self.embeddings(input_ids).transpose(1, 2)
+        hidden = F.max_pool1d(F.relu(self.conv1(hidden)), KERNEL, stride=1)
+        hidden = F.max_pool1d(F.relu(self.conv2(hidden)), KERNEL, stride=1)
+        hidden = F.relu(self.conv3(hidden)).amax(dim=2)
+        logits = self.classifier(self.dropout(F.relu(self.dense(hidden))))
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def create_global_pooling_cnn(
+    texts: Iterable[str],
+    label_names: Sequence[str],
+    embeddings: str | Path | None = None,
+    *,
+    vocab_size: int = 20_000,
+    **kwargs: Any,
+) -> tuple[GlobalPoolingCNNForSequenceClassification, PreTrainedTokenizerFast]:
+    """
+    Build an untrained Global Pooling CNN and the tokenizer that goes with it.
+
+    Args:
+        texts (`Iterable[str]`):
+            Training texts, whose most frequent words become the vocabulary: in lower case, punctuation taken for
+            blanks. Other words are `[UNK]`. (The published code drops them.)
+        label_names (`Sequence[str]`):
+            Names of the classes, in the order of their indices.
+        embeddings (`str`, *optional*):
+            Folder of word vectors, see [`load_word_vectors`], which stay frozen; words without one are zeros, as in
+            the published code. By default the vectors are learnt, from N(0, 1).
+        vocab_size (`int`, *optional*, defaults to `20000`):
+            Size of the vocabulary.
+        kwargs:
+            As for [`GlobalPoolingCNNConfig`].
+
+    Returns:
+        `tuple`: The model and its tokenizer.
+
+    Raises:
+        ValueError: If the texts hold no word, or the word vectors cannot be loaded.
+    """
+    loaded = None if embeddings is None else load_word_vectors(embeddings)
+    if loaded is None:
+        kwargs = {"freeze_embeddings": False, **kwargs}
+    else:
+        kwargs["embedding_size"] = loaded[1].shape[1]
+    kwargs["id2label"] = dict(enumerate(label_names))
+    kwargs["label2id"] = {name: index for index, name in enumerate(label_names)}
+    config = GlobalPoolingCNNConfig(**kwargs)
+    tokenizer = train_word_tokenizer(
+        texts,
+        vocab_size=vocab_size,
+        model_max_length=config.sequence_length,
+        padding_side="left",
+        truncation_side="left",
+        model_input_names=["input_ids"],
+    )
+    config.vocab_size = len(tokenizer)
+    model = GlobalPoolingCNNForSequenceClassification(config)
+    if loaded is None:
+        model.embeddings.reset_parameters()
+    else:
+        set_word_vectors(model.embeddings, tokenizer, *loaded)
+    return model, tokenizer

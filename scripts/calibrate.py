@@ -1,0 +1,122 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+Calibrate a classifier that you have, of images or texts, without training: fit a temperature on held-out data, measure
+what it does on other data, and save (and push) a checkpoint whose plain softmax is calibrated.
+
+    accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data --criterion nll
+    accelerate launch scripts/calibrate.py --model_name_or_path path/to/model --dataset_name path/to/data --split test
+
+Every field below and of `CalibrationTrainingArguments` is a flag, and those of training do nothing here.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import ClassLabel
+
+from hf_focal import CalibrationTrainer, ImageTransform, from_pretrained, parse_arguments
+from hf_focal.cli import RunArguments, end_run, start_run
+from hf_focal.data import held_out_pair, load_labelled, match_labels, take, with_labels
+from hf_focal.hub import load_processor
+from hf_focal.model_card import infer_task
+from hf_focal.text import prepare_tokenizer, tokenize
+
+
+logger = logging.getLogger("calibrate")
+KINDS = {"image-classification": "image", "text-classification": "text"}
+
+
+@dataclass
+class ModelArguments:
+    """Which classifier."""
+
+    model_name_or_path: str = field(metadata={"help": "A checkpoint on the Hub, or a local folder."})
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
+    task: str | None = field(
+        default=None, metadata={"help": f"One of {', '.join(KINDS)}. Unset: what the model's config says."}
+    )
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Cut texts to so many tokens. Unset: as many as the model takes."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which data; the model must not have been trained on them."""
+
+    dataset_name: str = field(metadata={"help": "A data set on the Hub, or a local folder."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
+    split: str | None = field(
+        default=None, metadata={"help": "Fit the temperature on this split. Unset: validation, or else test."}
+    )
+    test_split: str | None = field(
+        default=None, metadata={"help": "Measure on this split. Unset: test, or else half of the other one."}
+    )
+    split_seed: int = field(default=42, metadata={"help": "Seed of the halving."})
+    image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
+    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Fit and measure on so many random samples only."}
+    )
+
+
+def main() -> None:
+    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, RunArguments])
+    name = model_args.model_name_or_path
+    if Path(args.output_dir).resolve() == Path(name).resolve():
+        raise ValueError(f"--output_dir {args.output_dir} is the model itself, which would be overwritten.")
+    start_run(args, data_args.dataset_name, name, "calibrated")
+
+    with args.main_process_first():
+        model = from_pretrained(name, task=model_args.task, revision=model_args.model_revision)
+        task = model_args.task or infer_task(model.config)
+        if task not in KINDS:
+            raise ValueError(f"{name} is a model for {task}. Supported: {', '.join(KINDS)}.")
+        kind = KINDS[task]
+        processor = load_processor(name, task, model, revision=model_args.model_revision)
+        splits = load_labelled(
+            kind,
+            data_args.dataset_name,
+            data_args.dataset_config_name,
+            getattr(data_args, f"{kind}_column_name"),
+            data_args.label_column_name,
+            data_args.dataset_revision,
+        )
+    parts = held_out_pair(splits, data_args.split, data_args.test_split, data_args.split_seed)
+    parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
+    classes = ClassLabel(names=[model.config.id2label[index] for index in range(model.config.num_labels)])
+    inputs = []
+    for data in parts.values():
+        order = match_labels(data.features["label"].names, classes.names)
+        data = with_labels(data, [order[label] for label in data["label"]], classes)
+        if kind == "image":
+            data = data.with_transform(ImageTransform(processor))
+        else:
+            prepare_tokenizer(model, processor, model_args.max_seq_length)
+            data = tokenize(data, processor)
+        inputs.append(data)
+
+    trainer = CalibrationTrainer(model=model, args=args, processing_class=processor)
+    logger.info("Calibrating %s in %d process(es)", name, args.world_size)
+    sizes = [f"{len(data)} samples of {split!r}" for split, data in parts.items()]
+    logger.info("Fitting on %s, measuring on %s", *sizes)
+    split, test_split = parts
+    end_run(
+        trainer,
+        *inputs,
+        dataset_name=data_args.dataset_name,
+        task=task,
+        results={"dataset": data_args.dataset_name, "model": name, "split": split, "test_split": test_split},
+        base_model=None if Path(name).exists() else name,
+        dataset_config=data_args.dataset_config_name,
+        dataset_revision=data_args.dataset_revision,
+        split=split,
+        test_split=test_split,
+    )
+
+
+if __name__ == "__main__":
+    main()

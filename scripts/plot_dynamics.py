@@ -1,0 +1,41 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+Draw how NLL, entropy, the norm of the last layer and the gradients of several runs develop during training.
+
+    accelerate launch scripts/run_image.py --loss focal --dynamics_gradient_epochs 1 10 --output_dir outputs/focal
+    python scripts/plot_dynamics.py outputs/cross_entropy outputs/focal --output figures
+"""
+
+import argparse
+from pathlib import Path
+
+from hf_focal import (
+    gradient_norm_histograms,
+    gradient_ratio_curves,
+    nll_and_entropy_curves,
+    read_dynamics,
+    weight_norm_curves,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="Output folders of runs with --track_dynamics.")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the pictures.")
+    options = parser.parse_args()
+    runs = read_dynamics(options.runs)
+    figures = {
+        "nll_and_entropy": nll_and_entropy_curves(runs),
+        "weight_norm": weight_norm_curves(runs),
+        "gradient_ratio": gradient_ratio_curves(),
+    }
+    if any(row["gradient_norms"] is not None for rows in runs.values() for row in rows):
+        figures["gradient_norms"] = gradient_norm_histograms(runs)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(options.output / f"{name}.png")
+        print(options.output / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
