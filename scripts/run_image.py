@@ -130,10 +130,8 @@ def main() -> None:
     )
     if args.track_dynamics or args.dynamics_gradient_epochs:
         sample = take(dataset["train"], len(test), data_args.split_seed).with_transform(plain)
-        gradient_epochs = args.dynamics_gradient_epochs
-        trainer.add_callback(
-            TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, gradient_epochs=gradient_epochs)
-        )
+        options = {"gradient_epochs": args.dynamics_gradient_epochs, "n_bins": args.n_bins}
+        trainer.add_callback(TrainingDynamicsCallback(trainer, {"train": sample, "test": test}, **options))
     best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
     if best is not None:
         trainer.add_callback(best)

@@ -300,12 +300,21 @@ CRITERIA = ["ece", "nll", "accuracy"]
 EPOCHS = 6
 
 
+def learnable(count, seed=0):
+    """Noise, and a faint picture for each label."""
+    pictures = torch.randn(NUM_LABELS, 3, 16, 16, generator=torch.Generator().manual_seed(9))
+    return [
+        {"pixel_values": row["pixel_values"] + 0.25 * pictures[row["labels"]], "labels": row["labels"]}
+        for row in data("vit", count, seed)
+    ]
+
+
 def keeper(folder, callback=None, **kwargs):
-    """A network that soon overfits random labels, so that the criteria disagree."""
+    """A network that soon overfits 40 samples, so that the criteria disagree."""
     args = {"num_train_epochs": EPOCHS, "eval_strategy": "epoch", "save_strategy": "epoch", "learning_rate": 5e-3}
     trainer = CalibrationTrainer(
         model=build("vit"), args=arguments(folder, loss="cross_entropy", **{**args, **kwargs}),
-        train_dataset=data("vit", 40), eval_dataset=data("vit", 60, seed=1),
+        train_dataset=learnable(40), eval_dataset=learnable(60, seed=1),
     )  # fmt: skip
     best = KeepBestCallback(trainer, CRITERIA)
     trainer.add_callback(best)
@@ -343,7 +352,7 @@ def test_the_kept_model_is_the_one_with_the_best_value_in_the_history(kept):
         index = int(np.argmax(values) if criterion == "accuracy" else np.argmin(values))
         assert found == {"value": values[index], "epoch": index + 1, "step": history[index]["step"]}
         stored = ViTForImageClassification.from_pretrained(folder / f"best-{criterion}")
-        logits, labels = logits_and_labels(stored, data("vit", 60, seed=1))
+        logits, labels = logits_and_labels(stored, learnable(60, seed=1))
         assert calibration_metrics_from_logits(logits, labels)[criterion] == pytest.approx(found["value"], abs=1e-5)
         epochs.add(found["epoch"])
     assert len(epochs) > 1 and epochs != {EPOCHS}  # the criteria do differ here
@@ -352,7 +361,7 @@ def test_the_kept_model_is_the_one_with_the_best_value_in_the_history(kept):
 
 def test_models_are_compared_each_at_its_own_temperature(kept):
     folder, trainer, best = kept
-    before, validation, test = flat(trainer.model), data("vit", 60, seed=1), data("vit", 50, seed=2)
+    before, validation, test = flat(trainer.model), learnable(240, seed=1), learnable(50, seed=2)
     compared = best.compare(validation, test)
     assert torch.equal(flat(trainer.model), before) and trainer.state.best_model_checkpoint is None
     assert list(compared) == ["last", *CRITERIA]
@@ -389,7 +398,7 @@ def test_a_resumed_run_keeps_the_best(kept, tmp_path):
     trainer, best = keeper(tmp_path, num_train_epochs=1)
     trainer.train()
     assert {found["step"] for found in best_files(tmp_path).values()} == {5}
-    trainer.evaluate(data("vit", 5))  # after training, of other data: of no account
+    trainer.evaluate(learnable(5))  # after training, of other data: of no account
     assert {found["step"] for found in best.best.values()} == {5}
 
 

@@ -229,7 +229,7 @@ def test_two_processes_give_the_results_of_one(pictures, tmp_path):
     flags = ["--dataset_name", pictures, *QUICK, "--num_train_epochs", "2", "--model_name_or_path", "test_vit",
              "--save_strategy", "no", "--optim", "sgd", "--learning_rate", "0.05",
              "--per_device_eval_batch_size", "16", "--track_dynamics", "--dynamics_gradient_epochs", "1", "2",
-             ]  # fmt: skip
+             "--stopping_criteria", "nll", "ece"]  # fmt: skip
     one = launch(SCRIPT, *flags, "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "20")
     two = launch(
         SCRIPT, *flags, "--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "10", processes=2
@@ -244,6 +244,10 @@ def test_two_processes_give_the_results_of_one(pictures, tmp_path):
         assert other["n_samples"] == 50 and row.keys() == other.keys()
         for key, value in row.items():
             assert other[key] == (value if value is None or isinstance(value, str) else pytest.approx(value, abs=1e-3))
+    compared = [json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("one", "two")]
+    assert list(compared[0]["stopping_criteria"]) == ["last", "nll", "ece"]
+    for key, value in compared[0]["stopping_criteria"]["nll"].items():
+        assert compared[1]["stopping_criteria"]["nll"][key] == pytest.approx(value, abs=1e-3), key
     stored = {}
     for name in ("one", "two"):
         with safe_open(tmp_path / name / "predictions.safetensors", "np") as file:
