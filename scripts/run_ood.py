@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torchvision.transforms import Compose
-from transformers import AutoImageProcessor, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_focal import (
     ImageCorruption,
@@ -41,7 +41,8 @@ from hf_focal import (
     severity_diagram,
 )
 from hf_focal.corruptions import CORRUPTIONS, SEVERITIES
-from hf_focal.data import DIGITS, take
+from hf_focal.data import DIGITS, load_labelled, match_labels, take
+from hf_focal.hub import load_processor
 from hf_focal.selective import check_threshold
 
 
@@ -58,9 +59,12 @@ class OodArguments:
     model_name_or_path: list[str] = field(metadata={"help": "Calibrated checkpoints: folders, or ids on the Hub."})
     output_dir: str = field(default="outputs/ood", metadata={"help": "Where tables and pictures go."})
     dataset_name: str = field(
-        default=DIGITS, metadata={"help": "In-distribution data, as for run_image.py; its test split is taken."}
+        default=DIGITS, metadata={"help": "In-distribution data with labels, as for run_image.py."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    split: str | None = field(
+        default=None, metadata={"help": "Its split. Unset: the test split that run_image.py would take."}
+    )
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     holdout: float = field(default=0.1, metadata={"help": "As for run_image.py, where the test split is split off."})
@@ -97,13 +101,9 @@ class Model:
         self.loss, self.temperature, self.gamma = record.get("loss"), record["temperature"], record.get("gamma", 0.0)
         self.factor = self.temperature if record["folded"] else 1.0
         self.model.config.calibration = None  # its logits are then those of the weights, and divided by nothing
-        known = list(self.model.config.id2label.values())
-        if len(known) != len(class_names) or (known != class_names and sorted(known) == sorted(class_names)):
-            raise ValueError(
-                f"{name} and --dataset_name {args.dataset_name} do not agree on the classes: {len(known)} "
-                f"({', '.join(known[:3])}, ...) and {len(class_names)} ({', '.join(class_names[:3])}, ...)."
-            )
-        self.transform = ImageTransform(AutoImageProcessor.from_pretrained(name))
+        config = self.model.config
+        self.classes = np.array(match_labels(class_names, [config.id2label[i] for i in range(config.num_labels)]))
+        self.transform = ImageTransform(load_processor(name, "image-classification", self.model))
         training_args = TrainingArguments(
             output_dir=args.output_dir,
             per_device_eval_batch_size=args.per_device_eval_batch_size,
@@ -243,14 +243,15 @@ def main() -> None:
     check_threshold(args.threshold)
     corruptions = [ImageCorruption(name, level, args.seed) for name in args.corruption for level in args.severities]
     ood_data = load_ood_data(args)
-    test = load_image_dataset(
-        args.dataset_name,
-        args.dataset_config_name,
-        image_column=args.image_column_name,
-        label_column=args.label_column_name,
-        holdout=args.holdout,
-        seed=args.split_seed,
-    )["test"]
+    source = (args.dataset_name, args.dataset_config_name)
+    if args.split is not None:
+        splits = load_labelled("image", *source, args.image_column_name, args.label_column_name)
+        if args.split not in splits:
+            raise ValueError(f"--dataset_name {args.dataset_name} has no split {args.split!r}; it has {list(splits)}.")
+        test = splits[args.split]
+    else:
+        columns = {"image_column": args.image_column_name, "label_column": args.label_column_name}
+        test = load_image_dataset(*source, holdout=args.holdout, seed=args.split_seed, **columns)["test"]
     class_names = test.features["label"].names
     test = take(test, args.max_samples, args.split_seed)
     labels = np.asarray(test["label"][:])
@@ -269,7 +270,7 @@ def main() -> None:
             logger.info("%s: %s of severity %d", title, one.name, one.severity)
             others[one.name, one.severity] = model.logits(test, one)
         if model.trainer.is_world_process_zero():
-            results[title], scores, curves[title] = measure(model, logits, labels, others, args)
+            results[title], scores, curves[title] = measure(model, logits, model.classes[labels], others, args)
             for panel in panels:
                 rocs[panel][title] = scores[panel]
     if not results:  # another process writes

@@ -312,6 +312,9 @@ def test_images_are_loaded_from_any_split_without_labels(tmp_path):
     picture().save(tmp_path / "plain" / "a.png")
     assert load_images(str(tmp_path / "plain"))["image"][0].size == (32, 32)
     assert len(load_images("digits")) == 1797
+    picture().save(tmp_path / "b.png")
+    Dataset.from_dict({"image": [str(tmp_path / "b.png")]}).save_to_disk(str(tmp_path / "paths"))
+    assert load_images(str(tmp_path / "paths"))["image"][0].size == (32, 32)
 
 
 # ---- Confident and selective prediction -----------------------------------------------------------------------------
