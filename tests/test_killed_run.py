@@ -18,7 +18,8 @@ SCRIPT = str(ROOT / "scripts" / "run_image.py")
 # 8 steps an epoch and a checkpoint every 3: the run is resumed in the middle of an epoch.
 FLAGS = ["--model_name_or_path", "cifar_resnet8", "--train_from_scratch", "true", "--image_size", "16", "--use_cpu",
          "true", "--augmentation", "crop-flip", "--max_train_samples", "128",
-         "--per_device_train_batch_size", "16", "--num_train_epochs", "5", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "2"]  # fmt: skip
+         "--per_device_train_batch_size", "16", "--num_train_epochs", "5",
+         "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "2"]  # fmt: skip
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
