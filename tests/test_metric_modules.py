@@ -8,6 +8,7 @@ import re
 import runpy
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,13 +305,13 @@ def test_help_names_every_argument(name, load):
 
 @every_folder
 def test_app_runs_in_a_space_where_the_folder_has_another_name(name, tmp_path, monkeypatch):
-    shown = []
-
-    def show(**interface):
-        shown.append(interface)
-        return SimpleNamespace(launch=lambda **options: None)
-
-    gradio = SimpleNamespace(Interface=show, Textbox=lambda label, value: (label, value))
+    shown, articles, launched = [], [], []
+    gradio = SimpleNamespace(
+        Blocks=lambda title: nullcontext(SimpleNamespace(launch=lambda **options: launched.append(title))),
+        Interface=lambda **interface: shown.append(interface),
+        Markdown=lambda article, latex_delimiters: articles.append(article),
+        Textbox=lambda label, value: (label, value),
+    )
     monkeypatch.setitem(sys.modules, "gradio", gradio)
     monkeypatch.chdir(tmp_path)
     space = shutil.copytree(ROOT / "metrics" / name, tmp_path / "app")
@@ -320,4 +321,4 @@ def test_app_runs_in_a_space_where_the_folder_has_another_name(name, tmp_path, m
     assert (first, second) == ("predictions", "references")
     expected = FUNCTIONS[name](yaml.safe_load(predictions), yaml.safe_load(references))
     assert interface["fn"](predictions, references) == {name: close(expected)}
-    assert interface["article"].strip().startswith("# Metric Card")
+    assert articles[0].strip().startswith("# Metric Card") and launched == [f"Metric: {name}"]

@@ -18,15 +18,25 @@ def compute(predictions, references):
 
 
 # Not launch_gradio_widget of evaluate: it needs gradio 3, which does not run beside current datasets.
-gradio.Interface(
-    fn=compute,
-    inputs=[
-        gradio.Textbox(
-            label="predictions", value="[[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]"
-        ),
-        gradio.Textbox(label="references", value="[0, 1, 1, 2]"),
-    ],
-    outputs="text",
-    title=f"Metric: {metric.name}",
-    article=parse_readme(here / "README.md"),
-).launch(show_error=True)
+with gradio.Blocks(title=f"Metric: {metric.name}") as space:
+    gradio.Interface(
+        fn=compute,
+        inputs=[
+            gradio.Textbox(
+                label="predictions", value="[[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]"
+            ),
+            gradio.Textbox(label="references", value="[0, 1, 1, 2]"),
+        ],
+        outputs="text",
+        title=f"Metric: {metric.name}",
+        flagging_mode="never",
+    )
+    # Without delimiters gradio shows formulas within a line as they are typed.
+    gradio.Markdown(
+        parse_readme(here / "README.md"),
+        latex_delimiters=[
+            {"left": "$$", "right": "$$", "display": True},
+            {"left": "$", "right": "$", "display": False},
+        ],
+    )
+space.launch(show_error=True)
