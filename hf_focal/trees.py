@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers.utils import PaddingStrategy
 
 
 _PIECES = re.compile(r"[()]|[^ \t\r\n()]+")  # the treebank has words with other blanks in them, as in 8\xa01/2
@@ -190,10 +191,11 @@ class TreeTokenizer(PreTrainedTokenizerFast):
 
     def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         padded = super()._pad(encoded_inputs, *args, **{**kwargs, "padding_side": "right"})
-        length = len(padded["input_ids"])
-        for key, fill in (("children", [0, 0]), ("heights", 0), ("output_nodes", 0), ("labels", -100)):
-            if isinstance(padded.get(key), list) and (key != "labels" or "output_nodes" in padded):
-                padded[key] = padded[key] + [fill] * (length - len(padded[key]))
+        if kwargs["padding_strategy"] != PaddingStrategy.DO_NOT_PAD:
+            length = len(padded["input_ids"])
+            for key, fill in (("children", [0, 0]), ("heights", 0), ("output_nodes", 0), ("labels", -100)):
+                if isinstance(padded.get(key), list):  # the label of a root is a number
+                    padded[key] = padded[key] + [fill] * (length - len(padded[key]))
         return padded
 
 

@@ -144,7 +144,7 @@ class _InnerNodes(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, kept, gates, tanh, weight, read = ctx.saved_tensors
         (inner, size), leaves = tanh.shape, ctx.leaves
-        gates = gates.view(inner, -1, size)
+        gates = gates.view(inner, len(weight) // size, size)
         *output, enter, left, right, candidate = gates.unbind(dim=1)
         # Of each gate before its sigmoid: the derivative of the memory, or of the output; the gradient in the end.
         slopes = gates * (1 - gates)
@@ -205,11 +205,12 @@ class TreeLSTMForSequenceClassification(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=-0.05, std=0.05)  # as published, for words that get no vector
+        elif module is self.cell.node:  # as two linear layers, one for each child
+            bound = self.config.hidden_size**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Linear):
             module.reset_parameters()
-        elif isinstance(module, TreeLSTMCell):  # each child is a layer of its own
-            bound = module.hidden_size**-0.5
-            init.uniform_(module.node.weight, -bound, bound)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings
