@@ -13,22 +13,19 @@ of their weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .row_losses import BRIER, CROSS_ENTROPY, NLL, PROBABILITY, focal_shape, is_traced, row_losses, widen
+
 
 REDUCTIONS = ("mean", "sum", "none")
 MMCE_KERNEL_WIDTH = 0.4
-HALF = (torch.float16, torch.bfloat16)
-
-# Measured, in numbers of logits: up to here the softmax is kept from the forward pass and turned into the gradient in
-# place; above, memory is slower than computing the softmax again.
-KEPT_UP_TO = 2**22
 
 
 # ---- What every loss needs ------------------------------------------------------------------------------------------
@@ -56,7 +53,7 @@ def _flatten(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor,
         raise ValueError(f"logits must have at least 2 classes in their last dimension, got {num_labels}.")
     flat_labels = labels.reshape(-1).long()
     # Reading values would synchronise an accelerator and cannot be traced, so only eager CPU labels are looked at.
-    if labels.device.type == "cpu" and not _is_traced():
+    if labels.device.type == "cpu" and not is_traced():
         all_count = _check_range(flat_labels, num_labels, ignore_index)
     else:
         all_count = False
@@ -77,15 +74,6 @@ def _check_range(labels: Tensor, num_labels: int, ignore_index: int) -> bool:
             f"got {labels[out_of_range][0].item()}."
         )
     return False
-
-
-def _is_traced() -> bool:
-    """Whether torch.compile or a torch.func transform is looking on."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def _widen(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in HALF else logits
 
 
 def _reduce(per_sample: Tensor, labels: Tensor, reduction: str, ignore_index: int, all_count: bool) -> Tensor:
@@ -137,201 +125,6 @@ def _check_number(name: str, value: Any, low: float = 0.0, below: float = float(
     return float(value)
 
 
-# ---- Losses of single rows, plain and in closed form ----------------------------------------------------------------
-
-
-class _ClosedForm(torch.autograd.Function):
-    """
-    A loss of each row with its gradient in closed form. With `keep`, the softmax stays from the forward pass and is
-    turned into the gradient in place; without, both passes compute it in blocks of rows that fit into the caches, and
-    the gradient that is returned is the only buffer of the size of the logits.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, loss: _RowLoss, ignore_index: int, all_count: bool, keep: bool
-    ) -> Tensor:
-        ctx.save_for_backward(logits, labels)
-        ctx.loss, ctx.ignore_index, ctx.keep = loss, ignore_index, keep
-        ctx.ignored = None if all_count else (labels == ignore_index).unsqueeze(-1)
-        ctx.index = labels.unsqueeze(-1)
-        if ctx.ignored is not None:
-            ctx.index = torch.where(ctx.ignored, 0, ctx.index)
-        if keep:
-            ctx.softmax = _softmax(logits)
-            losses, ctx.carried = loss.value(logits, ctx.softmax, ctx.index)
-        else:
-            scratch = _scratch(logits)
-            parts = []
-            for block, index in zip(logits.split(len(scratch)), ctx.index.split(len(scratch)), strict=True):
-                wide = _widen(block)
-                p = torch.softmax(wide, dim=-1, out=scratch[: len(block)])
-                parts.append(loss.value(wide, p, index))
-            losses = torch.cat([losses for losses, _ in parts])
-            ctx.carried = tuple(torch.cat(values) for values in zip(*(carried for _, carried in parts), strict=True))
-        if ctx.ignored is not None:  # what a row that does not count carries may be infinite, and 0 times that is NaN
-            losses = torch.where(ctx.ignored, 0.0, losses)
-            ctx.carried = tuple(torch.where(ctx.ignored, 0.0, values) for values in ctx.carried)
-        return losses.squeeze(-1)
-
-    @staticmethod
-    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
-        logits, labels = ctx.saved_tensors
-        unused = (None,) * 5
-        if torch.is_grad_enabled():  # create_graph=True: the gradient itself has to be differentiable
-            losses = ctx.loss.plain(_widen(logits), labels, ctx.ignore_index)
-            return *torch.autograd.grad(losses, logits, incoming, create_graph=True), *unused
-        scale = incoming[0].unsqueeze(-1)
-        if ctx.ignored is not None:
-            scale = torch.where(ctx.ignored, 0.0, scale)
-        if ctx.keep:
-            # Spent by the first pass: a second one (retain_graph=True) computes the softmax again.
-            result, ctx.softmax = _softmax(logits) if ctx.softmax is None else ctx.softmax, None
-            ctx.loss.slopes(result, ctx.index, scale, ctx.carried)
-            return result, *unused
-        half = logits.dtype in HALF
-        result = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        scratch = _scratch(logits)
-        size = len(scratch)
-        rows = zip(*(vector.split(size) for vector in (logits, result, ctx.index, scale, *ctx.carried)), strict=True)
-        for block, target, index, scales, *carried in rows:
-            p = torch.softmax(_widen(block), dim=-1, out=scratch[: len(block)] if half else target)
-            ctx.loss.slopes(p, index, scales, carried)
-            if half:
-                target.copy_(p)
-        return result, *unused
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    if logits.shape[1] < 16 and logits.device.type == "cpu":
-        # PyTorch takes rows this short number by number, and columns by vectors: 3 to 10 times faster.
-        return torch.softmax(logits.mT.contiguous(), dim=0).mT
-    return torch.softmax(logits, dim=-1)
-
-
-def _block_rows(logits: Tensor) -> int:
-    """Rows in a block: few enough for the caches of a CPU and enough to keep threads or an accelerator busy."""
-    threads = torch.get_num_threads()
-    numbers = 2**26 if logits.device.type != "cpu" else 2**17 if threads == 1 else threads * 2**18
-    return max(1, numbers // logits.shape[1])
-
-
-def _scratch(logits: Tensor) -> Tensor:
-    """A buffer for the softmax of a block."""
-    dtype = torch.float32 if logits.dtype in HALF else logits.dtype
-    rows = max(1, min(_block_rows(logits), len(logits)))
-    return torch.empty(rows, logits.shape[1], dtype=dtype, device=logits.device)
-
-
-class _RowLoss(Protocol):
-    """A loss of each row of logits and its gradient in closed form."""
-
-    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        """The losses by differentiable operations: what torch traces, and what a second derivative is taken of."""
-
-    def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Losses `(M, 1)` of a block given its softmax, and what the slopes need of it, each `(M, 1)`."""
-
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
-        """Turn the softmax into `scale` times the gradient, in place."""
-
-
-def _row_losses(loss: _RowLoss, logits: Tensor, labels: Tensor, ignore_index: int, all_count: bool) -> Tensor:
-    """The loss of each row; 0 where the label is ignored."""
-    if _is_traced():
-        return loss.plain(_widen(logits), labels, ignore_index)
-    differentiated = torch.is_grad_enabled() and logits.requires_grad
-    keep = differentiated and logits.numel() <= KEPT_UP_TO and logits.dtype not in HALF
-    return _ClosedForm.apply(logits, labels, loss, ignore_index, all_count, keep)
-
-
-class _NLL:
-    """A function of -log p_y; the identity, unless `shape(nll)` gives another one and its slope."""
-
-    def __init__(self, shape: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None) -> None:
-        self.shape = shape
-
-    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        nll = F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index)
-        return nll if self.shape is None else self.shape(nll)[0]
-
-    def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        true = p.gather(-1, index)
-        # Looking costs nothing where there is no device to wait for.
-        if true.device.type == "cpu" and len(true) and true.amin().item() > 1e-30:
-            nll = true.log_().neg_()
-        else:
-            # Through the largest p, whose logarithm is accurate; that of p_y is infinite where p_y underflows.
-            nll = logits.amax(-1, keepdim=True) - logits.gather(-1, index) - p.amax(-1, keepdim=True).log()
-        if self.shape is None:
-            return nll, ()
-        losses, slope = self.shape(nll)
-        return losses, (slope,)
-
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
-        # Proposition 1: the gradient of cross-entropy, p - onehot, times the slope.
-        for slope in carried:
-            scale = scale * slope
-        p.mul_(scale).scatter_add_(-1, index, -scale)
-
-
-class _Probability:
-    """p_y, whose slopes are those of cross-entropy times -p_y."""
-
-    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        return torch.exp(-_CROSS_ENTROPY.plain(logits, labels, ignore_index))
-
-    def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        true = p.gather(-1, index)
-        return true, (-true,)
-
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
-        _CROSS_ENTROPY.slopes(p, index, scale, carried)
-
-
-class _Brier:
-    """The sum over the classes of (p_k - [k = y])^2."""
-
-    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        ignored = labels == ignore_index
-        index = torch.where(ignored, 0, labels).unsqueeze(-1)
-        errors = F.softmax(logits, dim=-1).scatter_add(-1, index, logits.new_full(index.shape, -1.0))
-        return torch.where(ignored, 0.0, torch.linalg.vecdot(errors, errors))
-
-    def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        true = p.gather(-1, index)
-        p.scatter_(-1, index, 0.0)
-        others = torch.linalg.vector_norm(p, dim=-1, keepdim=True).square_()
-        p.scatter_(-1, index, true)
-        return others + (1 - true).square_(), (true, others + true.square() - true)
-
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
-        # With errors e = p - onehot, the slope of e.e is 2 p_k (e_k - p.e), and p.e = p.p - p_y.
-        true, product = carried
-        scale = 2 * scale
-        p.mul_(torch.mul(p, scale).sub_(scale * product)).scatter_add_(-1, index, -(scale * true))
-
-
-_CROSS_ENTROPY, _PROBABILITY, _BRIER = _NLL(), _Probability(), _Brier()
-
-
-def _focal_shape(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> tuple[Tensor, Tensor]:
-    """
-    (1 - p)^gamma * nll, and its slope by nll, which is g(p, gamma) of Proposition 1, with 1 - p taken from nll, where
-    it keeps its digits for p near 1.
-    """
-    # p = 1: all is 0 in the limit, but powers below 3 have slopes, up to the second, that are infinite there.
-    saturated = nll <= 0 if smallest_gamma < 3 else None
-    inner = nll if saturated is None else torch.where(saturated, 1.0, nll)
-    q = -torch.expm1(-inner)
-    power = q ** (gamma - 1)
-    shrunk = q * inner
-    losses, slope = power * shrunk, power * (q + gamma * (inner - shrunk))
-    if saturated is None:
-        return losses, slope
-    return torch.where(saturated, 0.0, losses), torch.where(saturated, 0.0, slope)
-
-
 # ---- The pure functions ---------------------------------------------------------------------------------------------
 
 
@@ -367,7 +160,7 @@ def cross_entropy_loss(
     """
     _check_reduction(reduction)
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
-    nll = _row_losses(_CROSS_ENTROPY, flat_logits, flat_labels, ignore_index, all_count)
+    nll = row_losses(CROSS_ENTROPY, flat_logits, flat_labels, ignore_index, all_count)
     per_sample = _weigh(nll, flat_logits, flat_labels, class_weights, ignore_index)
     return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
@@ -395,7 +188,7 @@ def label_smoothing_loss(
     smoothing = _check_number("smoothing", smoothing, below=1.0)
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
     ignored = flat_labels == ignore_index
-    log_probabilities = F.log_softmax(_widen(flat_logits), dim=-1)
+    log_probabilities = F.log_softmax(widen(flat_logits), dim=-1)
     true = log_probabilities.gather(-1, torch.where(ignored, 0, flat_labels).unsqueeze(-1)).squeeze(-1)
     if smoothing:
         others = (log_probabilities.sum(-1) - true) / (flat_logits.shape[-1] - 1)
@@ -420,7 +213,7 @@ def brier_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean", ignor
     """
     _check_reduction(reduction)
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
-    per_sample = _row_losses(_BRIER, flat_logits, flat_labels, ignore_index, all_count)
+    per_sample = row_losses(BRIER, flat_logits, flat_labels, ignore_index, all_count)
     return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
 
@@ -450,8 +243,8 @@ def focal_loss(
     _check_reduction(reduction)
     gamma = _check_number("gamma", gamma)
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
-    row_loss = _NLL(lambda nll: _focal_shape(nll, gamma, gamma)) if gamma else _CROSS_ENTROPY
-    losses = _row_losses(row_loss, flat_logits, flat_labels, ignore_index, all_count)
+    row_loss = NLL(lambda nll: focal_shape(nll, gamma, gamma)) if gamma else CROSS_ENTROPY
+    losses = row_losses(row_loss, flat_logits, flat_labels, ignore_index, all_count)
     per_sample = _weigh(losses, flat_logits, flat_labels, class_weights, ignore_index)
     return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
@@ -503,9 +296,9 @@ def sample_dependent_focal_loss(
         gamma: float | Tensor = gammas[-1]
         for threshold, value in zip(reversed(thresholds), reversed(gammas[:-1]), strict=True):
             gamma = torch.where(nll > margin * math.log(1 / threshold), value, gamma)
-        return _focal_shape(nll, gamma, min(gammas))
+        return focal_shape(nll, gamma, min(gammas))
 
-    losses = _row_losses(_NLL(shape), flat_logits, flat_labels, ignore_index, all_count)
+    losses = row_losses(NLL(shape), flat_logits, flat_labels, ignore_index, all_count)
     per_sample = _weigh(losses, flat_logits, flat_labels, class_weights, ignore_index)
     return _reduce(per_sample, labels, reduction, ignore_index, all_count)
 
@@ -538,7 +331,7 @@ def dual_focal_loss(
     _check_reduction(reduction)
     gamma = _check_number("gamma", gamma)
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
-    log_probabilities = F.log_softmax(_widen(flat_logits), dim=-1)
+    log_probabilities = F.log_softmax(widen(flat_logits), dim=-1)
     ignored = flat_labels == ignore_index
     index = torch.where(ignored, 0, flat_labels).unsqueeze(-1)
     true = log_probabilities.gather(-1, index)
@@ -587,12 +380,12 @@ def adafocal_loss(
             f"{tuple(edges.shape)}."
         )
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
-    nll = _row_losses(_CROSS_ENTROPY, flat_logits, flat_labels, ignore_index, all_count)
+    nll = row_losses(CROSS_ENTROPY, flat_logits, flat_labels, ignore_index, all_count)
     gammas = gammas.to(nll.device, nll.dtype, non_blocking=True)
     edges = edges.to(nll.device, nll.dtype, non_blocking=True)
     gamma = gammas[torch.bucketize(torch.exp(-nll.detach()), edges, right=True)]
     inverse = gamma < 0
-    # p = 1: as in _focal_shape. Inverse focal loss has no such trouble.
+    # p = 1: as in focal_shape. Inverse focal loss has no such trouble.
     saturated = (nll <= 0) & ~inverse
     inner = torch.where(saturated, 1.0, nll)
     factor = torch.where(inverse, 1 + torch.exp(-inner), -torch.expm1(-inner))
@@ -645,7 +438,7 @@ def mmce_loss(
     lam = _check_number("lam", lam)
     _check_normalization(normalization)
     flat_logits, flat_labels, all_count = _flatten(logits, labels, ignore_index)
-    nll = _row_losses(_CROSS_ENTROPY, flat_logits, flat_labels, ignore_index, all_count)
+    nll = row_losses(CROSS_ENTROPY, flat_logits, flat_labels, ignore_index, all_count)
     kept = flat_labels != ignore_index
     calibration = _mmce(flat_logits, flat_labels, kept, weighted, normalization == "released")
     per_sample = nll + lam * torch.where(kept, calibration.to(nll.dtype), 0.0)
@@ -658,9 +451,9 @@ def _check_normalization(normalization: str) -> None:
 
 
 def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released: bool) -> Tensor:
-    wide = _widen(logits) if logits.device.type == "mps" else logits.double()
+    wide = widen(logits) if logits.device.type == "mps" else logits.double()
     predictions = wide.detach().max(dim=-1).indices  # argmax takes three times as long
-    confidences = _row_losses(_PROBABILITY, wide, predictions, ignore_index=-1, all_count=True)
+    confidences = row_losses(PROBABILITY, wide, predictions, ignore_index=-1, all_count=True)
     correct = (predictions == labels) & kept
     if not weighted:
         residuals = torch.where(kept, correct.to(wide.dtype) - confidences, 0.0)

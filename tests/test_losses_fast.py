@@ -50,8 +50,8 @@ REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.fixture(params=[0, 2**60], ids=["recomputed", "kept"])
 def blockwise(monkeypatch, request):
     """The closed form in blocks of three rows, whatever the size of the logits, with the softmax kept or not."""
-    monkeypatch.setattr(functional, "KEPT_UP_TO", request.param)
-    monkeypatch.setattr(functional, "_block_rows", lambda logits: 3)
+    monkeypatch.setattr(row_losses, "KEPT_UP_TO", request.param)
+    monkeypatch.setattr(row_losses, "_block_rows", lambda logits: 3)
 
 
 def inputs(n=11, k=7, dtype=torch.float64, seed=0):
@@ -81,7 +81,7 @@ def test_blocks_give_the_value_and_gradient_of_the_plain_form(name, ignore_index
     labels[[3, 4, 5]] = ignore_index
     scale = torch.randn(len(labels), dtype=torch.float64)  # slopes that come in differ from sample to sample
     actual = outcome(function, logits, labels, scale)
-    monkeypatch.setattr(functional, "_is_traced", lambda: True)
+    monkeypatch.setattr(row_losses, "is_traced", lambda: True)
     expected = outcome(function, logits, labels, scale)
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
@@ -210,8 +210,8 @@ class _LargeTensors(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "flsd-53", "brier", "adafocal"])
 def test_large_logits_take_one_buffer_of_their_size_and_evaluation_none(name, dtype, kept_up_to, monkeypatch):
-    monkeypatch.setattr(functional, "KEPT_UP_TO", kept_up_to)
-    monkeypatch.setattr(functional, "_block_rows", lambda logits: 100)
+    monkeypatch.setattr(row_losses, "KEPT_UP_TO", kept_up_to)
+    monkeypatch.setattr(row_losses, "_block_rows", lambda logits: 100)
     logits = torch.randn(512, 4000).to(dtype).requires_grad_()
     labels = torch.randint(0, 4000, (512,))
     before = logits.untyped_storage().data_ptr()
