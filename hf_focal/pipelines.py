@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.utils import cached_file
 
 from .folding import apply_temperature, has_adapter
-from .hub import from_pretrained, refuse_code
+from .hub import clean_token, from_pretrained, refuse_code
 from .model_card import infer_task
 
 
@@ -69,7 +69,11 @@ def pipeline(
     refuse_code(kwargs)
     if not isinstance(model, transformers.PreTrainedModel):
         name = str(model)
-        source: dict[str, Any] = {"revision": revision, "token": token, "local_files_only": local_files_only}
+        source: dict[str, Any] = {
+            "revision": revision,
+            "token": clean_token(token),
+            "local_files_only": local_files_only,
+        }
         model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
         task = task or infer_task(model.config)
         kind, file, auto = _PROCESSORS[task == "image-classification"]
