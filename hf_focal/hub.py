@@ -98,7 +98,7 @@ def from_pretrained(
     """
     refuse_code(kwargs)
     name = str(name_or_path)
-    source: dict[str, Any] = {"revision": revision, "token": token}
+    source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
     source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
     adapter = find_adapter_config_file(name, **source)
     found = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=adapter is None, **source)
@@ -139,9 +139,13 @@ def _load_adapter(
     source = _pinned(folder, source)
     with _refusing(ADAPTER_CONFIG_NAME, name):
         settings = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"it must be a dict, got {settings!r}.")
         base = settings.get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
             raise ValueError(f"'base_model_name_or_path' must name the model that the adapter is for, got {base!r}.")
+        mapping = settings.get("auto_mapping")
+        base_class = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     record, labels = _adapter_record(name, source)
     base_source = {**source, "revision": settings.get("revision")}
     found = cached_file(base, CONFIG_NAME, **base_source)
@@ -150,9 +154,9 @@ def _load_adapter(
     base_source = _pinned(Path(found).parent, base_source)
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, **base_source, **labels)
     config.calibration = record  # what the base model says of itself does not hold for the adapted one
-    if base_class := (settings.get("auto_mapping") or {}).get("base_model_class"):
-        config.architectures = [base_class]
-    task = task or _ADAPTER_TASKS.get(settings.get("task_type")) or infer_task(config)
+    if base_class:
+        config.architectures = [str(base_class)]
+    task = task or _ADAPTER_TASKS.get(str(settings.get("task_type"))) or infer_task(config)
     kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
     model, lacking = _load_weights(base, Path(found).parent, config, task, base_source, kwargs)
     model.config.architectures = [type(model).__name__]
@@ -236,6 +240,15 @@ def refuse_code(kwargs: dict[str, Any]) -> None:
     kwargs.pop("weights_only", None)  # always true
     if kwargs.pop("trust_remote_code", None):
         raise ValueError("trust_remote_code is not supported: hf_focal runs no code of a repository.")
+
+
+def clean_token(token: str | bool | None) -> str | bool | None:
+    """A token without space around it. One that cannot be sent is refused: the client's own error would quote it."""
+    if not isinstance(token, str):
+        return token
+    if not re.fullmatch("[!-~]+", token.strip()):
+        raise ValueError("The token is empty or holds characters that no token has.")
+    return token.strip()
 
 
 def _refuse_damaged(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from .folding import apply_temperature
-from .hub import from_pretrained, load_processor, refuse_code
+from .hub import clean_token, from_pretrained, load_processor, refuse_code
 from .model_card import infer_task
 
 
@@ -61,7 +61,11 @@ def pipeline(
     refuse_code(kwargs)
     if not isinstance(model, transformers.PreTrainedModel):
         name = str(model)
-        source: dict[str, Any] = {"revision": revision, "token": token, "local_files_only": local_files_only}
+        source: dict[str, Any] = {
+            "revision": revision,
+            "token": clean_token(token),
+            "local_files_only": local_files_only,
+        }
         model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
         task = task or infer_task(model.config)
         kind = "image_processor" if task == "image-classification" else "tokenizer"

@@ -248,6 +248,10 @@ def test_a_wrong_token_or_a_name_of_somebody_else_is_refused_before_training(hub
     broken = WRONG + "\n"  # the client quotes such a header in its error
     error = client(f'save("model"); hf_focal.push_to_hub("model", "ann/new", token={broken!r})', fails=True)
     assert "OSError: Cannot push to ann/new" in error
+    for load in ("from_pretrained(", "pipeline(model="):
+        for wrong in (broken, WRONG + "\n" + WRONG, WRONG + "\u00e9"):
+            error = client(f'hf_focal.{load}"ann/new", token={wrong!r})', fails=True)
+            assert "OSError" in error if wrong == broken else "ValueError: The token" in error
 
 
 def test_revisions_and_tags_bring_back_what_was(hub, client, repo):
@@ -337,6 +341,25 @@ result["offline"] = logits(hf_focal.from_pretrained({repo!r}, local_files_only=T
     hub.fail("calibration.json", 500, times=1000)  # a record that cannot be read is not one that is not there
     assert "500" in client(load, fails=True, cache="fresh")
     hub.faults.clear()
+    pickled = f"""
+import os, torch
+from huggingface_hub import HfApi, CommitOperationAdd, CommitOperationDelete
+class Bomb:
+    def __reduce__(self):
+        return (open, ("exploded", "w"))
+torch.save({{"bomb": Bomb()}}, "adapter_model.bin")
+add = CommitOperationAdd(path_in_repo="adapter_model.bin", path_or_fileobj="adapter_model.bin")
+operations = [add, CommitOperationDelete("adapter_model.safetensors")]
+HfApi().create_branch({repo!r}, branch="pickle")
+HfApi().create_commit({repo!r}, operations, commit_message="pickle", revision="pickle")
+try:
+    hf_focal.from_pretrained({repo!r}, revision="pickle")
+except Exception as error:
+    result["error"] = str(error)
+result["exploded"] = os.path.exists("exploded")
+"""
+    result = client(pickled)
+    assert "eights" in result["error"] and "only" in result["error"] and not result["exploded"]
     record = json.loads(files["calibration.json"].data)
     for temperature in (0, "2", 1e300):
         code = f"""

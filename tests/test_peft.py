@@ -350,6 +350,11 @@ def test_what_else_an_adapter_can_say_wrong_is_refused(adapter, caplog):
         with pytest.raises(ValueError, match="adapter_config.json of .* is refused: 'base_model_name_or_path'"):
             from_pretrained(folder)
         (folder / "adapter_config.json").write_text(settings)
+    settings = (folder / "adapter_config.json").read_text()
+    (folder / "adapter_config.json").write_text("[]")
+    with pytest.raises(ValueError, match="adapter_config.json of .* is refused: it must be a dict"):
+        from_pretrained(folder)
+    (folder / "adapter_config.json").write_text(settings)
     path.write_text(json.dumps({key: value for key, value in good.items() if key != "labels"}))
     edit(folder.parent / "base" / "config.json", id2label={index: name for index, name in enumerate("vwxyz")})
     assert from_pretrained(folder).config.id2label[0] == "v"  # an older file names none: those of the base model
@@ -359,6 +364,29 @@ def test_what_else_an_adapter_can_say_wrong_is_refused(adapter, caplog):
     (folder / "adapter_config.json").unlink()
     with pytest.raises(OSError, match="neither config.json nor adapter_config.json"):
         from_pretrained(folder)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (open, ("exploded", "w"))
+
+
+@pytest.mark.parametrize("adapter", [False], indirect=True)
+def test_no_code_of_an_adapter_is_run(adapter, tmp_path, monkeypatch):
+    folder, _, _ = adapter
+    monkeypatch.chdir(tmp_path)
+    (folder / "adapter_model.safetensors").rename(tmp_path / "kept")
+    torch.save({"bomb": Bomb()}, folder / "adapter_model.bin")
+    with pytest.raises(OSError, match="adapter_model.safetensors"):  # transformers reads no pickle of a local folder
+        from_pretrained(folder)
+    (tmp_path / "kept").rename(folder / "adapter_model.safetensors")
+    (folder.parent / "base" / "code.py").write_text("open('exploded', 'w')")
+    edit(folder.parent / "base" / "config.json", model_type="unheard-of", auto_map={"AutoConfig": "code.Config"})
+    with pytest.raises(ValueError, match="unheard-of|custom code|trust_remote_code"):
+        from_pretrained(folder)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        from_pretrained(folder, trust_remote_code=True)
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_an_adapter_without_the_head_that_its_base_lacks_is_refused(base, tmp_path):

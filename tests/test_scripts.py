@@ -287,6 +287,8 @@ model = ViTForImageClassification(config)
 def data(count):
     return [{"pixel_values": torch.randn(3, 8, 8), "labels": index % 3} for index in range(count)]
 train, validation, test = data(32), data(240), data(60)
+base_model, image_size = ViTForImageClassification(config), 8
+base_model.save_pretrained("base"); base_model.config._name_or_path = base_model.name_or_path = "base"
 generator = np.random.default_rng(0)
 validation_logits, test_logits = generator.normal(size=(300, 3)), generator.normal(size=(300, 3))
 other_probabilities = np.full((300, 3), 1 / 3)
@@ -294,17 +296,29 @@ validation_labels, test_labels = generator.integers(0, 3, 300), generator.intege
 """
 
 
+CHECK = """
+import hf_focal
+with torch.no_grad():
+    expected = merged(pixels).logits.softmax(-1)
+    assert (calibrated - expected).abs().max() < 1e-5
+    assert merged.config.calibration["folded"] and merged.config.calibration["temperature"] != 1
+    loaded = hf_focal.from_pretrained("lora")(pixels).logits.softmax(-1)
+    assert (loaded - expected).abs().max() < 1e-5
+print("the adapter, merged, exported and loaded, says the same")
+"""
+
+
 def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     snippets = [snippet for snippet in blocks("python") if "push_to_hub" not in snippet]  # see test_hub.py
-    assert len(snippets) == 6
-    code = PREPARATION + "\n".join(snippets)
+    assert len(snippets) == 8
+    code = PREPARATION + "\n".join(snippets) + CHECK
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
     code = code.replace('"metrics/ece"', f'"{ROOT / "metrics" / "ece"}"')
     load_image_dataset()["test"][0]["image"].save(tmp_path / "image.png")
     (tmp_path / "snippets.py").write_text(code)
     result = subprocess.run([sys.executable, "snippets.py"], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "eval_classwise_ece" in result.stdout
+    assert "eval_classwise_ece" in result.stdout and "loaded, says the same" in result.stdout
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 

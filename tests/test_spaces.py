@@ -98,7 +98,7 @@ def test_a_visitor_fills_in_an_example_and_reads_the_value(browser, space, name)
 
     def article():
         cards = (card.text for card in browser.find_elements(By.CSS_SELECTOR, ".prose"))
-        return next(card for card in cards if "Metric Description" in card)
+        return next((card for card in cards if "Metric Description" in card), "$")
 
     def submit(*values):
         for box, value in zip(boxes(), values, strict=False):
@@ -109,8 +109,8 @@ def test_a_visitor_fills_in_an_example_and_reads_the_value(browser, space, name)
     browser.get(space)
     wait = WebDriverWait(browser, 60)
     wait.until(lambda _: len(boxes()) == 3)
-    assert name in browser.title and "Metric Description" in text()
-    # Formulas are set, between two dollars and between four.
+    assert name in browser.title
+    # The card is shown, and its formulas are set, those within a line too.
     wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, ".katex") and "$" not in article())
     submit(PROBABILITIES, LABELS)
     shown = wait.until(lambda _: boxes()[2].get_attribute("value"))
