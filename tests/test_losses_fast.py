@@ -28,6 +28,7 @@ from hf_focal import (
     focal_loss,
     functional,
     mmce_loss,
+    row_losses,
     sample_dependent_focal_loss,
 )
 
