@@ -280,7 +280,7 @@ validation_labels, test_labels = generator.integers(0, 3, 300), generator.intege
 
 def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     snippets = [snippet for snippet in blocks("python") if "push_to_hub" not in snippet]  # see test_hub.py
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     code = PREPARATION + "\n".join(snippets)
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
     code = code.replace('"metrics/ece"', f'"{ROOT / "metrics" / "ece"}"')
