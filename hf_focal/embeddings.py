@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Word-level tokenizers, and word vectors such as GloVe for their vocabulary."""
+"""Word-level tokenizers, word vectors such as GloVe for their vocabulary, and models that begin with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 if TYPE_CHECKING:
@@ -150,3 +150,26 @@ def set_word_vectors(
             stacklevel=3,
         )
     return coverage
+
+
+class WordVectorModel(PreTrainedModel):
+    """Base of models that look up word vectors: `self.embeddings`, frozen where `config.freeze_embeddings` says so."""
+
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        self.embeddings.weight.requires_grad_(not config.freeze_embeddings)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
+        # Loading makes new parameters, all of them trainable.
+        model.embeddings.weight.requires_grad_(not model.config.freeze_embeddings)
+        return loaded
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings

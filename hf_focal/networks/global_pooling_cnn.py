@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
+from ..embeddings import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
 
 
 KERNEL = 5  # of the convolutions and of the pooling between them
@@ -66,7 +66,7 @@ class GlobalPoolingCNNConfig(PreTrainedConfig):
             raise ValueError(f"sequence_length must be at least {RECEPTIVE_FIELD}, got {sequence_length}.")
 
 
-class GlobalPoolingCNNForSequenceClassification(PreTrainedModel):
+class GlobalPoolingCNNForSequenceClassification(WordVectorModel):
     """
     The Global Pooling CNN that the paper trains on 20 Newsgroups (Lin et al., 2014; Mukhoti et al., 2020, Section 5).
 
@@ -80,14 +80,10 @@ class GlobalPoolingCNNForSequenceClassification(PreTrainedModel):
 
     config_class = GlobalPoolingCNNConfig
     config: GlobalPoolingCNNConfig
-    base_model_prefix = "model"
-    main_input_name = "input_ids"
 
     def __init__(self, config: GlobalPoolingCNNConfig) -> None:
         super().__init__(config)
         size = config.hidden_size
-        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        self.embeddings.weight.requires_grad_(not config.freeze_embeddings)
         self.conv1 = nn.Conv1d(config.embedding_size, size, KERNEL)
         self.conv2 = nn.Conv1d(size, size, KERNEL)
         self.conv3 = nn.Conv1d(size, size, KERNEL)
@@ -102,9 +98,6 @@ class GlobalPoolingCNNForSequenceClassification(PreTrainedModel):
             init.zeros_(module.weight)  # of words that get no vector
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             module.reset_parameters()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
 
     @can_return_tuple
     def forward(

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
+from ..embeddings import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
 from ..trees import TreeTokenizer, parse_tree
 
 
@@ -179,7 +179,7 @@ def _bounds(counts: list[int]) -> list[tuple[int, int]]:
     return list(zip([0, *stops], stops, strict=False))
 
 
-class TreeLSTMForSequenceClassification(PreTrainedModel):
+class TreeLSTMForSequenceClassification(WordVectorModel):
     """
     The constituency Tree-LSTM that the paper trains on the Stanford Sentiment Treebank (Tai et al., 2015; Mukhoti et
     al., 2020, Section 5), with a linear classifier on the state of a node.
@@ -189,13 +189,9 @@ class TreeLSTMForSequenceClassification(PreTrainedModel):
 
     config_class = TreeLSTMConfig
     config: TreeLSTMConfig
-    base_model_prefix = "model"
-    main_input_name = "input_ids"
 
     def __init__(self, config: TreeLSTMConfig) -> None:
         super().__init__(config)
-        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        self.embeddings.weight.requires_grad_(not config.freeze_embeddings)
         self.cell = TreeLSTMCell(config)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)  # type: ignore[arg-type]
@@ -211,9 +207,6 @@ class TreeLSTMForSequenceClassification(PreTrainedModel):
             init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Linear):
             module.reset_parameters()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
