@@ -16,6 +16,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, l
 from datasets.exceptions import DatasetGenerationError
 from torch import Tensor
 
+from .scipy_docs import scipy_docs
+
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIGITS = "digits"
+SCIPY_DOCS = "scipy-docs"
 SPLITS = ("train", "validation", "test")
 _VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 AUGMENTATIONS = ("none", "crop", "crop-flip")
@@ -73,7 +76,7 @@ def load_image_dataset(
 
 
 def load_text_dataset(
-    name: str,
+    name: str = SCIPY_DOCS,
     config_name: str | None = None,
     *,
     text_column: str | None = None,
@@ -88,9 +91,10 @@ def load_text_dataset(
     Missing splits are made as by [`load_image_dataset`].
 
     Args:
-        name (`str`):
-            A data set on the Hub, or a local folder that `datasets.load_dataset` (CSV, JSON, Parquet) or
-            `load_from_disk` reads.
+        name (`str`, *optional*, defaults to `"scipy-docs"`):
+            A data set on the Hub, a local folder that `datasets.load_dataset` (CSV, JSON, Parquet) or
+            `load_from_disk` reads, or `"scipy-docs"`: over a thousand descriptions of functions from the documentation
+            of the SciPy that is installed, labelled by subpackage, split 60/20/20.
         config_name (`str`, *optional*):
             Configuration of the data set.
         text_column, label_column (`str`, *optional*):
@@ -125,8 +129,8 @@ def load_labelled(
     The splits that a data set has, with the columns `image` or `text` (the `kind`) and `label`, as
     [`load_image_dataset`] and [`load_text_dataset`] make them.
     """
-    if kind == "image" and name == DIGITS and not Path(name).exists():
-        return dict(_split({"train": _digits()}, holdout=0.2, seed=42, quiet=True))
+    if embedded := _embedded(kind, name):
+        return dict(_split({"train": embedded}, holdout=0.2, seed=42, quiet=True))
     try:
         loaded = _load(name, config_name, revision)
         columns = {
@@ -165,8 +169,8 @@ def _load_splits(
 ) -> DatasetDict:
     if not 0 < holdout < 1:
         raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
-    if kind == "image" and name == DIGITS and not Path(name).exists():
-        return _split({"train": _digits()}, holdout=0.2, seed=seed, quiet=True)
+    if embedded := _embedded(kind, name):
+        return _split({"train": embedded}, holdout=0.2, seed=seed, quiet=True)
     splits = load_labelled(kind, name, config_name, input_column, label_column, revision)
     return _split(splits, holdout=holdout, seed=seed)
 
@@ -176,6 +180,12 @@ def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseExcept
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _embedded(kind: str, name: str) -> Dataset | None:
+    if (kind, name) not in (("image", DIGITS), ("text", SCIPY_DOCS)) or Path(name).exists():
+        return None
+    return _digits() if kind == "image" else scipy_docs()
 
 
 def _digits() -> Dataset:
