@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""`scripts/run_text.py`: the embedded run, checkpoints trained whole, in part or with an adapter, what stays frozen."""
+"""`scripts/run_text.py`: the embedded run; checkpoints trained whole, in part or with an adapter."""
 
 import json
 import runpy
@@ -23,6 +23,14 @@ from hf_focal.modeling import freeze_all_but_last
 from hf_focal.scipy_docs import scipy_docs
 
 
+pytestmark = [
+    # Of models that hardly learn anything in an epoch.
+    pytest.mark.filterwarnings("ignore:The best temperature"),
+    # PEFT reads a property of transformers by its earlier name.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False"),  # it sets it right
+]
+
 SCRIPT = str(ROOT / "scripts" / "run_text.py")
 BERT = BertConfig(vocab_size=100, **{**SIZES, "num_hidden_layers": 3}, max_position_embeddings=16)
 
@@ -34,7 +42,17 @@ def train(monkeypatch, tmp_path):
 
     def run(*flags, folder="out"):
         arguments = ["--dataset_name", str(tmp_path), "--output_dir", str(tmp_path / folder), "--use_cpu", "true"]
-        arguments += ["--num_train_epochs", "1", "--save_strategy", "no", "--disable_tqdm", "true", *flags]
+        arguments += [
+            "--num_train_epochs",
+            "1",
+            "--per_device_train_batch_size",
+            "8",
+            "--save_strategy",
+            "no",
+            "--disable_tqdm",
+            "true",
+            *flags,
+        ]
         monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments])
         runpy.run_path(SCRIPT, run_name="__main__")
         return json.loads((tmp_path / folder / "all_results.json").read_text())
@@ -46,7 +64,7 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-def check_folder(folder, texts=("a fine film", "what a bore")):
+def check_folder(folder):
     """A stock pipeline on a folder gives the probabilities that it was measured with."""
     config = json.loads((folder / "config.json").read_text())
     assert config["calibration"]["folded"] is True
