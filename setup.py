@@ -28,6 +28,7 @@ install_requires = [
     "transformers>=5.0.0",
 ]
 extras = {
+    "lora": ["peft>=0.18"],  # run_text.py --lora
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
     "spaces": ["gradio>=6.0", "selenium>=4.20"],  # the apps of metrics/, and their test in a browser

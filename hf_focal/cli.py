@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,19 @@ import torch
 import yaml
 from transformers import HfArgumentParser, set_seed
 
+from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
+from .data import take
 from .report import finish_run, prepare_output_dir
 from .training_args import CalibrationTrainingArguments
 
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
     from .trainer import CalibrationTrainer
 
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 
@@ -44,6 +50,71 @@ class RunArguments(CalibrationTrainingArguments):
         default=torch.cuda.is_available(), metadata={"help": "Pin memory in data loaders."}
     )
     report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to log, such as tensorboard."})
+
+
+@dataclass
+class TrainArguments(RunArguments):
+    """`RunArguments` with defaults that suit small data sets."""
+
+    num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: steps, or a share of them below 1."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, epoch or steps."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, epoch or steps."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, epoch or steps."})
+    track_dynamics: bool = field(
+        default=False,
+        metadata={"help": "Keep NLL, entropy and weight norm per epoch in training_dynamics.parquet."},
+    )
+    dynamics_gradient_epochs: list[int] = field(
+        default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
+    )
+    dynamics_every: int = field(default=1, metadata={"help": "Epochs from one measurement of these to the next."})
+    stopping_criteria: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
+    )
+
+
+@dataclass
+class TrainDataArguments:
+    """Which data, and how to split them; a script says what `dataset_name` is by default."""
+
+    dataset_name: str = field(metadata={"help": "A data set on the Hub, or a local folder."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
+    holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
+    validation_size: int | None = field(
+        default=None, metadata={"help": "Training samples to validate on, by permutation, in place of the share."}
+    )
+    split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many random samples only."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Validate and test on so many random samples only."}
+    )
+
+    def load(self, load: Callable[..., DatasetDict], args: RunArguments, **columns: str | None) -> DatasetDict:
+        """What [`load_image_dataset`] or [`load_text_dataset`] gives for these arguments, as small as they say."""
+        with args.main_process_first():
+            dataset = load(
+                self.dataset_name,
+                self.dataset_config_name,
+                label_column=self.label_column_name,
+                holdout=self.holdout,
+                validation_size=self.validation_size,
+                seed=self.split_seed,
+                revision=self.dataset_revision,
+                **columns,
+            )
+        for split, data in dataset.items():
+            limit = self.max_train_samples if split == "train" else self.max_eval_samples
+            dataset[split] = take(data, limit, self.split_seed)
+        return dataset
 
 
 def start_run(args: RunArguments, *names: str) -> str | None:
@@ -71,6 +142,73 @@ def start_run(args: RunArguments, *names: str) -> str | None:
     checkpoint = prepare_output_dir(args, args.overwrite)
     set_seed(args.seed)
     return checkpoint
+
+
+def train_run(
+    trainer: CalibrationTrainer,
+    test: Any,
+    *,
+    name: str,
+    task: str,
+    data_args: TrainDataArguments,
+    checkpoint: str | None,
+    from_scratch: bool,
+    plain_train: Any,
+    merge: bool = False,
+) -> None:
+    """
+    Train, with what [`TrainArguments`] asks to be measured and kept on the way, then [`end_run`].
+
+    Args:
+        trainer ([`CalibrationTrainer`]):
+            With its training and validation data.
+        test (`Dataset`):
+            What to measure on.
+        name, task (`str`):
+            Of the model, and its pipeline task.
+        data_args ([`TrainDataArguments`]):
+            Where the data are from.
+        checkpoint (`str`, *optional*):
+            What [`start_run`] returned.
+        from_scratch (`bool`):
+            Whether the weights were random.
+        plain_train (`Dataset`):
+            Training data to measure the dynamics on, without augmentation.
+        merge (`bool`, *optional*, defaults to `False`):
+            Merge an adapter of PEFT into the model after training, so that what is saved is an ordinary checkpoint.
+    """
+    args: Any = trainer.args
+    train: Any = trainer.train_dataset
+    validation: Any = trainer.eval_dataset
+    if args.track_dynamics or args.dynamics_gradient_epochs:
+        options = {"every": args.dynamics_every, "gradient_epochs": args.dynamics_gradient_epochs}
+        measured = {"train": plain_train, "test": test}
+        trainer.add_callback(TrainingDynamicsCallback(trainer, measured, **options, n_bins=args.n_bins))
+    best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
+    if best is not None:
+        trainer.add_callback(best)
+    logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
+    logger.info("Output in %s", args.output_dir)
+    logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics}
+    if best is not None:
+        results["stopping_criteria"] = best.compare(validation, test)
+        if trainer.is_world_process_zero():
+            print(f"\n{stopping_table(results['stopping_criteria'])}")
+    if merge:
+        trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
+    end_run(
+        trainer,
+        validation,
+        test,
+        dataset_name=data_args.dataset_name,
+        task=task,
+        results=results,
+        base_model=None if from_scratch or Path(name).exists() else name,
+        dataset_config=data_args.dataset_config_name,
+        dataset_revision=data_args.dataset_revision,
+    )
 
 
 def end_run(trainer: CalibrationTrainer, validation: Any, test: Any, **facts: Any) -> None:

@@ -13,10 +13,13 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
+from .scipy_docs import scipy_docs
+
 
 logger = logging.getLogger(__name__)
 
 DIGITS = "digits"
+SCIPY_DOCS = "scipy-docs"
 SPLITS = ("train", "validation", "test")
 _VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
@@ -71,12 +74,13 @@ def load_image_dataset(
 
 
 def load_text_dataset(
-    name: str,
+    name: str = SCIPY_DOCS,
     config_name: str | None = None,
     *,
     text_column: str | None = None,
     label_column: str | None = None,
     holdout: float = 0.1,
+    validation_size: int | None = None,
     seed: int = 42,
     revision: str | None = None,
 ) -> DatasetDict:
@@ -86,9 +90,10 @@ def load_text_dataset(
     Missing splits are made as by [`load_image_dataset`].
 
     Args:
-        name (`str`):
-            A data set on the Hub, or a local folder that `datasets.load_dataset` (CSV, JSON, Parquet) or
-            `load_from_disk` reads.
+        name (`str`, *optional*, defaults to `"scipy-docs"`):
+            A data set on the Hub, a local folder that `datasets.load_dataset` (CSV, JSON, Parquet) or
+            `load_from_disk` reads, or `"scipy-docs"`: over a thousand descriptions of functions from the documentation
+            of the SciPy that is installed, labelled by subpackage, split 60/20/20.
         config_name (`str`, *optional*):
             Configuration of the data set.
         text_column, label_column (`str`, *optional*):
@@ -96,6 +101,8 @@ def load_text_dataset(
             `sentence`, `review` or the like, and the column of class labels or that is called `label`.
         holdout (`float`, *optional*, defaults to `0.1`):
             Share of the training data split off for each missing split, in (0, 1).
+        validation_size (`int`, *optional*):
+            As for [`load_image_dataset`].
         seed (`int`, *optional*, defaults to `42`):
             Seed of the splitting.
         revision (`str`, *optional*):
@@ -108,7 +115,8 @@ def load_text_dataset(
     Raises:
         ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
     """
-    return _load_splits("text", name, config_name, text_column, label_column, holdout, seed, revision)
+    columns = text_column, label_column
+    return _load_splits("text", name, config_name, *columns, holdout, seed, revision, validation_size)
 
 
 def load_labelled(
@@ -123,8 +131,8 @@ def load_labelled(
     The splits that a data set has, with the columns `image` or `text` (the `kind`) and `label`, as
     [`load_image_dataset`] and [`load_text_dataset`] make them.
     """
-    if kind == "image" and name == DIGITS and not Path(name).exists():
-        return dict(_split({"train": _digits()}, holdout=0.2, seed=42, quiet=True))
+    if embedded := _embedded(kind, name):
+        return dict(_split({"train": embedded}, holdout=0.2, seed=42, quiet=True))
     try:
         loaded = _load(name, config_name, revision)
         columns = {
@@ -163,12 +171,12 @@ def _load_splits(
     holdout: float,
     seed: int,
     revision: str | None,
-    validation_size: int | None = None,
+    validation_size: int | None,
 ) -> DatasetDict:
     if not 0 < holdout < 1:
         raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
-    if kind == "image" and name == DIGITS and not Path(name).exists():
-        return _split({"train": _digits()}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
+    if embedded := _embedded(kind, name):
+        return _split({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
     splits = load_labelled(kind, name, config_name, input_column, label_column, revision)
     return _split(splits, holdout=holdout, seed=seed, validation_size=validation_size)
 
@@ -202,8 +210,8 @@ def load_images(
     Raises:
         ValueError: If the split or the column is missing or ambiguous, or a split is empty.
     """
-    digits = name == DIGITS and not Path(name).exists()
-    splits = {"train": _digits()} if digits else _load(name, config_name, revision)
+    embedded = _embedded("image", name)
+    splits = _load(name, config_name, revision) if embedded is None else {"train": embedded}
     if split is None:
         known = [known for known in ("test", *_VALIDATION_NAMES) if known in splits]
         split = known[0] if known else next(iter(splits)) if len(splits) == 1 else None
@@ -222,6 +230,12 @@ def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseExcept
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _embedded(kind: str, name: str) -> Dataset | None:
+    if (kind, name) not in (("image", DIGITS), ("text", SCIPY_DOCS)) or Path(name).exists():
+        return None
+    return _digits() if kind == "image" else scipy_docs()
 
 
 def _digits() -> Dataset:

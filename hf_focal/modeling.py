@@ -4,25 +4,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
 from timm.models import PretrainedCfg
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertConfig,
     TimmWrapperConfig,
 )
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
 from . import networks  # noqa: F401  (registers our architectures with timm)
-from .text import prepare_tokenizer
+from .text import prepare_tokenizer, train_tokenizer
 
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+SMALL_BERT = "small-bert"
 
 
 def create_image_classifier(
@@ -108,6 +112,7 @@ def create_text_classifier(
     *,
     from_scratch: bool = False,
     max_seq_length: int | None = None,
+    texts: Iterable[str] | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
@@ -115,13 +120,16 @@ def create_text_classifier(
 
     Args:
         name (`str`):
-            A transformers checkpoint on the Hub, or a local folder.
+            A transformers checkpoint on the Hub, a local folder, or `"small-bert"`: a BERT of two layers with random
+            weights, whose tokenizer is trained on `texts`.
         label_names (`Sequence[str]`):
             Names of the classes, in the order of their indices.
         from_scratch (`bool`, *optional*, defaults to `False`):
             Random weights; of the checkpoint only config and tokenizer are read.
         max_seq_length (`int`, *optional*):
             Cut texts to so many tokens; by default to as many as the model takes.
+        texts (`Iterable[str]`, *optional*):
+            The training texts, for `"small-bert"`.
         kwargs:
             `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
@@ -130,10 +138,26 @@ def create_text_classifier(
         pads with its end of text) and on the length of a text.
 
     Raises:
-        ValueError: If there is no token to pad with.
+        ValueError: If there is no token to pad with, or there are no texts for `"small-bert"`.
         OSError: If there is no such checkpoint.
     """
     labels = _labels(label_names)
+    if name == SMALL_BERT and not Path(name).is_dir():
+        if texts is None:
+            raise ValueError(f"{SMALL_BERT!r} needs the training texts (texts=...), for its tokenizer.")
+        tokenizer = train_tokenizer(texts)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=128,
+            max_position_embeddings=128,
+            **labels,
+        )
+        model = AutoModelForSequenceClassification.from_config(config)
+        prepare_tokenizer(model, tokenizer, max_seq_length)
+        return model, tokenizer
     tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     if from_scratch:
         config = AutoConfig.from_pretrained(name, **labels, **kwargs)
@@ -144,6 +168,23 @@ def create_text_classifier(
         )
     prepare_tokenizer(model, tokenizer, max_seq_length)
     return model, tokenizer
+
+
+def freeze_all_but_last(model: PreTrainedModel, count: int) -> None:
+    """
+    Train the head and the last `count` layers alone, of a model whose layers are one list, as those of transformers
+    are. What lies between layers and head, such as a pooler, is trained with the head.
+    """
+    body = model.base_model
+    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
+    layers = max(lists, key=len, default=nn.ModuleList())
+    if not 0 <= count <= len(layers) or body is model:
+        raise ValueError(f"{type(model).__name__} has {len(layers)} layers; cannot train the last {count} of them.")
+    body.requires_grad_(False)
+    trained = list(layers)[len(layers) - count :]
+    trained += [module for name, module in body.named_children() if "pool" in name]
+    for module in trained:
+        module.requires_grad_(True)
 
 
 def _labels(label_names: Sequence[str]) -> dict[str, Any]:

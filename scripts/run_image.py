@@ -9,28 +9,20 @@ Train an image classifier with a calibration loss, fit a temperature on validati
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
 
-import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from hf_focal import (
     CalibrationTrainer,
-    KeepBestCallback,
-    TrainingDynamicsCallback,
     create_image_classifier,
     create_image_inputs,
     load_image_dataset,
     parse_arguments,
-    stopping_table,
 )
-from hf_focal.cli import RunArguments, end_run, start_run
-from hf_focal.data import DIGITS, take
+from hf_focal.cli import TrainArguments, TrainDataArguments, start_run, train_run
+from hf_focal.data import DIGITS
 from hf_focal.transforms import AUGMENTATIONS, largest_side
-
-
-logger = logging.getLogger("run_image")
 
 
 @dataclass
@@ -57,25 +49,13 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(TrainDataArguments):
     """Which images."""
 
     dataset_name: str = field(
         default=DIGITS, metadata={"help": "A data set on the Hub, a local folder, or the embedded 'digits'."}
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
-    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
-    holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
-    validation_size: int | None = field(
-        default=None, metadata={"help": "Training samples to validate on, by permutation, in place of the share."}
-    )
-    split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many random samples only."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Validate and test on so many random samples only."}
-    )
     augmentation: str | None = field(
         default=None,
         metadata={"help": f"One of {', '.join(AUGMENTATIONS)}. Unset: crop-flip, and crop for the digits."},
@@ -86,54 +66,13 @@ class DataArguments:
     skip_corrupted_images: bool = field(default=False, metadata={"help": "Leave out images that cannot be read."})
 
 
-@dataclass
-class ImageTrainingArguments(RunArguments):
-    """`RunArguments` with defaults that suit small images."""
-
-    track_dynamics: bool = field(
-        default=False,
-        metadata={"help": "Keep NLL, entropy and weight norm per epoch in training_dynamics.parquet."},
-    )
-    dynamics_gradient_epochs: list[int] = field(
-        default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
-    )
-    dynamics_every: int = field(default=1, metadata={"help": "Epochs from one measurement of these to the next."})
-    stopping_criteria: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
-    )
-    num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
-    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: steps, or a share of them below 1."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, epoch or steps."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, epoch or steps."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
-    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, epoch or steps."})
-
-
 def main() -> None:
-    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, ImageTrainingArguments])
+    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
     name = model_args.model_name_or_path or "resnet10t"
     from_scratch = model_args.train_from_scratch or model_args.model_name_or_path is None
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    with args.main_process_first():
-        dataset = load_image_dataset(
-            data_args.dataset_name,
-            data_args.dataset_config_name,
-            image_column=data_args.image_column_name,
-            label_column=data_args.label_column_name,
-            holdout=data_args.holdout,
-            validation_size=data_args.validation_size,
-            seed=data_args.split_seed,
-            revision=data_args.dataset_revision,
-        )
-    limits = {"train": data_args.max_train_samples}
-    for split, data in dataset.items():
-        dataset[split] = take(data, limits.get(split, data_args.max_eval_samples), data_args.split_seed)
+    dataset = data_args.load(load_image_dataset, args, image_column=data_args.image_column_name)
     model, processor = create_image_classifier(
         name,
         dataset["train"].features["label"].names,
@@ -159,32 +98,15 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
-    if args.track_dynamics or args.dynamics_gradient_epochs:
-        measured = {"train": train.sample(len(test), data_args.split_seed), "test": test}
-        options = {"gradient_epochs": args.dynamics_gradient_epochs, "every": args.dynamics_every}
-        trainer.add_callback(TrainingDynamicsCallback(trainer, measured, **options, n_bins=args.n_bins))
-    best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
-    if best is not None:
-        trainer.add_callback(best)
-    logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
-    logger.info("Output in %s", args.output_dir)
-    logger.info("Training on %d images, validating on %d, testing on %d", len(train), len(validation), len(test))
-    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    results = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics}
-    if best is not None:
-        results["stopping_criteria"] = best.compare(validation, test)
-        if trainer.is_world_process_zero():
-            print(f"\n{stopping_table(results['stopping_criteria'])}")
-    end_run(
+    train_run(
         trainer,
-        validation,
         test,
-        dataset_name=data_args.dataset_name,
+        name=name,
         task="image-classification",
-        results=results,
-        base_model=None if from_scratch or Path(name).exists() else name,
-        dataset_config=data_args.dataset_config_name,
-        dataset_revision=data_args.dataset_revision,
+        data_args=data_args,
+        checkpoint=checkpoint,
+        from_scratch=from_scratch,
+        plain_train=train.sample(len(test), data_args.split_seed),
     )
 
 
