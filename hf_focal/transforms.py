@@ -60,8 +60,13 @@ class ImageTransform:
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        pixels = self.augment(self.process(batch["image"]) - self.offset, generator) + self.offset
-        return {"pixel_values": list(pixels)} | ({"labels": batch["label"]} if "label" in batch else {})
+        pixels = list(self.inputs(batch["image"], generator))
+        return {"pixel_values": pixels} | ({"labels": batch["label"]} if "label" in batch else {})
+
+    def inputs(self, images: Sequence[PILImage.Image], generator: np.random.Generator) -> Tensor:
+        """Inputs of images, `(N, C, H, W)`, cropped and flipped."""
+        pixels = self.process(images)
+        return pixels if self.augmentation == "none" else self.augment(pixels - self.offset, generator) + self.offset
 
     def process(self, images: Sequence[PILImage.Image]) -> Tensor:
         """What the processor makes of images, `(N, C, H, W)`."""
@@ -148,8 +153,7 @@ class ImageInputs(torch.utils.data.Dataset):
         generator = np.random.default_rng([self.seed, *indices])
         transform = self.transform
         if self.pixels is None:
-            pixels = transform.process(self.data[indices]["image"]) - transform.offset
-            pixels = transform.augment(pixels, generator) + transform.offset
+            pixels = transform.inputs(self.data[indices]["image"], generator)
         else:
             kept = self.pixels.index_select(0, torch.tensor(indices))
             pixels = transform.normalize(transform.augment(kept, generator))

@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as PILImage
 
 from hf_focal import CalibrationTrainer, CalibrationTrainingArguments, create_image_classifier, create_loss
-from hf_focal.cli import parse_arguments
+from hf_focal.cli import TrainArguments, parse_arguments
 
 
 SCRIPT = str(ROOT / "scripts" / "run_image.py")
@@ -24,7 +24,7 @@ CONFIGS = ("cifar10", "cifar100", "tiny_imagenet")
 
 def parsed(name, *flags):
     script = runpy.run_path(SCRIPT)
-    types = [script[name] for name in ("ModelArguments", "DataArguments", "ImageTrainingArguments")]
+    types = [script["ModelArguments"], script["DataArguments"], TrainArguments]
     return parse_arguments(types, ["--config", str(ROOT / "configs" / f"{name}.yaml"), "--use_cpu", "true", *flags])
 
 
@@ -83,7 +83,7 @@ def images(count, size, classes):
     return [PILImage.fromarray(image) for image in pixels], [index % classes for index in range(count)]
 
 
-@pytest.mark.filterwarnings("ignore:The temperature is fitted on")
+@pytest.mark.filterwarnings("ignore:The (best )?temperature")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_recipe_runs_at_a_tiny_scale(name, tmp_path, monkeypatch, capsys):
     column = {"cifar10": "label", "cifar100": "fine_label", "tiny_imagenet": "label"}[name]

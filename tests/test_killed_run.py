@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 
 SCRIPT = str(ROOT / "scripts" / "run_image.py")
 # 8 steps an epoch and a checkpoint every 3: the run is resumed in the middle of an epoch.
-FLAGS = ["--model_name_or_path", "cifar_resnet8", "--train_from_scratch", "true", "--image_size", "16", "--use_cpu",
-         "true", "--augmentation", "crop-flip", "--max_train_samples", "128",
-         "--per_device_train_batch_size", "16", "--num_train_epochs", "5",
-         "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "2"]  # fmt: skip
+FLAGS = "--model_name_or_path cifar_resnet8 --train_from_scratch --image_size 16 --use_cpu true".split()
+FLAGS += "--augmentation crop-flip --max_train_samples 128 --per_device_train_batch_size 16".split()
+FLAGS += "--num_train_epochs 5 --save_strategy steps --save_steps 3 --save_total_limit 2".split()
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -46,12 +45,13 @@ def kill_after(folder, step, process):
     assert not (folder / "all_results.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
         ["--loss", "flsc-531", "--lr_scheduler_type", "constant", "--lr_milestones", "2", "4"],
-        pytest.param(["--loss", "adafocal"], marks=pytest.mark.slow),
-        pytest.param(["--loss", "flsd-53"], marks=pytest.mark.slow),
+        ["--loss", "adafocal"],
+        ["--loss", "flsd-53"],
     ],
     ids=lambda flags: flags[1],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from scipy.special import softmax
+from transformers import TrainerState
 
 from hf_focal import (
     calibration_metrics,
@@ -201,6 +202,7 @@ def arguments(folder, resume=None):
 def finished(folder, steps=(10,)):
     for step in steps:
         (folder / f"checkpoint-{step}").mkdir(parents=True)
+        TrainerState().save_to_json(str(folder / f"checkpoint-{step}" / "trainer_state.json"))
     (folder / "all_results.json").write_text(json.dumps({}))
     (folder / "notes.txt").write_text("mine")
 
@@ -223,6 +225,9 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
 
 def test_resuming_finds_the_newest_checkpoint(tmp_path):
     finished(tmp_path, steps=(9, 10))
+    assert Path(prepare_output_dir(arguments(tmp_path, "last"))).name == "checkpoint-10"
+    (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"epoch": 1.')  # the run was killed meanwhile
     assert Path(prepare_output_dir(arguments(tmp_path, "last"))).name == "checkpoint-10"
     named = str(tmp_path / "checkpoint-9")
     assert prepare_output_dir(arguments(tmp_path, named)) == named
