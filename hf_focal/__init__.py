@@ -51,7 +51,7 @@ _NAMES = {
     "training_args": ["CalibrationTrainingArguments"],
     "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
     + ["read_dynamics", "weight_norm_curves"],
-    "trees": ["Tree", "TreeTokenizer", "parse_tree", "tokenize_trees"],
+    "trees": ["Tree", "TreeTokenizer", "parse_tree", "phrase_classes", "tokenize_trees"],
     "transforms": ["ImageInputs", "ImageTransform", "create_image_inputs"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -168,4 +168,4 @@ if TYPE_CHECKING:
         weight_norm_curves,
     )
     from .transforms import ImageInputs, ImageTransform, create_image_inputs
-    from .trees import Tree, TreeTokenizer, parse_tree, tokenize_trees
+    from .trees import Tree, TreeTokenizer, parse_tree, phrase_classes, tokenize_trees

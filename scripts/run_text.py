@@ -6,16 +6,29 @@ Train a text classifier with a calibration loss, fit a temperature on validation
     accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path distilbert-base-uncased \
         --learning_rate 2e-5 --num_train_epochs 2 --loss focal --gamma 2
     accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path Qwen/Qwen3-0.6B --lora
+    accelerate launch scripts/run_text.py --config configs/sst.yaml --dataset_name sst --embeddings glove_6b/50d
 
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
 
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
-from hf_focal import CalibrationTrainer, create_text_classifier, load_text_dataset, parse_arguments
-from hf_focal.cli import TrainArguments, TrainDataArguments, start_run, train_run
+from hf_focal import (
+    AdagradWithEmbeddingSGD,
+    CalibrationTrainer,
+    TreeTokenizer,
+    create_text_classifier,
+    load_text_dataset,
+    parse_arguments,
+    phrase_classes,
+    tokenize_trees,
+)
+from hf_focal.cli import TrainArguments, TrainDataArguments, json_object, start_run, train_run
 from hf_focal.data import SCIPY_DOCS
-from hf_focal.modeling import SMALL_BERT, freeze_all_but_last
+from hf_focal.modeling import LEARNED, SMALL_BERT, TREE_LSTM, freeze_all_but_last
 from hf_focal.text import tokenize
 
 
@@ -25,11 +38,26 @@ class ModelArguments:
 
     model_name_or_path: str = field(
         default=SMALL_BERT,
-        metadata={"help": "A transformers checkpoint, a local folder, or 'small-bert', trained from scratch."},
+        metadata={"help": f"A transformers checkpoint, a local folder, or one of {', '.join(LEARNED)}."},
     )
     train_from_scratch: bool = field(default=False, metadata={"help": "Start from random weights."})
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Cut texts to so many tokens. Unset: as many as the model takes."}
+    )
+    embeddings: str | None = field(
+        default=None,
+        metadata={"help": "Folder of word vectors, such as GloVe, for global-pooling-cnn or tree-lstm."},
+    )
+    vocab_size: int | None = field(default=None, metadata={"help": "Most entries of a vocabulary that is learned."})
+    vocabulary_of_all_splits: bool = field(
+        default=False, metadata={"help": "Learn it from validation and test texts too, as the paper's code does."}
+    )
+    model_kwargs: dict | str | None = field(
+        default=None, metadata={"help": 'Further settings of such a network, as JSON, such as: {"dropout": 0.2}'}
+    )
+    embedding_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Tune the embeddings by plain SGD at this rate, all else by Adagrad, as for tree-lstm."},
     )
     freeze_all_but_last: int | None = field(
         default=None, metadata={"help": "Train the head and so many of the last layers only."}
@@ -42,6 +70,9 @@ class ModelArguments:
     lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter, over its rank."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
 
+    def __post_init__(self) -> None:
+        self.model_kwargs = json_object("--model_kwargs", self.model_kwargs)
+
 
 @dataclass
 class DataArguments(TrainDataArguments):
@@ -50,25 +81,43 @@ class DataArguments(TrainDataArguments):
     dataset_name: str = field(
         default=SCIPY_DOCS, metadata={"help": "A data set on the Hub, a local folder, or the embedded 'scipy-docs'."}
     )
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
+    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, or of trees."})
+    every_phrase: bool = field(
+        default=False, metadata={"help": "Train on every phrase of a tree whose label a whole tree has as well."}
+    )
+    extra_class: str | None = field(
+        default=None,
+        metadata={"help": "With --every_phrase: name of one class more, for all other phrases, such as neutral."},
+    )
 
 
 def main() -> None:
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
     name = model_args.model_name_or_path
-    from_scratch = model_args.train_from_scratch or name == SMALL_BERT
+    from_scratch = model_args.train_from_scratch or (name in LEARNED and not Path(name).is_dir())
     if model_args.lora and model_args.freeze_all_but_last is not None:
         raise ValueError("Give either --lora or --freeze_all_but_last, not both.")
+    if data_args.extra_class is not None and not data_args.every_phrase:
+        raise ValueError("--extra_class is a class of phrases: it needs --every_phrase.")
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    dataset = data_args.load(load_text_dataset, args, text_column=data_args.text_column_name)
+    dataset = data_args.load(load_text_dataset, args, text_column=data_args.text_column_name, trees=name == TREE_LSTM)
+    names = dataset["train"].features["label"].names
+    if data_args.extra_class is not None:
+        names = [*names, data_args.extra_class]
+    splits = dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]
     model, tokenizer = create_text_classifier(
         name,
-        dataset["train"].features["label"].names,
+        names,
         from_scratch=from_scratch,
         max_seq_length=model_args.max_seq_length,
-        texts=dataset["train"]["text"],
+        texts=chain.from_iterable(data["text"] for data in splits),
+        embeddings=model_args.embeddings,
+        vocab_size=model_args.vocab_size,
+        model_kwargs=model_args.model_kwargs,
     )
+    if data_args.every_phrase and not isinstance(tokenizer, TreeTokenizer):
+        raise ValueError(f"--every_phrase needs a network of trees, such as tree-lstm; {name} reads texts.")
     if model_args.freeze_all_but_last is not None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
     if model_args.lora:
@@ -80,9 +129,24 @@ def main() -> None:
         )
         model = get_peft_model(model, lora)
     train, validation, test = (tokenize(data, tokenizer) for data in dataset.values())
+    plain_train = train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test))))
+    if data_args.every_phrase:
+        extra = None if data_args.extra_class is None else len(names) - 1
+        classes = phrase_classes(dataset["train"], "text", extra)
+        train = tokenize_trees(dataset["train"], tokenizer, "text", node_labels=classes, every_node=True)
+        train = train.remove_columns("text")
 
+    optimizer: Any = None
+    if model_args.embedding_learning_rate is not None:
+        rates = {"lr": args.learning_rate, "embedding_lr": model_args.embedding_learning_rate}
+        optimizer = AdagradWithEmbeddingSGD, {"model": model, **rates, "weight_decay": args.weight_decay}
     trainer = CalibrationTrainer(
-        model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=tokenizer
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        optimizer_cls_and_kwargs=optimizer,
     )
     train_run(
         trainer,
@@ -92,7 +156,7 @@ def main() -> None:
         data_args=data_args,
         checkpoint=checkpoint,
         from_scratch=from_scratch,
-        plain_train=train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test)))),
+        plain_train=plain_train,
         merge=model_args.lora,
     )
 
