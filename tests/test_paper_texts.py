@@ -5,8 +5,10 @@ import json
 import logging
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +25,13 @@ from torch import nn
 from transformers import AutoTokenizer
 
 import hf_focal
-from hf_focal import calibration_metrics_from_logits, create_text_classifier, phrase_classes, tokenize_trees
+from hf_focal import (
+    calibration_metrics_from_logits,
+    create_loss,
+    create_text_classifier,
+    phrase_classes,
+    tokenize_trees,
+)
 from hf_focal.cli import TrainArguments, parse_arguments
 from hf_focal.metrics import METRIC_KEYS
 from hf_focal.trees import parse_tree
@@ -295,6 +303,67 @@ def parsed(name, *flags):
     script = runpy.run_path(SCRIPT)
     types = [script["ModelArguments"], script["DataArguments"], TrainArguments]
     return parse_arguments(types, ["--config", str(ROOT / "configs" / f"{name}.yaml"), "--use_cpu", "true", *flags])
+
+
+def commands():
+    """Of both READMEs: the recipe, its data and further flags."""
+    text = "".join((ROOT / name / "README.md").read_text() for name in (".", "configs"))
+    found = re.findall(r"^accelerate launch scripts/run_text.py --config configs/(.*)$", text, flags=re.MULTILINE)
+    return [shlex.split(line) for line in found]
+
+
+@pytest.fixture
+def newsgroups(test_data, tmp_path):
+    """What the snippet makes, of fewer posts and without the download."""
+    posts = load_dataset(str(test_data / "twenty_newsgroups"))["train"].shuffle(seed=0).select(range(600))
+    made = SimpleNamespace(
+        data=[text.partition("\n\n")[2] for text in posts["text"]], target=posts["label"][:],
+        target_names=posts.features["label"].names,
+    )  # fmt: skip
+    text = (ROOT / "configs" / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    snippet = snippet.replace("path/to/newsgroups", str(tmp_path / "newsgroups"))
+    (tmp_path / "newsgroups").mkdir()
+    calls = []
+    fetch = "from sklearn.datasets import fetch_20newsgroups\n"
+    assert fetch in snippet
+    exec(snippet.replace(fetch, ""), {"fetch_20newsgroups": lambda **kwargs: calls.append(kwargs) or made})
+    assert calls == [{"subset": "all", "remove": ("headers",)}]
+    return str(tmp_path / "newsgroups")
+
+
+def test_the_commands_of_the_readmes_run(newsgroups, treebank, test_data, tmp_path, monkeypatch):
+    paths = {"path/to/newsgroups": newsgroups, "path/to/sst": str(treebank)}
+    paths["path/to/glove"] = str(test_data / "glove_6b" / "50d")
+    assert len(commands()) == 4
+    for index, (recipe, *flags) in enumerate(commands()):
+        flags = ["--config", ROOT / "configs" / recipe, *[paths.get(flag, flag) for flag in flags]]
+        shorter = ["--num_train_epochs", 1, "--max_train_samples", 150, "--use_cpu", "true", "--disable_tqdm", "true"]
+        if recipe.startswith("20"):
+            shorter += ["--validation_size", 200, "--max_seq_length", 60]
+        run(monkeypatch, *flags, *shorter, "--output_dir", tmp_path / str(index))
+        results = json.loads((tmp_path / str(index) / "all_results.json").read_text())
+        assert results["loss"] == (flags[flags.index("--loss") + 1] if "--loss" in flags else "cross_entropy")
+        names = json.loads((tmp_path / str(index) / "config.json").read_text())["id2label"].values()
+        assert len(names) == (20 if recipe.startswith("20") else 3)
+
+
+def test_flags_of_every_loss_in_the_readme_make_that_loss():
+    text = (ROOT / "configs" / "README.md").read_text().split("## Texts")[1]
+    found = {}
+    for row in re.findall(r"^\| `.*$", text, flags=re.MULTILINE):
+        losses, news, trees = (cell.strip() for cell in row.strip("|").split("|"))
+        trees = news if trees == "the same" else trees
+        for loss in re.findall("`(.*?)`", losses):
+            for recipe, cell in (("20_newsgroups", news), ("sst", trees)):
+                flags = shlex.split((re.findall("`(.*?)`", cell) or [""])[0])
+                _, _, args = parsed(recipe, "--loss", loss, *flags)
+                found[recipe, loss] = create_loss(args.loss, **args.loss_parameters())
+    assert len(found) == 18
+    for recipe, milestones, lam, reduction in (("20_newsgroups", (14, 35), 2, "mean"), ("sst", (3, 7), 1, "sum")):
+        assert tuple(found[recipe, "flsc-531"].milestones) == milestones and found[recipe, "flsc-531"].in_epochs
+        assert (found[recipe, "mmce"].lam, found[recipe, "mmce"].normalization) == (lam, "released")
+        assert {made.reduction for (name, _), made in found.items() if name == recipe} == {reduction}
 
 
 def test_the_recipe_for_newsgroups_is_that_of_the_paper():
