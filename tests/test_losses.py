@@ -463,7 +463,7 @@ def test_weighted_mmce_of_one_confidence_is_its_distance_from_one_half(confidenc
     def loss(r, right, lam):
         labels = torch.tensor([0] * right + [1] * (8 - right))
         logits = torch.tensor([r, 1 - r], dtype=torch.float64).log().expand(8, 2)
-        return hf_focal.mmce_loss(logits, labels, lam=lam).item()
+        return mmce_loss(logits, labels, lam=lam).item()
 
     for right in (1, 5, 7):
         found = loss(confidence, right, 1.0) - loss(confidence, right, 0.0)
