@@ -17,6 +17,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
     TimmWrapperConfig,
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SMALL_BERT = "small-bert"
+AUTO_CLASSES: dict[str, Any] = {
+    "image-classification": AutoModelForImageClassification,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+}
+TEXT_TASKS = ("text-classification", "token-classification")
 
 
 def create_image_classifier(
@@ -113,10 +120,12 @@ def create_text_classifier(
     from_scratch: bool = False,
     max_seq_length: int | None = None,
     texts: Iterable[str] | None = None,
+    task: str = "text-classification",
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    Build a classifier of texts with a head for the given labels, and the tokenizer that goes with it.
+    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer that goes with
+    it.
 
     Args:
         name (`str`):
@@ -130,6 +139,8 @@ def create_text_classifier(
             Cut texts to so many tokens; by default to as many as the model takes.
         texts (`Iterable[str]`, *optional*):
             The training texts, for `"small-bert"`.
+        task (`str`, *optional*, defaults to `"text-classification"`):
+            Or `"token-classification"`. The tokenizer is then prepared for texts that come as lists of words.
         kwargs:
             `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
@@ -138,10 +149,13 @@ def create_text_classifier(
         pads with its end of text) and on the length of a text.
 
     Raises:
-        ValueError: If there is no token to pad with, or there are no texts for `"small-bert"`.
+        ValueError: If there is no token to pad with, there are no texts for `"small-bert"`, the task is neither of the
+            two, or the tokenizer cannot tell which tokens are of which word where the task asks for that.
         OSError: If there is no such checkpoint.
     """
-    labels = _labels(label_names)
+    if task not in TEXT_TASKS:
+        raise ValueError(f"task must be one of {', '.join(TEXT_TASKS)}, got {task!r}.")
+    auto_class, labels = AUTO_CLASSES[task], _labels(label_names)
     if name == SMALL_BERT and not Path(name).is_dir():
         if texts is None:
             raise ValueError(f"{SMALL_BERT!r} needs the training texts (texts=...), for its tokenizer.")
@@ -155,18 +169,16 @@ def create_text_classifier(
             max_position_embeddings=128,
             **labels,
         )
-        model = AutoModelForSequenceClassification.from_config(config)
-        prepare_tokenizer(model, tokenizer, max_seq_length)
+        model = auto_class.from_config(config)
+        prepare_tokenizer(model, tokenizer, max_seq_length, task)
         return model, tokenizer
     tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     if from_scratch:
         config = AutoConfig.from_pretrained(name, **labels, **kwargs)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = auto_class.from_config(config)
     else:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name, **labels, ignore_mismatched_sizes=True, **kwargs
-        )
-    prepare_tokenizer(model, tokenizer, max_seq_length)
+        model = auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
+    prepare_tokenizer(model, tokenizer, max_seq_length, task)
     return model, tokenizer
 
 

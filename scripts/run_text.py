@@ -1,21 +1,33 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Train a text classifier with a calibration loss, fit a temperature on validation data, and save a calibrated model.
+Train a classifier of texts, or of their words, with a calibration loss, fit a temperature on validation data, and save
+a calibrated model.
 
     accelerate launch scripts/run_text.py                                    # SciPy's documentation, offline
     accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path distilbert-base-uncased \
         --learning_rate 2e-5 --num_train_epochs 2 --loss focal --gamma 2
     accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path Qwen/Qwen3-0.6B --lora
+    accelerate launch scripts/run_text.py --task token-classification --dataset_name path/to/sentences \
+        --model_name_or_path bert-base-cased --learning_rate 2e-5
 
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
 
 from dataclasses import dataclass, field
 
-from hf_focal import CalibrationTrainer, create_text_classifier, load_text_dataset, parse_arguments
+from transformers import DataCollatorForTokenClassification
+
+from hf_focal import (
+    CalibrationTrainer,
+    create_text_classifier,
+    load_text_dataset,
+    load_token_dataset,
+    parse_arguments,
+    tokenize_words,
+)
 from hf_focal.cli import TrainArguments, TrainDataArguments, start_run, train_run
 from hf_focal.data import SCIPY_DOCS
-from hf_focal.modeling import SMALL_BERT, freeze_all_but_last
+from hf_focal.modeling import SMALL_BERT, TEXT_TASKS, freeze_all_but_last
 from hf_focal.text import tokenize
 
 
@@ -23,6 +35,7 @@ from hf_focal.text import tokenize
 class ModelArguments:
     """Which network, and how much of it to train."""
 
+    task: str = field(default=TEXT_TASKS[0], metadata={"help": f"One of {', '.join(TEXT_TASKS)}."})
     model_name_or_path: str = field(
         default=SMALL_BERT,
         metadata={"help": "A transformers checkpoint, a local folder, or 'small-bert', trained from scratch."},
@@ -50,7 +63,7 @@ class DataArguments(TrainDataArguments):
     dataset_name: str = field(
         default=SCIPY_DOCS, metadata={"help": "A data set on the Hub, a local folder, or the embedded 'scipy-docs'."}
     )
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
+    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, or of lists of words."})
 
 
 def main() -> None:
@@ -59,15 +72,27 @@ def main() -> None:
     from_scratch = model_args.train_from_scratch or name == SMALL_BERT
     if model_args.lora and model_args.freeze_all_but_last is not None:
         raise ValueError("Give either --lora or --freeze_all_but_last, not both.")
+    if model_args.task not in TEXT_TASKS:
+        raise ValueError(f"--task must be one of {', '.join(TEXT_TASKS)}, got {model_args.task!r}.")
+    of_words = model_args.task == "token-classification"
+    if of_words and data_args.dataset_name == SCIPY_DOCS:
+        raise ValueError("There are no embedded sentences with a label for each word: give --dataset_name.")
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    dataset = data_args.load(load_text_dataset, args, text_column=data_args.text_column_name)
+    if of_words:
+        dataset = data_args.load(load_token_dataset, args, words_column=data_args.text_column_name)
+        classes = dataset["train"].features["labels"].feature
+        texts = (" ".join(words) for words in dataset["train"]["words"])
+    else:
+        dataset = data_args.load(load_text_dataset, args, text_column=data_args.text_column_name)
+        classes, texts = dataset["train"].features["label"], dataset["train"]["text"]
     model, tokenizer = create_text_classifier(
         name,
-        dataset["train"].features["label"].names,
+        classes.names,
         from_scratch=from_scratch,
         max_seq_length=model_args.max_seq_length,
-        texts=dataset["train"]["text"],
+        texts=texts,
+        task=model_args.task,
     )
     if model_args.freeze_all_but_last is not None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
@@ -76,19 +101,28 @@ def main() -> None:
 
         ranks = {"r": model_args.lora_rank, "lora_alpha": model_args.lora_alpha}
         lora = LoraConfig(
-            task_type="SEQ_CLS", target_modules="all-linear", lora_dropout=model_args.lora_dropout, **ranks
+            task_type="TOKEN_CLS" if of_words else "SEQ_CLS",
+            target_modules="all-linear",
+            lora_dropout=model_args.lora_dropout,
+            **ranks,
         )
         model = get_peft_model(model, lora)
-    train, validation, test = (tokenize(data, tokenizer) for data in dataset.values())
+    encode = tokenize_words if of_words else tokenize
+    train, validation, test = (encode(data, tokenizer) for data in dataset.values())
 
     trainer = CalibrationTrainer(
-        model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=tokenizer
+        model=model,
+        args=args,
+        data_collator=DataCollatorForTokenClassification(tokenizer) if of_words else None,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
     )
     train_run(
         trainer,
         test,
         name=name,
-        task="text-classification",
+        task=model_args.task,
         data_args=data_args,
         checkpoint=checkpoint,
         from_scratch=from_scratch,
