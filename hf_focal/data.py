@@ -401,9 +401,9 @@ def common_classes(
     return ClassLabel(names=[str(value) for value in order]), {value: i for i, value in enumerate(order)}
 
 
-def with_labels(data: Dataset, labels: Sequence[int], feature: ClassLabel) -> Dataset:
+def with_labels(data: Dataset, labels: Sequence[Any], feature: Any, column: str = "label") -> Dataset:
     """The data with other labels."""
-    return data.remove_columns("label").add_column("label", list(labels), feature=feature)
+    return data.remove_columns(column).add_column(column, list(labels), feature=feature)
 
 
 def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:

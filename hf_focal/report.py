@@ -191,7 +191,7 @@ def finish_run(
         arrays[f"{part}_labels"] = np.ascontiguousarray(labels, dtype=np.int64)
         sentences = sentences_of(output)
         if sentences is not None:
-            arrays[f"{part}_sentences"] = sentences
+            arrays[f"{part}_sentences"] = np.ascontiguousarray(sentences)
     groups = arrays.get("test_sentences")
     logits, labels = arrays["test_logits"], arrays["test_labels"]
     measured = _measure(logits, labels, fit.temperature, fit.gamma, trainer.args.n_bins, groups)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, List
+from datasets import Dataset, DatasetDict, List
 
 from .data import (
     check_holdout,
@@ -16,6 +16,7 @@ from .data import (
     load_splits,
     naming_encoding,
     split_data,
+    with_labels,
 )
 from .text import log_cuts, truncates
 
@@ -97,14 +98,9 @@ def load_labelled_words(
         return splits
     feature, index = classes
     return {
-        split: with_word_labels(data, [[index[label] for label in row] for row in labels[split]], feature)
+        split: with_labels(data, [[index[label] for label in row] for row in labels[split]], List(feature), "labels")
         for split, data in splits.items()
     }
-
-
-def with_word_labels(data: Dataset, labels: list[list[int]], feature: ClassLabel) -> Dataset:
-    """The data with other labels."""
-    return data.remove_columns("labels").add_column("labels", labels, feature=List(feature))
 
 
 def _columns(data: Dataset, split: str, words_column: str | None, label_column: str | None) -> Dataset:

@@ -99,12 +99,13 @@ def main() -> None:
     if model_args.lora:
         from peft import LoraConfig, get_peft_model
 
-        ranks = {"r": model_args.lora_rank, "lora_alpha": model_args.lora_alpha}
         lora = LoraConfig(
             task_type="TOKEN_CLS" if of_words else "SEQ_CLS",
             target_modules="all-linear",
+            exclude_modules=["classifier", "score"],  # the head, which is trained whole
+            r=model_args.lora_rank,
+            lora_alpha=model_args.lora_alpha,
             lora_dropout=model_args.lora_dropout,
-            **ranks,
         )
         model = get_peft_model(model, lora)
     encode = tokenize_words if of_words else tokenize
