@@ -46,6 +46,7 @@ _NAMES = {
     "scaling": ["focal_recalibration"],
     "selective": ["ConfidentPredictions", "area_under_risk_coverage", "confident_predictions", "risk_coverage_curve"],
     "streaming": ["BatchMetrics", "CalibrationAccumulator"],
+    "tokens": ["load_token_dataset", "tokenize_words"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
         risk_coverage_curve,
     )
     from .streaming import BatchMetrics, CalibrationAccumulator
+    from .tokens import load_token_dataset, tokenize_words
     from .trainer import (
         BrierTrainer,
         CalibrationTrainer,

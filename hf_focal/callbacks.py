@@ -66,6 +66,8 @@ class TrainingDynamicsCallback(TrainerCallback):
     resumed run goes on with the rows up to its checkpoint. Training is not affected: the random states and the modes
     of the modules are put back.
 
+    Of a token classifier each token with a label is a sample.
+
     A batch-coupled loss (MMCE) has no gradient per sample: there, $\delta_i$ is `num_samples` times the gradient of
     the loss of the data set as one batch.
 
@@ -84,7 +86,7 @@ class TrainingDynamicsCallback(TrainerCallback):
 
     Raises:
         ValueError: If there are no data sets or `every < 1`; when training starts, if the model has no single last
-            linear layer, does not give one row of logits per sample, weights are sharded over processes, or an epoch
+            linear layer, does not give one row of logits per label, weights are sharded over processes, or an epoch
             of `gradient_epochs` does not come.
 
     Example:
@@ -173,6 +175,7 @@ class TrainingDynamicsCallback(TrainerCallback):
     @torch.no_grad()
     def _predict(self, loader: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, labels and the norms of what enters the head, from all processes in the order of the data."""
+        accelerator = self.trainer.accelerator
         gathered: list[list[Tensor]] = []
         entered: list[Tensor] = []
         hook = self._head.register_forward_hook(lambda module, inputs, output: entered.append(inputs[0]))
@@ -182,15 +185,20 @@ class TrainingDynamicsCallback(TrainerCallback):
                 logits = extract_logits(
                     self.trainer.model(**{key: value for key, value in batch.items() if key != "labels"})
                 )
-                if logits.ndim != 2 or len(entered) != 1 or entered[0].shape[:-1] != logits.shape[:-1]:
+                labels, shape = batch["labels"], logits.shape[:-1]
+                if labels.shape != shape or len(entered) != 1 or entered[0].shape[:-1] != shape:
                     raise ValueError(
-                        "Training dynamics need one row of logits per sample, from one row of features in the last "
-                        f"layer. Found logits of shape {tuple(logits.shape)} and features of shape "
-                        f"{', '.join(str(tuple(features.shape)) for features in entered)}."
+                        "Training dynamics need one row of logits per label, from one row of features in the last "
+                        f"layer. Found labels of shape {tuple(labels.shape)}, logits of shape {tuple(logits.shape)} "
+                        f"and features of shape {', '.join(str(tuple(features.shape)) for features in entered)}."
                     )
                 squares = entered[0].float().square().sum(-1) + (self._head.bias is not None)
-                values = (logits.float(), batch["labels"], squares.sqrt())
-                gathered.append([value.cpu() for value in self.trainer.accelerator.gather_for_metrics(values)])
+                values = (logits.float(), labels, squares.sqrt())
+                if labels.ndim == 2:  # sentences, as long as the longest of their batch
+                    values = accelerator.pad_across_processes(values, dim=1, pad_index=-100)
+                logits, labels, lengths = accelerator.gather_for_metrics(values)
+                kept = labels != -100
+                gathered.append([value[kept].cpu() for value in (logits, labels, lengths)])
         finally:
             hook.remove()
         logits, labels, lengths = (torch.cat(parts) for parts in zip(*gathered, strict=True))

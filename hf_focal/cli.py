@@ -99,7 +99,7 @@ class TrainDataArguments:
     )
 
     def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
-        """What [`load_image_dataset`] or [`load_text_dataset`] gives for these arguments, as small as they say."""
+        """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""
         with args.main_process_first():
             dataset = load(
                 self.dataset_name,

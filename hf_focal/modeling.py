@@ -18,6 +18,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
     PreTrainedConfig,
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SMALL_BERT, GLOBAL_POOLING_CNN, TREE_LSTM = "small-bert", "global-pooling-cnn", "tree-lstm"
+AUTO_CLASSES: dict[str, Any] = {
+    "image-classification": AutoModelForImageClassification,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+}
+TEXT_TASKS = ("text-classification", "token-classification")
 
 
 def create_image_classifier(
@@ -120,13 +127,15 @@ def create_text_classifier(
     from_scratch: bool = False,
     max_seq_length: int | None = None,
     texts: Iterable[str] | None = None,
+    task: str = "text-classification",
     embeddings: str | Path | None = None,
     vocab_size: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    Build a classifier of texts with a head for the given labels, and the tokenizer that goes with it.
+    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer that goes with
+    it.
 
     Args:
         name (`str`):
@@ -147,6 +156,8 @@ def create_text_classifier(
             Most entries of a vocabulary that is learned.
         model_kwargs (`Mapping[str, Any]`, *optional*):
             Further settings of the config of a network whose vocabulary is learned, such as `{"cell": "released"}`.
+        task (`str`, *optional*, defaults to `"text-classification"`):
+            Or `"token-classification"`. The tokenizer is then prepared for texts that come as lists of words.
         kwargs:
             `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
@@ -155,32 +166,33 @@ def create_text_classifier(
         pads with its end of text) and on the length of a text.
 
     Raises:
-        ValueError: If there is no token to pad with, there are no texts to learn a vocabulary from, or a setting is
-            not one of the network's.
+        ValueError: If there is no token to pad with, there are no texts to learn a vocabulary from, a setting is not
+            one of the network's, the task is neither of the two or the network does not serve it, or the tokenizer
+            cannot tell which tokens are of which word where the task asks for that.
         OSError: If there is no such checkpoint.
     """
+    if task not in TEXT_TASKS:
+        raise ValueError(f"task must be one of {', '.join(TEXT_TASKS)}, got {task!r}.")
     settings = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
     given = {key: value for key, value in settings.items() if value is not None}
     if name in LEARNED and not Path(name).is_dir():
         if texts is None:
             raise ValueError(f"{name!r} needs the training texts (texts=...), for its vocabulary.")
-        return LEARNED[name](texts, label_names, max_seq_length, **given)
+        return LEARNED[name](texts, label_names, max_seq_length, task, **given)
     if given:
         known = ", ".join(LEARNED)
         raise ValueError(
             f"{', '.join(given)} can only be set for networks whose vocabulary is learned ({known}); {name!r} has its "
             "own."
         )
-    labels = _labels(label_names)
+    auto_class, labels = AUTO_CLASSES[task], _labels(label_names)
     tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     if from_scratch:
         config = AutoConfig.from_pretrained(name, **labels, **kwargs)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = auto_class.from_config(config)
     else:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name, **labels, ignore_mismatched_sizes=True, **kwargs
-        )
-    prepare_tokenizer(model, tokenizer, max_seq_length)
+        model = auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
+    prepare_tokenizer(model, tokenizer, max_seq_length, task)
     return model, tokenizer
 
 
@@ -188,6 +200,7 @@ def _small_bert(
     texts: Iterable[str],
     label_names: Sequence[str],
     max_seq_length: int | None,
+    task: str,
     vocab_size: int = 4000,
     model_kwargs: Mapping[str, Any] | None = None,
     embeddings: str | Path | None = None,
@@ -204,8 +217,8 @@ def _small_bert(
         **_settings(SMALL_BERT, BertConfig, model_kwargs),
     }
     config = BertConfig(vocab_size=len(tokenizer), **sizes, **_labels(label_names))
-    model = AutoModelForSequenceClassification.from_config(config)
-    prepare_tokenizer(model, tokenizer, max_seq_length)
+    model = AUTO_CLASSES[task].from_config(config)
+    prepare_tokenizer(model, tokenizer, max_seq_length, task)
     return model, tokenizer
 
 
@@ -213,9 +226,11 @@ def _global_pooling_cnn(
     texts: Iterable[str],
     label_names: Sequence[str],
     max_seq_length: int | None,
+    task: str,
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    _check_task(GLOBAL_POOLING_CNN, task)
     settings = _settings(GLOBAL_POOLING_CNN, GlobalPoolingCNNConfig, model_kwargs)
     if max_seq_length is not None:
         settings["sequence_length"] = max_seq_length
@@ -226,9 +241,11 @@ def _tree_lstm(
     texts: Iterable[str],
     label_names: Sequence[str],
     max_seq_length: int | None,
+    task: str,
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    _check_task(TREE_LSTM, task)
     if max_seq_length is not None:
         raise ValueError("A tree cannot be cut: leave max_seq_length (--max_seq_length) unset.")
     return create_tree_lstm(texts, label_names, **options, **_settings(TREE_LSTM, TreeLSTMConfig, model_kwargs))
@@ -240,6 +257,11 @@ LEARNED: dict[str, Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase]
     GLOBAL_POOLING_CNN: _global_pooling_cnn,
     TREE_LSTM: _tree_lstm,
 }
+
+
+def _check_task(name: str, task: str) -> None:
+    if task != "text-classification":
+        raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
 
 
 def _settings(name: str, config: type[PreTrainedConfig], given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from .folding import (
     pending_scaling,
     unfold_temperature,
 )
+from .inputs import sentences_of
 from .losses import ScheduledFocalLoss, create_loss, extract_logits
 from .metrics import calibration_metrics_from_logits, flatten_predictions
 from .streaming import BatchMetrics
@@ -341,7 +342,8 @@ class CalibrationTrainer(Trainer):
             fold_temperature(self.model, fit.temperature, inputs=self._probe(dataset), record=record)
         else:
             self.model.config.calibration = {**record, "temperature": fit.temperature, "folded": False}
-        self.card_facts, self._card_for = {"logits": logits, "labels": labels, "split": split}, None
+        self.card_facts = {"logits": logits, "labels": labels, "groups": sentences_of(predictions), "split": split}
+        self._card_for = None
         return fit
 
     def _probe(self, dataset: Any) -> dict[str, Tensor] | None:
