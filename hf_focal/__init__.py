@@ -13,7 +13,7 @@ from .version import __version__
 # transformers.
 _NAMES = {
     "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
-    "callbacks": ["KeepBestCallback", "TrainingDynamicsCallback", "stopping_table"],
+    "callbacks": ["TrainingDynamicsCallback"],
     "cli": ["parse_arguments"],
     "corruptions": ["ImageCorruption"],
     "data": ["load_image_dataset", "load_images", "load_text_dataset"],
@@ -45,6 +45,7 @@ _NAMES = {
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
     "scaling": ["focal_recalibration"],
     "selective": ["ConfidentPredictions", "area_under_risk_coverage", "confident_predictions", "risk_coverage_curve"],
+    "stopping": ["KeepBestCallback", "stopping_table"],
     "streaming": ["BatchMetrics", "CalibrationAccumulator"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
@@ -73,7 +74,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature
-    from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
+    from .callbacks import TrainingDynamicsCallback
     from .cli import parse_arguments
     from .corruptions import ImageCorruption
     from .data import load_image_dataset, load_images, load_text_dataset
@@ -150,6 +151,7 @@ if TYPE_CHECKING:
         confident_predictions,
         risk_coverage_curve,
     )
+    from .stopping import KeepBestCallback, stopping_table
     from .streaming import BatchMetrics, CalibrationAccumulator
     from .trainer import (
         BrierTrainer,

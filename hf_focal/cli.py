@@ -19,9 +19,10 @@ import torch
 import yaml
 from transformers import HfArgumentParser, set_seed
 
-from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
+from .callbacks import TrainingDynamicsCallback
 from .data import take
 from .report import finish_run, prepare_output_dir
+from .stopping import KeepBestCallback, stopping_table
 from .training_args import CalibrationTrainingArguments
 
 
