@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 
 from .gamma import focal_gradient_ratio
 from .inputs import check_positive
-from .plots import BLUE, DARK, GREY, ORANGE, _figure, _legend
+from .plots import COLOURS, GREY, _figure, _legend
 
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 DYNAMICS = "training_dynamics.parquet"
 Rows = Sequence[Mapping[str, Any]]
 
-# Of the Okabe-Ito palette again; the dashes tell the lines apart where colours do not.
-_COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", DARK]
-_DASHES = ["-", "--", "-.", ":"]
+_DASHES = ["-", "--", "-.", ":"]  # they tell the lines apart where colours do not
 _SMALLEST = 1e-6  # of the gradient norms that are drawn apart
 
 
@@ -219,7 +217,7 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": _COLOURS[index % 7], "linestyle": _DASHES[index % 4], "linewidth": 1.6}
+    return {"color": COLOURS[index % 7], "linestyle": _DASHES[index % 4], "linewidth": 1.6}
 
 
 def _of_split(runs: Mapping[str, Rows], split: str | None) -> dict[str, list[Mapping[str, Any]]]:
