@@ -243,6 +243,29 @@ def test_training_is_bit_equal_with_and_without_it(tmp_path, trainer_class):
     assert [row["gradient_norms"] is not None for row in rows(tmp_path / "with")] == [False, True, True, False]
 
 
+def test_tensorboard_gets_every_number_at_its_step(tmp_path, monkeypatch):
+    """Through `report_to`, written by the real writer and read back by the real reader."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    args = arguments(tmp_path, report_to="tensorboard", num_train_epochs=3, logging_strategy="epoch")
+    trainer = CalibrationTrainer(model=build(), args=args, train_dataset=data("vit", 24))
+    datasets = {"train": data("vit", 10), "test": data("vit", 14, seed=1)}
+    trainer.add_callback(TrainingDynamicsCallback(trainer, datasets, gradient_epochs=[2]))
+    trainer.train()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    found = {tag: {one.step: one.value for one in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    for split, tag in (("train", "train/train_{}"), ("test", "test/{}")):  # as transformers renames what it reports
+        measured = rows(tmp_path, split)
+        assert [row["step"] for row in measured] == [0, 3, 6, 9]
+        for key in measured[0].keys() - {"epoch", "step", "split", "loss", "n_samples", "gradient_norms"}:
+            expected = {row["step"]: row[key] for row in measured if row[key] is not None}
+            assert found["train/weight_norm" if key == "weight_norm" else tag.format(key)] == pytest.approx(expected)
+        norms = np.array(measured[2]["gradient_norms"])
+        assert found[tag.format("gradient_norm")] == pytest.approx({6: norms.mean()})
+    assert set(found["train/loss"]) == {3, 6, 9}  # the trainer's own
+
+
 def test_a_resumed_run_goes_on_with_the_file(tmp_path):
     def run(folder, epochs=4, resume=None):
         args = arguments(folder, num_train_epochs=4, save_strategy="epoch", learning_rate=1e-3)
