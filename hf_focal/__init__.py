@@ -15,6 +15,7 @@ _NAMES = {
     "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
     "callbacks": ["TrainingDynamicsCallback"],
     "cli": ["parse_arguments"],
+    "comparison": ["compare_runs"],
     "corruptions": ["ImageCorruption"],
     "data": ["load_image_dataset", "load_images", "load_text_dataset"],
     "embeddings": ["load_word_vectors", "set_word_vectors", "train_word_tokenizer"],
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature
     from .callbacks import TrainingDynamicsCallback
     from .cli import parse_arguments
+    from .comparison import compare_runs
     from .corruptions import ImageCorruption
     from .data import load_image_dataset, load_images, load_text_dataset
     from .embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer

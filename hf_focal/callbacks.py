@@ -25,15 +25,13 @@ from .folding import UnfoldableError, evaluating, find_head
 from .inputs import check_count, check_n_bins
 from .losses import CalibrationLoss, CrossEntropyLoss, extract_logits
 from .metrics import expected_calibration_error
-from .training_plots import DYNAMICS
+from .training_plots import DYNAMICS, NUMBERS, PARTS
 
 
-_PARTS = ("", "_correct", "_incorrect")
-_NUMBERS = [f"{name}{part}" for name in ("nll", "entropy") for part in _PARTS] + ["error", "ece", "weight_norm"]
 _SCHEMA = pa.schema(
     [("epoch", pa.float64()), ("step", pa.int64()), ("split", pa.string()), ("loss", pa.string())]
     + [("n_samples", pa.int64())]
-    + [(name, pa.float64()) for name in _NUMBERS]
+    + [(name, pa.float64()) for name in NUMBERS]
     + [("gradient_norms", pa.list_(pa.float32()))]
 )
 
@@ -211,7 +209,7 @@ class TrainingDynamicsCallback(TrainerCallback):
             "entropy": entr(probabilities).sum(axis=1),
         }
         for key, of_samples in values.items():
-            for part, chosen in zip(_PARTS, (slice(None), correct, ~correct), strict=True):
+            for part, chosen in zip(PARTS, (slice(None), correct, ~correct), strict=True):
                 numbers[key + part] = float(of_samples[chosen].mean()) if of_samples[chosen].size else None
         numbers["error"] = float(1 - correct.mean())
         numbers["ece"] = expected_calibration_error(probabilities, labels, self.n_bins)
