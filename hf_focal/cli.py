@@ -19,9 +19,10 @@ import torch
 import yaml
 from transformers import HfArgumentParser, set_seed
 
-from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
+from .callbacks import TrainingDynamicsCallback
 from .data import take
 from .report import finish_run, prepare_output_dir
+from .stopping import KeepBestCallback, stopping_table
 from .training_args import CalibrationTrainingArguments
 
 
@@ -191,7 +192,8 @@ def train_run(
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics}
+    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name}
+    results |= {"loss_parameters": args.loss_parameters(), "seed": args.seed, **metrics}
     if best is not None:
         results["stopping_criteria"] = best.compare(validation, test)
         if trainer.is_world_process_zero():
