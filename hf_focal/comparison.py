@@ -29,9 +29,10 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
     Classwise-ECE and NLL on the test data, before and after temperature scaling.
 
     Runs of the same data set, model, loss and its parameters, epochs, criterion of the temperature and bins are taken
-    for seeds of one, where the seed is recorded, and become one row: the mean, and half of what lies between the highest and the lowest. (Whatever
-    else they differ in, such as the learning rate, is not recorded.) Rows are in the order of the folders, the first
-    columns say what tells them apart, and the lowest value of each column, as printed, is bold.
+    for seeds of one, where the seed is recorded, and become one row: the mean, and half of what lies between the
+    highest and the lowest. (Whatever else they differ in, such as the learning rate, is not recorded.) Rows are in the
+    order of the folders, the first columns say what tells them apart, and the lowest value of each column, as printed,
+    is bold.
 
     Args:
         folders (`Sequence` of `str` or `Path`):
