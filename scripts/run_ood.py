@@ -11,7 +11,6 @@ Several models are drawn side by side. `--config file.yaml` sets many flags at o
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +39,7 @@ from hf_focal import (
     roc_diagram,
     severity_diagram,
 )
+from hf_focal.cli import start_logging
 from hf_focal.corruptions import CORRUPTIONS, SEVERITIES
 from hf_focal.data import DIGITS, load_labelled, match_labels, take
 from hf_focal.folding import calibration_record, recorded_scaling
@@ -303,9 +303,7 @@ def save(
 
 def main() -> None:
     (args,) = parse_arguments([OodArguments])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "httpx2", "accelerate", "datasets"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    start_logging()
     check(args)
     severities = sorted(set(args.severities))
     corruptions = [ImageCorruption(name, level, args.seed) for name in args.corruption for level in severities]
