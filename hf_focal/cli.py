@@ -134,15 +134,19 @@ def start_run(args: RunArguments, *names: str) -> str | None:
     Raises:
         ValueError: As [`prepare_output_dir`].
     """
-    level = logging.INFO if args.should_log else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "httpx2", "accelerate", "datasets"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    start_logging(logging.INFO if args.should_log else logging.ERROR)
     if args.output_dir == AUTO:
         args.output_dir = str(Path("outputs", "-".join(Path(name).name for name in names)))
     checkpoint = prepare_output_dir(args, args.overwrite)
     set_seed(args.seed)
     return checkpoint
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Messages of ours go to the standard output, of libraries only warnings."""
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    for library in ("httpx", "httpx2", "accelerate", "datasets"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def train_run(

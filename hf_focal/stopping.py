@@ -69,8 +69,14 @@ class KeepBestCallback(TrainerCallback):
                 "load_best_model_at_end would replace the last model, which the best ones are compared with: leave it "
                 "False. Each of the best models is kept in a folder of its own."
             )
-        files = {criterion: self.folder(criterion) / BEST for criterion in self.criteria if state.global_step}
-        self.best = {key: json.loads(path.read_text("utf-8")) for key, path in files.items() if path.is_file()}
+        self.best = {}
+        with args.main_process_first(local=False):
+            for criterion in self.criteria if state.global_step else ():
+                # It was killed before it replaced the model.
+                if args.should_save and (self._unfinished(criterion) / BEST).is_file():
+                    self._replace(criterion)
+                if (self.folder(criterion) / BEST).is_file():
+                    self.best[criterion] = json.loads((self.folder(criterion) / BEST).read_text("utf-8"))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
@@ -89,13 +95,19 @@ class KeepBestCallback(TrainerCallback):
     def _save(self, criterion: str) -> None:
         if not self.trainer.args.should_save:
             return
-        folder = self.folder(criterion)
-        unfinished = folder.with_name(f"{folder.name}.tmp")
+        unfinished = self._unfinished(criterion)
+        shutil.rmtree(unfinished, ignore_errors=True)
         self.trainer.save_model(str(unfinished), _internal_call=True)
         (unfinished / BEST).write_text(json.dumps(self.best[criterion], indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
+        self._replace(criterion)
+
+    def _unfinished(self, criterion: str) -> Path:
+        """Where a model is written; it is complete once its record is there."""
+        return Path(f"{self.folder(criterion)}.tmp")
+
+    def _replace(self, criterion: str) -> None:
+        shutil.rmtree(self.folder(criterion), ignore_errors=True)
+        self._unfinished(criterion).rename(self.folder(criterion))
 
     def restore(self, criterion: str) -> None:
         """Load the best weights by that criterion into the trainer's model."""

@@ -11,7 +11,6 @@ Several models are drawn side by side. `--config file.yaml` sets many flags at o
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +39,7 @@ from hf_focal import (
     roc_diagram,
     severity_diagram,
 )
+from hf_focal.cli import start_logging
 from hf_focal.corruptions import CORRUPTIONS, SEVERITIES
 from hf_focal.data import DIGITS, load_labelled, match_labels, take
 from hf_focal.folding import calibration_record, recorded_scaling
@@ -260,11 +260,8 @@ def tables(found: dict[str, Any], panels: list[str]) -> str:
     return "\n\n".join(parts)
 
 
-def main() -> None:
-    (args,) = parse_arguments([OodArguments])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "httpx2", "accelerate", "datasets"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+def check(args: OodArguments) -> None:
+    """What can be known to be wrong before anything is loaded."""
     if not (args.ood_dataset_name or args.corruption or args.selective):
         raise ValueError("Nothing to measure: give --ood_dataset_name, --corruption or --selective.")
     check_threshold(args.threshold)
@@ -274,6 +271,40 @@ def main() -> None:
     for name in args.model_name_or_path:
         if args.model_name_or_path.count(name) > 1:
             raise ValueError(f"--model_name_or_path {name} is given twice.")
+
+
+def save(
+    args: OodArguments, num_samples: int, results: dict[str, Any], rocs: dict[str, Any], curves: dict[str, Any]
+) -> None:
+    """Write and print what was found: by model, and for the pictures by panel and by model."""
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"dataset": args.dataset_name, "num_samples": num_samples, "seed": args.seed}
+    (folder / RESULTS).write_text(json.dumps({**settings, "models": results}, indent=2) + "\n", encoding="utf-8")
+    pictures = {
+        f"severity_{name}.png": severity_diagram({t: found["shift"][name] for t, found in results.items()})
+        for name in args.corruption
+    }
+    if rocs:
+        pictures["roc.png"] = roc_diagram(rocs)
+    if args.selective:
+        pictures["risk_coverage.png"] = risk_coverage_diagram(curves)
+    for name, figure in pictures.items():
+        figure.savefig(folder / name)
+    parts = []
+    for title, found in results.items():
+        heading = f"== {title}: {args.dataset_name}, {num_samples} images, T = {found['temperature']:.4g}"
+        heading += f", gamma = {found['gamma']:g}" if found["gamma"] else ""
+        parts += [heading, tables(found, list(rocs))]
+    report = "\n\n".join(parts)
+    (folder / TABLES).write_text(report + "\n", encoding="utf-8")
+    print(f"\n{report}\n\nSaved to {folder}: {', '.join([RESULTS, TABLES, *pictures])}")
+
+
+def main() -> None:
+    (args,) = parse_arguments([OodArguments])
+    start_logging()
+    check(args)
     severities = sorted(set(args.severities))
     corruptions = [ImageCorruption(name, level, args.seed) for name in args.corruption for level in severities]
     ood_data = load_ood_data(args)
@@ -283,9 +314,9 @@ def main() -> None:
     labels = np.asarray(test["label"][:])
     models = [Model(name, class_names, args) for name in args.model_name_or_path]
 
+    results, curves = {}, {}
     # As in the paper, one panel for each other data set and one for each corruption at its worst.
-    panels = [*ood_data, *(f"{name} {severities[-1]}" for name in args.corruption)]
-    results, rocs, curves = {}, {panel: {} for panel in panels}, {}
+    rocs = {panel: {} for panel in (*ood_data, *(f"{name} {severities[-1]}" for name in args.corruption))}
     for title, model in zip(titles_of(models), models, strict=True):
         logger.info("%s: %s", title, args.dataset_name)
         logits, others = model.logits(test), {}
@@ -297,33 +328,10 @@ def main() -> None:
             others[one.name, one.severity] = model.logits(test, one)
         if model.trainer.is_world_process_zero():
             results[title], scores, curves[title] = measure(model, logits, model.classes[labels], others, args)
-            for panel in panels:
-                rocs[panel][title] = scores[panel]
-    if not results:  # another process writes
-        return
-
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"dataset": args.dataset_name, "num_samples": len(test), "seed": args.seed}
-    (folder / RESULTS).write_text(json.dumps({**settings, "models": results}, indent=2) + "\n", encoding="utf-8")
-    pictures = {
-        f"severity_{name}.png": severity_diagram({t: found["shift"][name] for t, found in results.items()})
-        for name in args.corruption
-    }
-    if panels:
-        pictures["roc.png"] = roc_diagram(rocs)
-    if args.selective:
-        pictures["risk_coverage.png"] = risk_coverage_diagram(curves)
-    for name, figure in pictures.items():
-        figure.savefig(folder / name)
-    parts = []
-    for title, found in results.items():
-        heading = f"== {title}: {args.dataset_name}, {len(test)} images, T = {found['temperature']:.4g}"
-        heading += f", gamma = {found['gamma']:g}" if found["gamma"] else ""
-        parts += [heading, tables(found, panels)]
-    report = "\n\n".join(parts)
-    (folder / TABLES).write_text(report + "\n", encoding="utf-8")
-    print(f"\n{report}\n\nSaved to {folder}: {', '.join([RESULTS, TABLES, *pictures])}")
+            for panel, models_of_panel in rocs.items():
+                models_of_panel[title] = scores[panel]
+    if results:  # else another process writes
+        save(args, len(test), results, rocs, curves)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """The best model by several criteria: which one is kept, and what is measured of it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -191,3 +192,20 @@ def test_the_last_model_must_be_the_last_and_not_calibrated(tmp_path):
     trainer.calibrate(learnable(240, seed=1))
     with pytest.raises(ValueError, match="Compare the models before calibrate"):
         best.compare(learnable(240, seed=1), learnable(10, seed=2))
+
+
+def test_a_run_that_was_killed_while_it_replaced_a_model_goes_on_with_the_newer_one(tmp_path):
+    trainer, _ = keeper(tmp_path, num_train_epochs=1)
+    trainer.train()
+    folder, newer = tmp_path / "best-ece", tmp_path / "best-ece.tmp"
+    shutil.copytree(folder, newer)
+    found = {"value": 0.0, "epoch": 1.0, "step": 5}
+    (newer / "best.json").write_text(json.dumps(found))
+    (folder / "model.safetensors").unlink()  # the older one was half removed
+    shutil.copytree(tmp_path / "best-nll", tmp_path / "best-nll.tmp")
+    (tmp_path / "best-nll.tmp" / "best.json").unlink()  # and this newer one not complete
+    trainer, best = keeper(tmp_path, num_train_epochs=2)
+    trainer.train(resume_from_checkpoint=True)
+    assert best.best["ece"] == best_files(tmp_path)["ece"] == found
+    assert (folder / "model.safetensors").is_file() and not newer.exists()
+    assert best.best["nll"] == best_files(tmp_path)["nll"] and best.best["nll"]["step"] in (5, 10)

@@ -198,6 +198,14 @@ def test_commands_of_the_readme_track_compare_and_draw(folders, tmp_path, monkey
     assert not list(folder.glob("best-*")) and not (folder / "training_dynamics.parquet").exists()
 
 
+@pytest.mark.parametrize("epochs", ["0", "-3"])
+def test_the_linear_model_is_trained_at_all(epochs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["linear_model.py", "--epochs", epochs, "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "scripts" / "linear_model.py"), run_name="__main__")
+    assert f"--epochs must be at least 1, got {epochs}" in capsys.readouterr().err
+
+
 def test_the_linear_model_reverses_its_norms_where_numpy_says(tmp_path, monkeypatch, capsys):
     """The same points; gradient descent in float64 with the gradient of Proposition 1."""
     script = str(ROOT / "scripts" / "linear_model.py")
