@@ -22,14 +22,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
     BertForTokenClassification,
-    CanineConfig,
-    CanineTokenizer,
+    ByT5Tokenizer,
     GPT2Config,
     GPT2Tokenizer,
     ModernBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaTokenizer,
+    T5Config,
 )
 
 import hf_focal
@@ -255,9 +255,9 @@ def test_a_tokenizer_that_needs_running_text_is_told(tmp_path, caplog):
 
 
 def test_a_tokenizer_that_cannot_tell_words_is_refused(tmp_path):
-    CanineTokenizer().save_pretrained(tmp_path)
-    CanineConfig(**SIZES, num_hash_buckets=16).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="which tokens are of which word.*CanineTokenizer.*fast tokenizer"):
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    T5Config(vocab_size=400, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="which tokens are of which word.*ByT5Tokenizer.*fast tokenizer"):
         create_text_classifier(str(tmp_path), ["x", "y"], from_scratch=True, task="token-classification")
     with pytest.raises(ValueError, match="task must be one of text-classification, token-class.*got 'ner'"):
         create_text_classifier(str(tmp_path), ["x", "y"], task="ner")
