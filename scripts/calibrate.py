@@ -76,8 +76,6 @@ def main() -> None:
     with args.main_process_first():
         model = from_pretrained(name, task=model_args.task, revision=model_args.model_revision)
         task = model_args.task or infer_task(model.config)
-        if task not in KINDS:
-            raise ValueError(f"{name} is a model for {task}. Supported: {', '.join(KINDS)}.")
         kind = KINDS[task]
         processor = load_processor(name, task, model, revision=model_args.model_revision)
         load = load_labelled_words if kind == "words" else partial(load_labelled, kind)
