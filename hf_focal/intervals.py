@@ -3,8 +3,8 @@
 Bootstrap intervals of metrics, and the question whether one model is better than another on the same samples.
 
 A resample draws as many samples as there are, with replacement; samples that depend on one another, such as the words
-of a sentence, are drawn together, by the group. The metrics of this package are not computed anew on
-the rows of each resample: what each sample adds is worked out once and then only summed, with the same result.
+of a sentence, are drawn together, by the group. The metrics of this package are not computed anew on the rows of each
+resample: what each sample adds is worked out once and then only summed, with the same result.
 """
 
 from __future__ import annotations
