@@ -2,9 +2,9 @@
 """
 Bootstrap intervals of metrics, and the question whether one model is better than another on the same samples.
 
-A resample draws as many samples as there are, with replacement; samples that depend on one another, such as the words
-of a sentence, are drawn together, by the group. The metrics of this package are not computed anew on
-the rows of each resample: what each sample adds is worked out once and then only summed, with the same result.
+A resample draws as many samples as there are, with replacement; or as many groups, such as sentences, where samples
+depend on one another. The metrics of this package are not computed anew on the rows of each resample: what each sample
+adds is worked out once and then only summed, with the same result.
 """
 
 from __future__ import annotations
