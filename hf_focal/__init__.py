@@ -13,8 +13,9 @@ from .version import __version__
 # transformers.
 _NAMES = {
     "calibration": ["TemperatureFit", "describe_confidence", "fit_temperature"],
-    "callbacks": ["KeepBestCallback", "TrainingDynamicsCallback", "stopping_table"],
+    "callbacks": ["TrainingDynamicsCallback"],
     "cli": ["parse_arguments"],
+    "comparison": ["compare_runs"],
     "corruptions": ["ImageCorruption"],
     "data": ["load_image_dataset", "load_images", "load_text_dataset"],
     "embeddings": ["load_word_vectors", "set_word_vectors", "train_word_tokenizer"],
@@ -45,6 +46,7 @@ _NAMES = {
     "report": ["RunReport", "finish_run", "prepare_output_dir"],
     "scaling": ["focal_recalibration"],
     "selective": ["ConfidentPredictions", "area_under_risk_coverage", "confident_predictions", "risk_coverage_curve"],
+    "stopping": ["KeepBestCallback", "stopping_table"],
     "streaming": ["BatchMetrics", "CalibrationAccumulator"],
     "tokens": ["load_token_dataset", "tokenize_words"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
@@ -52,7 +54,7 @@ _NAMES = {
     "training_args": ["CalibrationTrainingArguments"],
     "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
     + ["read_dynamics", "weight_norm_curves"],
-    "trees": ["Tree", "TreeTokenizer", "parse_tree", "tokenize_trees"],
+    "trees": ["Tree", "TreeTokenizer", "parse_tree", "phrase_classes", "tokenize_trees"],
     "transforms": ["ImageInputs", "ImageTransform", "create_image_inputs"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -74,8 +76,9 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .calibration import TemperatureFit, describe_confidence, fit_temperature
-    from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
+    from .callbacks import TrainingDynamicsCallback
     from .cli import parse_arguments
+    from .comparison import compare_runs
     from .corruptions import ImageCorruption
     from .data import load_image_dataset, load_images, load_text_dataset
     from .embeddings import load_word_vectors, set_word_vectors, train_word_tokenizer
@@ -151,6 +154,7 @@ if TYPE_CHECKING:
         confident_predictions,
         risk_coverage_curve,
     )
+    from .stopping import KeepBestCallback, stopping_table
     from .streaming import BatchMetrics, CalibrationAccumulator
     from .tokens import load_token_dataset, tokenize_words
     from .trainer import (
@@ -170,4 +174,4 @@ if TYPE_CHECKING:
         weight_norm_curves,
     )
     from .transforms import ImageInputs, ImageTransform, create_image_inputs
-    from .trees import Tree, TreeTokenizer, parse_tree, tokenize_trees
+    from .trees import Tree, TreeTokenizer, parse_tree, phrase_classes, tokenize_trees

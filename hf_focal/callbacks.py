@@ -1,16 +1,11 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Callbacks for a `Trainer`: how NLL, entropy, weights and gradients develop during training; the best model by several
-criteria.
-"""
+"""A callback for a `Trainer`: how NLL, entropy, weights and gradients develop during training."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,27 +21,17 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .calibration import fit_temperature
-from .folding import evaluating, find_head
+from .folding import UnfoldableError, evaluating, find_head
 from .inputs import check_count, check_n_bins
 from .losses import CalibrationLoss, CrossEntropyLoss, extract_logits
-from .metrics import (
-    METRIC_KEYS,
-    calibration_metrics_from_logits,
-    expected_calibration_error,
-    flatten_predictions,
-)
-from .report import BEST
-from .training_args import lower_is_better
-from .training_plots import DYNAMICS
+from .metrics import expected_calibration_error
+from .training_plots import DYNAMICS, NUMBERS, PARTS
 
 
-_PARTS = ("", "_correct", "_incorrect")
-_NUMBERS = [f"{name}{part}" for name in ("nll", "entropy") for part in _PARTS] + ["error", "ece", "weight_norm"]
 _SCHEMA = pa.schema(
     [("epoch", pa.float64()), ("step", pa.int64()), ("split", pa.string()), ("loss", pa.string())]
     + [("n_samples", pa.int64())]
-    + [(name, pa.float64()) for name in _NUMBERS]
+    + [(name, pa.float64()) for name in NUMBERS]
     + [("gradient_norms", pa.list_(pa.float32()))]
 )
 
@@ -75,9 +60,11 @@ class TrainingDynamicsCallback(TrainerCallback):
         trainer (`transformers.Trainer`):
             A [`CalibrationTrainer`] or plain `Trainer`; then `trainer.add_callback(callback)`.
         datasets (`Mapping[str, Dataset]`):
-            Name to labelled data, such as `{"train": ..., "test": ...}`, without augmentation.
+            Name to labelled data, such as `{"train": ..., "test": ...}`, without augmentation. Samples with the label
+            -100 are left out, as in evaluation.
         every (`int`, *optional*, defaults to `1`):
-            Epochs from one measurement to the next; the last is always measured.
+            Epochs from one measurement to the next; the last of a run is measured too, unless another callback stops
+            training before its time.
         gradient_epochs (`Sequence[int]`, *optional*, defaults to `()`):
             Epochs, counted from 1, after which the gradients are measured too. A `compute_loss_func` that is no
             [`CalibrationLoss`] must then return the mean over `num_items_in_batch`.
@@ -85,9 +72,10 @@ class TrainingDynamicsCallback(TrainerCallback):
             Number of bins of ECE.
 
     Raises:
-        ValueError: If there are no data sets or `every < 1`; when training starts, if the model has no single last
-            linear layer, does not give one row of logits per label, weights are sharded over processes, or an epoch
-            of `gradient_epochs` does not come.
+        ValueError: If there are no data sets or `every < 1`; when training starts, if a data set has no samples or no
+            labels, the model has no single last linear layer, does not give one row of logits per label, weights are
+            sharded over processes, an epoch of `gradient_epochs` does not come, or logits are changed after the last
+            layer and gradients are asked for; during training, if logits are not finite.
 
     Example:
     ```python
@@ -121,17 +109,11 @@ class TrainingDynamicsCallback(TrainerCallback):
         self._rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        _refuse_sharded(self.trainer)
+        refuse_sharded(self.trainer)
         late = [epoch for epoch in self.gradient_epochs if epoch > state.num_train_epochs]
         if late:
             raise ValueError(f"gradient_epochs names {late}, but training ends after {state.num_train_epochs} epochs.")
-        heads = find_head(self.trainer.model, None)
-        if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
-            raise ValueError(
-                "Training dynamics need a model whose logits come from one last torch.nn.Linear, found "
-                f"{', '.join(type(head).__name__ for head in heads)}."
-            )
-        self._head = heads[0]
+        self._head = _last_linear_layer(self.trainer.model)
         self._loaders = {name: self.trainer.get_test_dataloader(data) for name, data in self.datasets.items()}
         self._file = Path(args.output_dir, DYNAMICS)
         self._rows = pq.read_table(self._file).to_pylist() if state.global_step and self._file.is_file() else []
@@ -151,9 +133,13 @@ class TrainingDynamicsCallback(TrainerCallback):
 
     def _measure(self, epoch: float, gradients: bool) -> None:
         logs: dict[str, float] = {}
-        for name, loader in self._loaders.items():
+        for name in self._loaders:
             with _untouched(self.trainer.model):
-                logits, labels, lengths = self._predict(loader)
+                logits, labels, lengths = self._predict(name)
+            if not logits.isfinite().all():
+                raise ValueError(
+                    f"The model's logits on {name!r} are NaN or infinite at epoch {epoch:g}: has training diverged?"
+                )
             numbers = self._numbers(logits.numpy(), labels.numpy())
             logs |= {f"{name}_{key}": value for key, value in numbers.items() if value is not None}
             norms = None
@@ -173,36 +159,51 @@ class TrainingDynamicsCallback(TrainerCallback):
         self.trainer.log(logs)
 
     @torch.no_grad()
-    def _predict(self, loader: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, labels and the norms of what enters the head, from all processes in the order of the data."""
         accelerator = self.trainer.accelerator
         gathered: list[list[Tensor]] = []
-        entered: list[Tensor] = []
-        hook = self._head.register_forward_hook(lambda module, inputs, output: entered.append(inputs[0]))
+        seen: list[tuple[Tensor, Tensor]] = []
+        hook = self._head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
         try:
-            for batch in loader:
-                entered.clear()
+            for batch in self._loaders[name]:
+                if "labels" not in batch:
+                    raise ValueError(f"The data set {name!r} has no labels, but {', '.join(batch)}.")
+                seen.clear()
                 logits = extract_logits(
                     self.trainer.model(**{key: value for key, value in batch.items() if key != "labels"})
                 )
-                labels, shape = batch["labels"], logits.shape[:-1]
-                if labels.shape != shape or len(entered) != 1 or entered[0].shape[:-1] != shape:
-                    raise ValueError(
-                        "Training dynamics need one row of logits per label, from one row of features in the last "
-                        f"layer. Found labels of shape {tuple(labels.shape)}, logits of shape {tuple(logits.shape)} "
-                        f"and features of shape {', '.join(str(tuple(features.shape)) for features in entered)}."
-                    )
-                squares = entered[0].float().square().sum(-1) + (self._head.bias is not None)
-                values = (logits.float(), labels, squares.sqrt())
-                if labels.ndim == 2:  # sentences, as long as the longest of their batch
+                squares = self._squared_lengths(seen, logits, batch["labels"])
+                values = (logits.float(), batch["labels"], squares.sqrt())
+                if logits.ndim == 3:  # sentences, as long as the longest of their batch
                     values = accelerator.pad_across_processes(values, dim=1, pad_index=-100)
-                logits, labels, lengths = accelerator.gather_for_metrics(values)
-                kept = labels != -100
-                gathered.append([value[kept].cpu() for value in (logits, labels, lengths)])
+                values = accelerator.gather_for_metrics(values)
+                kept = values[1] != -100
+                gathered.append([value[kept].cpu() for value in values])
         finally:
             hook.remove()
+        if not any(len(labels) for _, labels, _ in gathered):
+            raise ValueError(f"The data set {name!r} holds no sample (or none whose label counts).")
         logits, labels, lengths = (torch.cat(parts) for parts in zip(*gathered, strict=True))
         return logits.double(), labels, lengths.double()
+
+    def _squared_lengths(self, seen: list[tuple[Tensor, Tensor]], logits: Tensor, labels: Tensor) -> Tensor:
+        """Of what entered the head, a 1 for its bias included."""
+        shape = logits.shape[:-1]
+        if labels.shape != shape or len(seen) != 1 or seen[0][0].shape[:-1] != shape:
+            raise ValueError(
+                "Training dynamics need one row of logits per label, from one row of features in the last layer. "
+                f"Found labels of shape {tuple(labels.shape)}, logits of shape {tuple(logits.shape)} and features of "
+                f"shape {', '.join(str(tuple(features.shape)) for features, _ in seen)}."
+            )
+        ((features, output),) = seen
+        if self.gradient_epochs and not torch.allclose(output.float(), logits.float(), 0, 0, equal_nan=True):
+            raise ValueError(
+                "The gradients can only be measured of a model whose logits are what its last layer gives, but here "
+                "they are changed afterwards. A temperature that was not folded is to be removed before training: del "
+                "model.config.calibration."
+            )
+        return features.float().square().sum(-1) + (self._head.bias is not None)
 
     def _numbers(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float | None]:
         log_probabilities = log_softmax(logits, axis=1)
@@ -214,7 +215,7 @@ class TrainingDynamicsCallback(TrainerCallback):
             "entropy": entr(probabilities).sum(axis=1),
         }
         for key, of_samples in values.items():
-            for part, chosen in zip(_PARTS, (slice(None), correct, ~correct), strict=True):
+            for part, chosen in zip(PARTS, (slice(None), correct, ~correct), strict=True):
                 numbers[key + part] = float(of_samples[chosen].mean()) if of_samples[chosen].size else None
         numbers["error"] = float(1 - correct.mean())
         numbers["ece"] = expected_calibration_error(probabilities, labels, self.n_bins)
@@ -222,11 +223,12 @@ class TrainingDynamicsCallback(TrainerCallback):
         return numbers
 
     def _loss_label(self) -> str:
-        loss = self.trainer.compute_loss_func
+        loss, name = self.trainer.compute_loss_func, getattr(self.trainer, "loss_name", "custom")
         if loss is None:
-            return "cross_entropy"
-        name = getattr(self.trainer, "loss_name", getattr(loss, "__name__", type(loss).__name__))
-        return f"{name} (gamma {loss.gamma:g})" if name in ("focal", "FocalLoss") else str(name)
+            return "label_smoothing" if self.trainer.args.label_smoothing_factor > 0 else "cross_entropy"
+        if name == "custom":
+            name = getattr(loss, "__name__", type(loss).__name__)
+        return f"{name} (gamma {loss.gamma:g})" if name in ("focal", "FocalLoss") else name
 
 
 def gradient_norms(loss: Callable, logits: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
@@ -257,6 +259,19 @@ def gradient_norms(loss: Callable, logits: Tensor, labels: Tensor, lengths: Tens
     return slopes.norm(dim=1) * lengths
 
 
+def _last_linear_layer(model: Any) -> nn.Linear:
+    try:
+        heads = find_head(model, None)
+    except UnfoldableError:
+        heads = []
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
+        raise ValueError(
+            "Training dynamics need a model whose logits come from one last torch.nn.Linear, found "
+            f"{', '.join(type(head).__name__ for head in heads) or 'none'} in {type(model).__name__}."
+        )
+    return heads[0]
+
+
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and random states (a data loader draws from them) that are put back."""
@@ -270,152 +285,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         np.random.set_state(array)
 
 
-class KeepBestCallback(TrainerCallback):
-    """
-    Keep the best model by each of several criteria in one run, as if it had been stopped early by that criterion
-    (Mukhoti et al., 2020, Appendix J).
-
-    Whenever an evaluation during training improves a criterion, the model is saved to `best-<criterion>` in the output
-    folder, with `best.json` beside it: the value, the epoch and the step. The earliest of equal values is kept. A
-    resumed run goes on from what is there, a new one starts anew.
-
-    Args:
-        trainer (`transformers.Trainer`):
-            A [`CalibrationTrainer`], or a `Trainer` whose `compute_metrics` gives the criteria; then
-            `trainer.add_callback(callback)`.
-        criteria (`Sequence[str]`, *optional*, defaults to `("ece", "nll", "accuracy")`):
-            Metrics of the validation data: accuracy (the highest is best), NLL, Brier score or a calibration error.
-
-    Raises:
-        ValueError: If there is no criterion or one is unknown; when training starts, if there is no single evaluation
-            data set, no evaluation during training, or weights are sharded over processes; if an evaluation lacks a
-            criterion.
-    """
-
-    trainer: Any
-
-    def __init__(self, trainer: Trainer, criteria: Sequence[str] = ("ece", "nll", "accuracy")) -> None:
-        unknown = [criterion for criterion in criteria if criterion not in METRIC_KEYS]
-        if unknown or not criteria:
-            raise ValueError(f"criteria must be some of {', '.join(METRIC_KEYS)}, got {list(criteria)}.")
-        self.trainer = trainer
-        self.criteria = list(dict.fromkeys(criteria))
-        self.best: dict[str, dict[str, float]] = {}
-
-    def folder(self, criterion: str) -> Path:
-        """Where the best model by that criterion is."""
-        return Path(self.trainer.args.output_dir, f"best-{criterion}")
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        _refuse_sharded(self.trainer)
-        data = self.trainer.eval_dataset
-        if data is None or isinstance(data, dict) or args.eval_strategy == "no":
-            raise ValueError(
-                "The best model is found by evaluation during training: give the trainer one eval_dataset (no dict of "
-                'them), and its arguments eval_strategy="epoch".'
-            )
-        files = {criterion: self.folder(criterion) / BEST for criterion in self.criteria if state.global_step}
-        self.best = {key: json.loads(path.read_text("utf-8")) for key, path in files.items() if path.is_file()}
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self.trainer.is_in_train:
-            return
-        metrics = kwargs["metrics"]
-        for criterion in self.criteria:
-            if f"eval_{criterion}" not in metrics:
-                raise ValueError(f"The evaluation gives no eval_{criterion}, but {', '.join(metrics)}.")
-            value, sign = metrics[f"eval_{criterion}"], -1 if lower_is_better(criterion) else 1
-            if criterion not in self.best or sign * value > sign * self.best[criterion]["value"]:
-                self.best[criterion] = {"value": value, "epoch": state.epoch, "step": state.global_step}
-                self._save(criterion)
-
-    def _save(self, criterion: str) -> None:
-        if not self.trainer.args.should_save:
-            return
-        folder = self.folder(criterion)
-        unfinished = folder.with_name(f"{folder.name}.tmp")
-        self.trainer.save_model(str(unfinished), _internal_call=True)
-        (unfinished / BEST).write_text(json.dumps(self.best[criterion], indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
-
-    def restore(self, criterion: str) -> None:
-        """Load the best weights by that criterion into the trainer's model."""
-        self.trainer.accelerator.wait_for_everyone()
-        state = self.trainer.state
-        chosen, state.best_model_checkpoint = state.best_model_checkpoint, str(self.folder(criterion))
-        try:
-            self.trainer._load_best_model()
-        finally:
-            state.best_model_checkpoint = chosen
-
-    def compare(self, validation: Any, test: Any) -> dict[str, dict[str, float]]:
-        """
-        Measure the best models, and the one that training ended with, which the trainer has again afterwards.
-
-        Args:
-            validation (`Dataset`):
-                Labelled data that each model's own temperature is fitted on.
-            test (`Dataset`):
-                Labelled data to measure on, before and after that temperature.
-
-        Returns:
-            `dict[str, dict[str, float]]`: Criterion, or `last`, to `epoch`, `step`, `value` (of the criterion),
-            `temperature`, and `test_before_<metric>` and `test_after_<metric>`.
-
-        Raises:
-            ValueError: If nothing was kept.
-        """
-        if not self.best:
-            raise ValueError("No model was kept yet: compare after training.")
-        state, model = self.trainer.state, self.trainer.model
-        last = {name: value.clone() for name, value in model.state_dict().items()}
-        compared = {"last": {"epoch": state.epoch, "step": state.global_step, **self._measure(validation, test)}}
-        for criterion, found in self.best.items():
-            self.restore(criterion)
-            compared[criterion] = {**found, **self._measure(validation, test)}
-        model.load_state_dict(last)
-        return compared
-
-    def _measure(self, validation: Any, test: Any) -> dict[str, float]:
-        args = self.trainer.args
-        fit = fit_temperature(
-            *flatten_predictions(self.trainer.predict(validation)),
-            criterion=getattr(args, "temperature_criterion", "ece"),
-            n_bins=getattr(args, "n_bins", 15),
-        )
-        logits, labels = flatten_predictions(self.trainer.predict(test))
-        numbers = {"temperature": fit.temperature}
-        for moment, temperature in (("before", 1.0), ("after", fit.temperature)):
-            metrics = calibration_metrics_from_logits(logits, labels, getattr(args, "n_bins", 15), temperature)
-            numbers |= {f"test_{moment}_{key}": value for key, value in metrics.items()}
-        return numbers
-
-
-def stopping_table(compared: Mapping[str, Mapping[str, float]]) -> str:
-    """
-    What [`KeepBestCallback.compare`] found, as text: percent, and NLL in nats.
-
-    Args:
-        compared (`Mapping[str, Mapping[str, float]]`):
-            As returned by `compare`.
-
-    Returns:
-        `str`: One line per criterion.
-    """
-    lines = [
-        f"{'best by':<16}{'epoch':>6}{'T':>7}{'error':>9}{'ECE before':>12}{'after':>9}{'NLL before':>12}{'after':>9}"
-    ]
-    for criterion, row in compared.items():
-        lines.append(
-            f"{criterion:<16}{row['epoch']:>6.4g}{row['temperature']:>7.3g}{1 - row['test_before_accuracy']:>9.2%}"
-            f"{row['test_before_ece']:>12.2%}{row['test_after_ece']:>9.2%}"
-            f"{row['test_before_nll']:>12.4f}{row['test_after_nll']:>9.4f}"
-        )
-    return "\n".join(lines)
-
-
-def _refuse_sharded(trainer: Any) -> None:
+def refuse_sharded(trainer: Any) -> None:
+    """Refuse a trainer whose processes hold parts of the weights (FSDP, DeepSpeed)."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise ValueError("This callback needs whole weights in every process, but here they are sharded over them.")

@@ -19,9 +19,10 @@ import torch
 import yaml
 from transformers import HfArgumentParser, set_seed
 
-from .callbacks import KeepBestCallback, TrainingDynamicsCallback, stopping_table
+from .callbacks import TrainingDynamicsCallback
 from .data import take
 from .report import finish_run, prepare_output_dir
+from .stopping import KeepBestCallback, stopping_table
 from .training_args import CalibrationTrainingArguments
 
 
@@ -98,7 +99,7 @@ class TrainDataArguments:
         default=None, metadata={"help": "Validate and test on so many random samples only."}
     )
 
-    def load(self, load: Callable[..., DatasetDict], args: RunArguments, **columns: str | None) -> DatasetDict:
+    def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
         """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""
         with args.main_process_first():
             dataset = load(
@@ -109,7 +110,7 @@ class TrainDataArguments:
                 validation_size=self.validation_size,
                 seed=self.split_seed,
                 revision=self.dataset_revision,
-                **columns,
+                **options,
             )
         for split, data in dataset.items():
             limit = self.max_train_samples if split == "train" else self.max_eval_samples
@@ -133,15 +134,19 @@ def start_run(args: RunArguments, *names: str) -> str | None:
     Raises:
         ValueError: As [`prepare_output_dir`].
     """
-    level = logging.INFO if args.should_log else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "httpx2", "accelerate", "datasets"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    start_logging(logging.INFO if args.should_log else logging.ERROR)
     if args.output_dir == AUTO:
         args.output_dir = str(Path("outputs", "-".join(Path(name).name for name in names)))
     checkpoint = prepare_output_dir(args, args.overwrite)
     set_seed(args.seed)
     return checkpoint
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Messages of ours go to the standard output, of libraries only warnings."""
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    for library in ("httpx", "httpx2", "accelerate", "datasets"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def train_run(
@@ -191,7 +196,8 @@ def train_run(
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name, **metrics}
+    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name}
+    results |= {"loss_parameters": args.loss_parameters(), "seed": args.seed, **metrics}
     if best is not None:
         results["stopping_criteria"] = best.compare(validation, test)
         if trainer.is_world_process_zero():
@@ -255,6 +261,17 @@ def parse_arguments(
     # Of a flag given twice argparse keeps the last, so the file's come first.
     *parsed, _ = parser.parse_args_into_dataclasses([*tokens, *rest], look_for_args_file=False)
     return tuple(parsed)
+
+
+def json_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """A flag's JSON object, parsed."""
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{flag} must be a JSON object, got {value!r}: {error}") from error
+    if not isinstance(parsed, dict | None):
+        raise ValueError(f"{flag} must be a JSON object, got {value!r}.")
+    return parsed
 
 
 def _split_config(arguments: list[str]) -> tuple[Path | None, list[str]]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from .transforms import to_rgb
+
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -92,8 +94,8 @@ class ImageCorruption:
         self.name, self.severity, self.seed = name, int(severity), seed
 
     def corrupt(self, image: Image.Image) -> Image.Image:
-        """One corrupted image, RGB and of the same size."""
-        pixels = np.asarray(image.convert("RGB"))
+        """One corrupted image, RGB (see [`ImageTransform`]) and of the same size."""
+        pixels = np.asarray(to_rgb(image))
         digest = int.from_bytes(hashlib.sha256(pixels.tobytes()).digest(), "big")
         function, parameters = CORRUPTIONS[self.name]
         generator = np.random.default_rng([self.seed, self.severity, digest])

@@ -15,6 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, l
 from datasets.exceptions import DatasetGenerationError
 
 from .scipy_docs import scipy_docs
+from .trees import parse_tree
 
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def load_text_dataset(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    trees: bool = False,
     holdout: float = 0.1,
     validation_size: int | None = None,
     seed: int = 42,
@@ -100,6 +102,8 @@ def load_text_dataset(
         text_column, label_column (`str`, *optional*):
             Columns to use. By default the column of strings, where there are several the one that is called `text`,
             `sentence`, `review` or the like, and the column of class labels or that is called `label`.
+        trees (`bool`, *optional*, defaults to `False`):
+            The texts are trees in brackets, see [`parse_tree`]: malformed ones are refused by split and row.
         holdout (`float`, *optional*, defaults to `0.1`):
             Share of the training data split off for each missing split, in (0, 1).
         validation_size (`int`, *optional*):
@@ -117,7 +121,8 @@ def load_text_dataset(
         ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
     """
     columns = text_column, label_column
-    return _load_and_split("text", name, config_name, *columns, holdout, seed, revision, validation_size)
+    check = parse_tree if trees else None
+    return _load_and_split("text", name, config_name, *columns, holdout, seed, revision, validation_size, check)
 
 
 def load_labelled(
@@ -181,11 +186,19 @@ def _load_and_split(
     seed: int,
     revision: str | None,
     validation_size: int | None,
+    check: Callable[[str, int], Any] | None = None,
 ) -> DatasetDict:
     check_holdout(holdout)
     if embedded := _embedded(kind, name):
         return split_data({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
     splits = load_labelled(kind, name, config_name, input_column, label_column, revision)
+    if check is not None:
+        for split, data in splits.items():
+            for row, sample in enumerate(data[kind]):
+                try:
+                    check(sample, row)
+                except ValueError as error:
+                    raise ValueError(f"The split {split!r} cannot be used. {error}") from error
     return split_data(splits, holdout=holdout, seed=seed, validation_size=validation_size)
 
 

@@ -74,6 +74,11 @@ def pending_scaling(model: PreTrainedModel) -> tuple[float, float]:
     record = calibration_record(model)
     if record is None or record["folded"] or applies_temperature(model):
         return 1.0, 0.0
+    return recorded_scaling(record)
+
+
+def recorded_scaling(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Temperature and gamma of a checked record; gamma is 0 unless the method is `"focal"`."""
     return float(record["temperature"]), float(record["gamma"]) if record.get("method") == "focal" else 0.0
 
 

@@ -2,14 +2,14 @@
 """
 Bootstrap intervals of metrics, and the question whether one model is better than another on the same samples.
 
-A resample draws as many samples as there are, with replacement; or as many groups, such as sentences, where samples
-depend on one another. The metrics of this package are not computed anew on the rows of each resample: what each sample
-adds is worked out once and then only summed, with the same result.
+A resample draws as many samples as there are, with replacement; samples that depend on one another, such as the words
+of a sentence, are drawn together, by the group. The metrics of this package are not computed anew on the rows of each
+resample: what each sample adds is worked out once and then only summed, with the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,28 @@ def bootstrap_interval(
         return low, high
     estimate = statistic(np.arange(num_samples))
     return 2 * estimate - high, 2 * estimate - low
+
+
+def metric_intervals(
+    keys: Sequence[str],
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    n_bins: int = 15,
+    groups: ArrayLike | None = None,
+) -> dict[str, tuple[float, float]]:
+    """
+    The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high), cut off
+    at what a metric can be. Arguments as for [`bootstrap_interval`], `keys` some of [`calibration_metrics`].
+    """
+    intervals = {}
+    for key in keys:
+        options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "n_bins": n_bins, "groups": groups}
+        low, high = bootstrap_interval(key, probabilities, labels, method="basic", **options)
+        most = np.inf if key in ("nll", "brier") else 1.0
+        intervals[key] = min(max(low, 0.0), most), min(max(high, 0.0), most)
+    return intervals
 
 
 @dataclass(frozen=True)

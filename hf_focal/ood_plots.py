@@ -3,22 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .ood import auroc, roc_points
-from .plots import BLUE, DARK, GREY, ORANGE, _figure
+from .plots import COLOURS, GREY, _figure, _legend
 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", DARK)  # Okabe-Ito
 _DASHES = {"before": "--", "after": "-"}
+# What is drawn against severity, and in which unit.
+_SHOWN: dict[str, Callable[[float], float]] = {
+    "ece": lambda share: 100 * share,
+    "nll": lambda nats: nats,
+    "accuracy": lambda share: 100 * (1 - share),
+}
 
 
 def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]]) -> Figure:
@@ -53,14 +59,15 @@ def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, 
     return figure
 
 
-def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]]) -> Figure:
+def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]) -> Figure:
     """
     ECE, NLL and error against the severity of a corruption, one colour per model.
 
     Args:
-        results (`Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]]`):
+        results (`Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]`):
             By model, then by severity (0 for clean data), then by `"before"` and `"after"` temperature scaling (dashed
-            and solid): what [`calibration_metrics`] returns.
+            and solid): what [`calibration_metrics`] returns, and under `"intervals"`, where there are any, the lower
+            and the upper end of each metric's interval, drawn as vertical bars.
 
     Returns:
         `matplotlib.figure.Figure`: Three panels, 11 inches wide.
@@ -76,14 +83,18 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
         for moment, dashes in _DASHES.items():
             style: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": "o", "markersize": 3}
             rows = [by_severity[severity][moment] for severity in severities]
-            axes[0].plot(severities, [100 * row["ece"] for row in rows], label=f"{model}, {moment}", **style)
-            axes[1].plot(severities, [row["nll"] for row in rows], **style)
-            if moment == "after":  # a temperature changes no prediction
-                axes[2].plot(severities, [100 * (1 - row["accuracy"]) for row in rows], **style)
+            for axis, (key, shown) in zip(axes, _SHOWN.items(), strict=True):
+                if key == "accuracy" and moment == "before":  # a temperature changes no prediction
+                    continue
+                axis.plot(severities, [shown(row[key]) for row in rows], label=f"{model}, {moment}", **style)
+                if all("intervals" in row for row in rows):
+                    ends = np.array([[shown(end) for end in row["intervals"][key]] for row in rows])
+                    axis.vlines(severities, ends.min(axis=1), ends.max(axis=1), color=colour, linewidth=1)
+    ticks = sorted(set().union(*results.values()))
     for axis, name in zip(axes, ("ECE in %", "NLL in nats", "error in %"), strict=True):
-        axis.set(xlabel="severity", ylabel=name, xticks=severities)
+        axis.set(xlabel="severity", ylabel=name, xticks=ticks)
         axis.set_ylim(bottom=0)
-    figure.legend(loc="outside lower center", ncols=min(4, len(results)), fontsize=8, frameon=False)
+    _legend(figure, axes[0])
     return figure
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Of the Okabe-Ito palette, which colour-blind readers tell apart.
 BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", DARK)
 
 
 def reliability_diagram(

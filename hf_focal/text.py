@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from .inputs import check_count
+from .trees import TreeTokenizer, tokenize_trees
 
 
 if TYPE_CHECKING:
@@ -95,8 +96,11 @@ def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """
     The model's inputs and `labels` of a data set with the columns `text` and `label`. Batches are padded later, by
     `transformers.DataCollatorWithPadding`, which a `Trainer` with this tokenizer uses. Texts of more tokens than
-    `tokenizer.model_max_length` are cut, and the log says how many.
+    `tokenizer.model_max_length` are cut, and the log says how many. For a [`TreeTokenizer`] the texts are trees.
     """
+    if isinstance(tokenizer, TreeTokenizer):
+        trees = tokenize_trees(data, tokenizer, "text").remove_columns("text")
+        return trees.rename_column("label", "labels")
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
         return {**tokenizer(batch["text"], truncation=truncates(tokenizer))}

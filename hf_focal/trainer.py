@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -188,6 +190,26 @@ class CalibrationTrainer(Trainer):
         if getattr(self.loss, "reduction", None) == "sum" and not self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
         return (loss, {"logits": extract_logits(outputs)}) if return_outputs else loss
+
+    # The Trainer drops the last samples of validation and test data too, and measures on the others without a word.
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As `Trainer.get_eval_dataloader`; `args.dataloader_drop_last` is about training alone."""
+        with self._whole():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """As `Trainer.get_test_dataloader`; `args.dataloader_drop_last` is about training alone."""
+        with self._whole():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = dropped
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

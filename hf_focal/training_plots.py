@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 
 from .gamma import focal_gradient_ratio
 from .inputs import check_positive
-from .plots import BLUE, DARK, GREY, ORANGE, _figure, _legend
+from .plots import COLOURS, GREY, _figure, _legend
 
 
 if TYPE_CHECKING:
@@ -24,28 +24,33 @@ if TYPE_CHECKING:
 
 
 DYNAMICS = "training_dynamics.parquet"
+# Its numbers: of all samples, of those classified rightly, and of those classified wrongly.
+PARTS = ("", "_correct", "_incorrect")
+NUMBERS = [f"{name}{part}" for name in ("nll", "entropy") for part in PARTS] + ["error", "ece", "weight_norm"]
 Rows = Sequence[Mapping[str, Any]]
 
-# Of the Okabe-Ito palette again; the dashes tell the lines apart where colours do not.
-_COLOURS = [BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", DARK]
-_DASHES = ["-", "--", "-.", ":"]
+_DASHES = ["-", "--", "-.", ":"]  # they tell the lines apart where colours do not
 _SMALLEST = 1e-6  # of the gradient norms that are drawn apart
 
 
-def read_dynamics(folders: Sequence[str | Path]) -> dict[str, list[dict[str, Any]]]:
+def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[str, list[dict[str, Any]]]:
     """
     Read the training dynamics of several runs.
 
     Args:
         folders (`Sequence` of `str` or `Path`):
             Output folders of runs with a [`TrainingDynamicsCallback`].
+        average (`bool`, *optional*, defaults to `False`):
+            Take runs of the same loss for seeds of one: numbers are means over them, `ranges` holds the lowest and the
+            highest of each, which the pictures shade, and the gradient norms are those of all.
 
     Returns:
         `dict[str, list[dict]]`: One entry per run, under the name of its loss, or of its folder where two runs have
-        the same loss; in it, one row per epoch and data set.
+        the same loss and are not averaged; in it, one row per epoch and data set.
 
     Raises:
-        ValueError: If a folder holds no training dynamics, or is given twice.
+        ValueError: If a folder holds no training dynamics, or is given twice; or if runs to be averaged were not
+            measured on the same data sets at the same epochs.
     """
     import pyarrow.parquet as pq
 
@@ -59,8 +64,30 @@ def read_dynamics(folders: Sequence[str | Path]) -> dict[str, list[dict[str, Any
             raise ValueError(f"{folder} is given twice.")
         runs[folder] = pq.read_table(folder / DYNAMICS).to_pylist()
     losses = [rows[0]["loss"] for rows in runs.values()]
+    if average:
+        return {loss: _average([rows for rows in runs.values() if rows[0]["loss"] == loss]) for loss in losses}
     by_loss = len(set(losses)) == len(losses)
     return {loss if by_loss else str(folder): runs[folder] for folder, loss in zip(runs, losses, strict=True)}
+
+
+def _average(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One run of several, row by row; empty numbers and gradients are passed over."""
+    places = [[(row["split"], row["epoch"]) for row in rows] for rows in runs]
+    if any(other != places[0] for other in places[1:]):
+        raise ValueError(
+            f"The {len(runs)} runs of {runs[0][0]['loss']} cannot be averaged: they were not measured on the same "
+            "data sets at the same epochs."
+        )
+    averaged = []
+    for rows in zip(*runs, strict=True):
+        row: dict[str, Any] = {**rows[0], "ranges": {}}
+        for key in NUMBERS:
+            values = [one[key] for one in rows if one[key] is not None]
+            row[key] = sum(values) / len(values) if values else None
+            row["ranges"][key] = (min(values), max(values)) if values else None
+        norms = [norm for one in rows for norm in one["gradient_norms"] or ()]
+        averaged.append({**row, "gradient_norms": norms or None})
+    return averaged
 
 
 def nll_and_entropy_curves(runs: Mapping[str, Rows], split: str = "test") -> Figure:
@@ -219,7 +246,7 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": _COLOURS[index % 7], "linestyle": _DASHES[index % 4], "linewidth": 1.6}
+    return {"color": COLOURS[index % 7], "linestyle": _DASHES[index % 4], "linewidth": 1.6}
 
 
 def _of_split(runs: Mapping[str, Rows], split: str | None) -> dict[str, list[Mapping[str, Any]]]:
@@ -240,6 +267,9 @@ def _curves(axis: Axes, runs: Mapping[str, Rows], split: str | None, key: str) -
     from matplotlib.ticker import MaxNLocator
 
     for index, (title, rows) in enumerate(_of_split(runs, split).items()):
-        values = [np.nan if row[key] is None else row[key] for row in rows]
-        axis.plot([row["epoch"] for row in rows], values, label=title, **_style(index))
+        epochs, values = [row["epoch"] for row in rows], [np.nan if row[key] is None else row[key] for row in rows]
+        axis.plot(epochs, values, label=title, **_style(index))
+        if "ranges" in rows[0]:
+            low, high = np.array([row["ranges"][key] or (np.nan, np.nan) for row in rows]).T
+            axis.fill_between(epochs, low, high, color=_style(index)["color"], alpha=0.2, linewidth=0)
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -140,7 +141,7 @@ class ImageInputs(torch.utils.data.Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
+        return self.__getitems__([range(len(self))[index]])[0]
 
     def sample(self, count: int, seed: int) -> ImageInputs:
         """At most `count` of the samples, drawn at random, without crops and flips."""
@@ -218,7 +219,8 @@ def create_image_inputs(
             " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one." if deep else "",
         )
     if len(sizes) > 1:
-        smallest, largest = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
+        ordered = sorted(sizes, key=math.prod)
+        smallest, largest = (f"{width}x{height}" for width, height in (ordered[0], ordered[-1]))
         logger.warning("Images of %d sizes, from %s to %s, are resized to one.", len(sizes), smallest, largest)
     return inputs
 

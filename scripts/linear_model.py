@@ -47,13 +47,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the points.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save linear_model.png.")
     options = parser.parse_args()
+    if options.epochs < 1:
+        parser.error(f"--epochs must be at least 1, got {options.epochs}.")
     runs = {
         "cross-entropy": train("cross_entropy", options.epochs, options.seed),
         f"focal (gamma {options.gamma:g})": train("focal", options.epochs, options.seed, gamma=options.gamma),
     }
     plain, focal = ([row["weight_norm"] for row in rows] for rows in runs.values())
     print(f"{'epoch':>8}{'cross-entropy':>16}{'focal':>10}")
-    shown = sorted({1, *(options.epochs * share // 100 for share in (1, 5, 10, 25, 50, 100))} - {0})
+    shown = sorted({max(1, options.epochs * share // 100) for share in (1, 5, 10, 25, 50, 100)})
     for epoch in shown:
         print(f"{epoch:>8}{plain[epoch]:>16.4f}{focal[epoch]:>10.4f}")
     above = [epoch for epoch in range(1, options.epochs + 1) if focal[epoch] > plain[epoch]]

@@ -4,6 +4,8 @@ Draw how NLL, entropy, the norm of the last layer and the gradients of several r
 
     accelerate launch scripts/run_image.py --loss focal --dynamics_gradient_epochs 1 10 --output_dir outputs/focal
     python scripts/plot_dynamics.py outputs/cross_entropy outputs/focal --output figures
+
+`--average` takes runs of the same loss for seeds of one.
 """
 
 import argparse
@@ -21,9 +23,12 @@ from hf_focal import (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="Output folders of runs with --track_dynamics.")
+    parser.add_argument(
+        "--average", action="store_true", help="Draw the mean of runs of the same loss, and their range."
+    )
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the pictures.")
     options = parser.parse_args()
-    runs = read_dynamics(options.runs)
+    runs = read_dynamics(options.runs, options.average)
     figures = {
         "nll_and_entropy": nll_and_entropy_curves(runs),
         "weight_norm": weight_norm_curves(runs),

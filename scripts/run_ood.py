@@ -11,7 +11,6 @@ Several models are drawn side by side. `--config file.yaml` sets many flags at o
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,9 +39,13 @@ from hf_focal import (
     roc_diagram,
     severity_diagram,
 )
+from hf_focal.cli import start_logging
 from hf_focal.corruptions import CORRUPTIONS, SEVERITIES
 from hf_focal.data import DIGITS, load_labelled, match_labels, take
+from hf_focal.folding import calibration_record, recorded_scaling
 from hf_focal.hub import load_processor
+from hf_focal.inputs import check_count
+from hf_focal.intervals import metric_intervals
 from hf_focal.selective import check_threshold
 
 
@@ -88,7 +91,7 @@ class OodArguments:
     max_samples: int | None = field(default=None, metadata={"help": "So many random samples of each data set."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
     n_bins: int = field(default=15, metadata={"help": "Bins of ECE."})
-    n_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples for the 90% intervals of AUROC."})
+    n_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples for the 90%% intervals."})
     seed: int = field(default=0, metadata={"help": "Seed of noise and bootstrap."})
 
 
@@ -97,8 +100,8 @@ class Model:
 
     def __init__(self, name: str, class_names: list[str], args: OodArguments) -> None:
         self.name, self.model = name, from_pretrained(name, task="image-classification")
-        record = getattr(self.model.config, "calibration", None) or {"temperature": 1.0, "folded": False}
-        self.loss, self.temperature, self.gamma = record.get("loss"), record["temperature"], record.get("gamma", 0.0)
+        record = calibration_record(self.model) or {"temperature": 1.0, "folded": False}
+        self.loss, (self.temperature, self.gamma) = record.get("loss"), recorded_scaling(record)
         self.factor = self.temperature if record["folded"] else 1.0
         self.model.config.calibration = None  # its logits are then those of the weights, and divided by nothing
         config = self.model.config
@@ -140,6 +143,17 @@ def load_ood_data(args: OodArguments) -> dict[str, Dataset]:
     return data
 
 
+def load_test_data(args: OodArguments) -> Dataset:
+    source = (args.dataset_name, args.dataset_config_name)
+    if args.split is not None:
+        splits = load_labelled("image", *source, args.image_column_name, args.label_column_name)
+        if args.split not in splits:
+            raise ValueError(f"--dataset_name {args.dataset_name} has no split {args.split!r}; it has {list(splits)}.")
+        return splits[args.split]
+    columns = {"image_column": args.image_column_name, "label_column": args.label_column_name}
+    return load_image_dataset(*source, holdout=args.holdout, seed=args.split_seed, **columns)["test"]
+
+
 def titles_of(models: Sequence[Model]) -> list[str]:
     """The losses where they tell the models apart, else the names of their folders, else what was given."""
     for titles in ([model.loss for model in models], [Path(model.name).name for model in models]):
@@ -155,14 +169,23 @@ def measure(
     All figures of one model, from its logits on the test data and on others, which are named by a data set or by
     `(corruption, severity)`; and what is drawn of it: scores by name, and risk-coverage curves.
     """
-
     scalings = {"before": (1.0, 0.0), "after": (model.temperature, model.gamma)}
 
     def calibration(values: np.ndarray) -> dict[str, Any]:
-        return {key: calibration_metrics_from_logits(values, labels, args.n_bins, *scalings[key]) for key in scalings}
+        measured = {}
+        for moment, (temperature, gamma) in scalings.items():
+            probabilities = focal_recalibration(values, gamma, temperature)
+            options = {"n_resamples": args.n_resamples, "seed": args.seed, "n_bins": args.n_bins}
+            measured[moment] = {
+                **calibration_metrics_from_logits(values, labels, args.n_bins, temperature, gamma),
+                "intervals": metric_intervals(("accuracy", "nll", "ece"), probabilities, labels, **options),
+            }
+        return measured
 
+    clean = calibration(logits) if args.corruption else None
     found: dict[str, Any] = {"model": model.name, "loss": model.loss, "temperature": model.temperature}
-    found |= {"ood": {}, "shift": {name: {0: calibration(logits)} for name in args.corruption}, "selective": {}}
+    found |= {"gamma": model.gamma, "ood": {}, "shift": {name: {0: clean} for name in args.corruption}}
+    found["selective"] = {}
     scores: dict[Any, Any] = {}
     for name, values in others.items():
         title = name
@@ -202,6 +225,10 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f}%"
 
 
+def with_interval(share: float, low: float, high: float) -> str:
+    return f"{percent(share)} ({percent(low)} to {percent(high)})"
+
+
 def tables(found: dict[str, Any], panels: list[str]) -> str:
     """What was found about one model."""
     parts = []
@@ -210,7 +237,7 @@ def tables(found: dict[str, Any], panels: list[str]) -> str:
             [
                 name,
                 score,
-                *(f"{percent(x['auroc'])} ({percent(x['low'])} to {percent(x['high'])})" for x in row.values()),
+                *(with_interval(one["auroc"], one["low"], one["high"]) for one in row.values()),
             ]
             for name in panels
             for score, row in found["ood"][name].items()
@@ -219,9 +246,9 @@ def tables(found: dict[str, Any], panels: list[str]) -> str:
     for name, by_severity in found["shift"].items():
         rows = []
         for severity, row in by_severity.items():
-            before, after = row["before"], row["after"]
-            errors = [percent(share) for share in (1 - after["accuracy"], before["ece"], after["ece"])]
-            rows.append([f"severity {severity}", *errors, f"{before['nll']:.4f}", f"{after['nll']:.4f}"])
+            errors = [with_interval(one["ece"], *one["intervals"]["ece"]) for one in row.values()]
+            nlls = [f"{one['nll']:.4f}" for one in row.values()]
+            rows.append([f"severity {severity}", percent(1 - row["after"]["accuracy"]), *errors, *nlls])
         parts.append(table([name, "error", "ECE before", "ECE after", "NLL before", "NLL after"], rows))
     if selective := found["selective"]:
         rows = [
@@ -233,33 +260,63 @@ def tables(found: dict[str, Any], panels: list[str]) -> str:
     return "\n\n".join(parts)
 
 
-def main() -> None:
-    (args,) = parse_arguments([OodArguments])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for library in ("httpx", "httpx2", "accelerate", "datasets"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+def check(args: OodArguments) -> None:
+    """What can be known to be wrong before anything is loaded."""
     if not (args.ood_dataset_name or args.corruption or args.selective):
         raise ValueError("Nothing to measure: give --ood_dataset_name, --corruption or --selective.")
     check_threshold(args.threshold)
-    corruptions = [ImageCorruption(name, level, args.seed) for name in args.corruption for level in args.severities]
+    check_count("n_bins", args.n_bins)
+    check_count("n_resamples", args.n_resamples)
+    np.random.SeedSequence(args.seed)  # refuses what is no seed
+    for name in args.model_name_or_path:
+        if args.model_name_or_path.count(name) > 1:
+            raise ValueError(f"--model_name_or_path {name} is given twice.")
+
+
+def save(
+    args: OodArguments, num_samples: int, results: dict[str, Any], rocs: dict[str, Any], curves: dict[str, Any]
+) -> None:
+    """Write and print what was found: by model, and for the pictures by panel and by model."""
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"dataset": args.dataset_name, "num_samples": num_samples, "seed": args.seed}
+    (folder / RESULTS).write_text(json.dumps({**settings, "models": results}, indent=2) + "\n", encoding="utf-8")
+    pictures = {
+        f"severity_{name}.png": severity_diagram({t: found["shift"][name] for t, found in results.items()})
+        for name in args.corruption
+    }
+    if rocs:
+        pictures["roc.png"] = roc_diagram(rocs)
+    if args.selective:
+        pictures["risk_coverage.png"] = risk_coverage_diagram(curves)
+    for name, figure in pictures.items():
+        figure.savefig(folder / name)
+    parts = []
+    for title, found in results.items():
+        heading = f"== {title}: {args.dataset_name}, {num_samples} images, T = {found['temperature']:.4g}"
+        heading += f", gamma = {found['gamma']:g}" if found["gamma"] else ""
+        parts += [heading, tables(found, list(rocs))]
+    report = "\n\n".join(parts)
+    (folder / TABLES).write_text(report + "\n", encoding="utf-8")
+    print(f"\n{report}\n\nSaved to {folder}: {', '.join([RESULTS, TABLES, *pictures])}")
+
+
+def main() -> None:
+    (args,) = parse_arguments([OodArguments])
+    start_logging()
+    check(args)
+    severities = sorted(set(args.severities))
+    corruptions = [ImageCorruption(name, level, args.seed) for name in args.corruption for level in severities]
     ood_data = load_ood_data(args)
-    source = (args.dataset_name, args.dataset_config_name)
-    if args.split is not None:
-        splits = load_labelled("image", *source, args.image_column_name, args.label_column_name)
-        if args.split not in splits:
-            raise ValueError(f"--dataset_name {args.dataset_name} has no split {args.split!r}; it has {list(splits)}.")
-        test = splits[args.split]
-    else:
-        columns = {"image_column": args.image_column_name, "label_column": args.label_column_name}
-        test = load_image_dataset(*source, holdout=args.holdout, seed=args.split_seed, **columns)["test"]
+    test = load_test_data(args)
     class_names = test.features["label"].names
     test = take(test, args.max_samples, args.split_seed)
     labels = np.asarray(test["label"][:])
     models = [Model(name, class_names, args) for name in args.model_name_or_path]
 
+    results, curves = {}, {}
     # As in the paper, one panel for each other data set and one for each corruption at its worst.
-    panels = [*ood_data, *(f"{name} {max(args.severities)}" for name in args.corruption)]
-    results, rocs, curves = {}, {panel: {} for panel in panels}, {}
+    rocs = {panel: {} for panel in (*ood_data, *(f"{name} {severities[-1]}" for name in args.corruption))}
     for title, model in zip(titles_of(models), models, strict=True):
         logger.info("%s: %s", title, args.dataset_name)
         logits, others = model.logits(test), {}
@@ -271,32 +328,10 @@ def main() -> None:
             others[one.name, one.severity] = model.logits(test, one)
         if model.trainer.is_world_process_zero():
             results[title], scores, curves[title] = measure(model, logits, model.classes[labels], others, args)
-            for panel in panels:
-                rocs[panel][title] = scores[panel]
-    if not results:  # another process writes
-        return
-
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"dataset": args.dataset_name, "num_samples": len(test), "seed": args.seed}
-    (folder / RESULTS).write_text(json.dumps({**settings, "models": results}, indent=2) + "\n", encoding="utf-8")
-    pictures = {
-        f"severity_{name}.png": severity_diagram({t: found["shift"][name] for t, found in results.items()})
-        for name in args.corruption
-    }
-    if panels:
-        pictures["roc.png"] = roc_diagram(rocs)
-    if args.selective:
-        pictures["risk_coverage.png"] = risk_coverage_diagram(curves)
-    for name, figure in pictures.items():
-        figure.savefig(folder / name)
-    parts = []
-    for title, found in results.items():
-        heading = f"== {title}: {args.dataset_name}, {len(test)} images, T = {found['temperature']:.4g}"
-        parts += [heading, tables(found, panels)]
-    report = "\n\n".join(parts)
-    (folder / TABLES).write_text(report + "\n", encoding="utf-8")
-    print(f"\n{report}\n\nSaved to {folder}: {', '.join([RESULTS, TABLES, *pictures])}")
+            for panel, models_of_panel in rocs.items():
+                models_of_panel[title] = scores[panel]
+    if results:  # else another process writes
+        save(args, len(test), results, rocs, curves)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
+from test_scripts import SCRIPT, launch
 from test_trainer import NUM_LABELS, arguments, build, flat, samples
 from torch.utils.data import Dataset
 from transformers import (
@@ -27,14 +28,13 @@ from transformers import (
 import hf_focal
 from hf_focal import (
     LOSSES,
+    BrierLoss,
     CalibrationTrainer,
-    KeepBestCallback,
+    FocalLoss,
     TrainingDynamicsCallback,
-    calibration_metrics_from_logits,
+    apply_temperature,
     create_loss,
-    fit_temperature,
     focal_gradient_ratio,
-    stopping_table,
 )
 from hf_focal.callbacks import DYNAMICS, gradient_norms
 from hf_focal.text import train_tokenizer
@@ -279,6 +279,29 @@ def test_training_is_bit_equal_with_and_without_it(tmp_path, trainer_class):
     assert [row["gradient_norms"] is not None for row in rows(tmp_path / "with")] == [False, True, True, False]
 
 
+def test_tensorboard_gets_every_number_at_its_step(tmp_path, monkeypatch):
+    """Through `report_to`, written by the real writer and read back by the real reader."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    args = arguments(tmp_path, report_to="tensorboard", num_train_epochs=3, logging_strategy="epoch")
+    trainer = CalibrationTrainer(model=build(), args=args, train_dataset=data("vit", 24))
+    datasets = {"train": data("vit", 10), "test": data("vit", 14, seed=1)}
+    trainer.add_callback(TrainingDynamicsCallback(trainer, datasets, gradient_epochs=[2]))
+    trainer.train()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    found = {tag: {one.step: one.value for one in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    for split, tag in (("train", "train/train_{}"), ("test", "test/{}")):  # as transformers renames what it reports
+        measured = rows(tmp_path, split)
+        assert [row["step"] for row in measured] == [0, 3, 6, 9]
+        for key in measured[0].keys() - {"epoch", "step", "split", "loss", "n_samples", "gradient_norms"}:
+            expected = {row["step"]: row[key] for row in measured if row[key] is not None}
+            assert found["train/weight_norm" if key == "weight_norm" else tag.format(key)] == pytest.approx(expected)
+        norms = np.array(measured[2]["gradient_norms"])
+        assert found[tag.format("gradient_norm")] == pytest.approx({6: norms.mean()})
+    assert set(found["train/loss"]) == {3, 6, 9}  # the trainer's own
+
+
 def test_a_resumed_run_goes_on_with_the_file(tmp_path):
     def run(folder, epochs=4, resume=None):
         args = arguments(folder, num_train_epochs=4, save_strategy="epoch", learning_rate=1e-3)
@@ -295,6 +318,30 @@ def test_a_resumed_run_goes_on_with_the_file(tmp_path):
     assert run(tmp_path, resume=str(tmp_path / "checkpoint-6")) == whole
     # A run that starts anew in the folder starts a new file.
     assert run(tmp_path) == whole
+
+
+@pytest.mark.slow
+def test_processes_and_micro_batches_measure_the_same_and_keep_the_same_model(tmp_path):
+    """77 samples in batches of 10 over two processes: the last batch is uneven, and padded."""
+    flags = "--model_name_or_path test_vit --train_from_scratch --image_size 32 --augmentation none --use_cpu true "
+    flags += "--max_train_samples 200 --max_eval_samples 77 --per_device_eval_batch_size 10 --num_train_epochs 2 "
+    flags += "--loss focal --optim sgd --learning_rate 0.05 --lr_scheduler_type constant --warmup_steps 0 "
+    flags += "--dynamics_gradient_epochs 1 2 --stopping_criteria ece nll --per_device_train_batch_size"
+    split = {"whole": (1, ["20"]), "processes": (2, ["10"]), "micro": (1, "5 --gradient_accumulation_steps 4".split())}
+    found, kept = {}, {}
+    for name, (processes, batch) in split.items():
+        folder = tmp_path / name
+        launch(SCRIPT, *flags.split(), *batch, "--output_dir", str(folder), processes=processes)
+        found[name] = [*rows(folder, "train"), *rows(folder)]
+        kept[name] = json.loads((folder / "all_results.json").read_text())["stopping_criteria"]
+    assert len(found["whole"]) == 6
+    for name in ("processes", "micro"):
+        for one, other in zip(found["whole"], found[name], strict=True):
+            for key, value in one.items():
+                close = key not in ("split", "loss") and value is not None
+                assert other[key] == (pytest.approx(value, rel=1e-4, abs=1e-5) if close else value), (name, key)
+        for criterion, row in kept["whole"].items():
+            assert kept[name][criterion] == pytest.approx(row, rel=1e-4, abs=1e-5), (name, criterion)
 
 
 def test_what_it_cannot_measure_is_refused_before_training(tmp_path):
@@ -330,141 +377,86 @@ def test_models_whose_logits_are_not_one_linear_layer_of_one_row_are_refused(tmp
             trainer.train()
 
 
-# ---- The best model by several criteria -----------------------------------------------------------------------------
-
-CRITERIA = ["ece", "nll", "accuracy"]
-EPOCHS = 6
-
-
-def learnable(count, seed=0):
-    """Noise, and a faint picture for each label."""
-    pictures = torch.randn(NUM_LABELS, 3, 16, 16, generator=torch.Generator().manual_seed(9))
-    return [
-        {"pixel_values": row["pixel_values"] + 0.25 * pictures[row["labels"]], "labels": row["labels"]}
-        for row in data("vit", count, seed)
-    ]
-
-
-def keeper(folder, callback=None, **kwargs):
-    """A network that soon overfits 40 samples, so that the criteria disagree."""
-    args = {"num_train_epochs": EPOCHS, "eval_strategy": "epoch", "save_strategy": "epoch", "learning_rate": 5e-3}
-    trainer = CalibrationTrainer(
-        model=build("vit"), args=arguments(folder, loss="cross_entropy", **{**args, **kwargs}),
-        train_dataset=learnable(40), eval_dataset=learnable(60, seed=1),
-    )  # fmt: skip
-    best = KeepBestCallback(trainer, CRITERIA)
-    trainer.add_callback(best)
-    if callback is not None:
-        trainer.add_callback(callback)
-    return trainer, best
+def test_data_that_cannot_be_measured_are_named_before_training(tmp_path):
+    rows_ = data("vit", 8)
+    unlabelled = [{"pixel_values": row["pixel_values"]} for row in rows_]
+    ignored = [{**row, "labels": -100} for row in rows_]
+    for test, message in (
+        ([], "The data set 'test' holds no sample"),
+        (unlabelled, "The data set 'test' has no labels"),
+        (ignored, "The data set 'test' holds no sample"),
+    ):
+        trainer = CalibrationTrainer(model=build(), args=arguments(tmp_path), train_dataset=data("vit", 16))
+        trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": test}))
+        with pytest.raises(ValueError, match=message):
+            trainer.train()
+        assert trainer.state.global_step == 0
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kept")
-    trainer, best = keeper(folder)
+def test_samples_that_are_not_to_be_counted_are_not_counted(tmp_path):
+    """As in evaluation: those with the label -100."""
+    test = data("vit", 8)
+    trainer = CalibrationTrainer(model=build(), args=arguments(tmp_path), train_dataset=data("vit", 16))
+    more = [{**test[0], "labels": -100}, *test, {**test[1], "labels": -100}]
+    trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": test, "more": more}, gradient_epochs=[1]))
     trainer.train()
-    return folder, trainer, best
+    found = rows(tmp_path, "more")[-1]
+    assert found["n_samples"] == 8
+    for key, value in rows(tmp_path)[-1].items():
+        assert found[key] == (pytest.approx(value, rel=1e-5) if key not in ("split", "loss") else found[key]), key
 
 
-def best_files(folder):
-    return {criterion: json.loads((folder / f"best-{criterion}" / "best.json").read_text()) for criterion in CRITERIA}
-
-
-def logits_and_labels(model, rows):
-    model.eval()
-    with torch.no_grad():
-        logits = model(torch.stack([row["pixel_values"] for row in rows])).logits.numpy()
-    return logits, np.array([row["labels"] for row in rows])
-
-
-def test_the_kept_model_is_the_one_with_the_best_value_in_the_history(kept):
-    folder, trainer, best = kept
-    history = [entry for entry in trainer.state.log_history if "eval_nll" in entry]
-    assert len(history) == EPOCHS
-    epochs = set()
-    for criterion, found in best_files(folder).items():
-        values = [entry[f"eval_{criterion}"] for entry in history]
-        index = int(np.argmax(values) if criterion == "accuracy" else np.argmin(values))
-        assert found == {"value": values[index], "epoch": index + 1, "step": history[index]["step"]}
-        stored = ViTForImageClassification.from_pretrained(folder / f"best-{criterion}")
-        logits, labels = logits_and_labels(stored, learnable(60, seed=1))
-        assert calibration_metrics_from_logits(logits, labels)[criterion] == pytest.approx(found["value"], abs=1e-5)
-        epochs.add(found["epoch"])
-    assert len(epochs) > 1 and epochs != {EPOCHS}  # the criteria do differ here
-    assert sorted(path.name for path in folder.glob("best-*")) == sorted(f"best-{name}" for name in CRITERIA)
-
-
-def test_models_are_compared_each_at_its_own_temperature(kept):
-    folder, trainer, best = kept
-    before, validation, test = flat(trainer.model), learnable(240, seed=1), learnable(50, seed=2)
-    compared = best.compare(validation, test)
-    assert torch.equal(flat(trainer.model), before) and trainer.state.best_model_checkpoint is None
-    assert list(compared) == ["last", *CRITERIA]
-    models = {name: ViTForImageClassification.from_pretrained(folder / f"best-{name}") for name in CRITERIA}
-    for name, model in {"last": trainer.model, **models}.items():
-        temperature = fit_temperature(*logits_and_labels(model, validation), criterion="ece").temperature
-        assert compared[name]["temperature"] == pytest.approx(temperature)
-        for moment, value in (("before", 1.0), ("after", temperature)):
-            metrics = calibration_metrics_from_logits(*logits_and_labels(model, test), 15, value)
-            for key, expected in metrics.items():
-                assert compared[name][f"test_{moment}_{key}"] == pytest.approx(expected, abs=1e-5)
-    lines = stopping_table(compared).splitlines()
-    assert [line.split()[0] for line in lines] == ["best", "last", *CRITERIA]
-    row = compared["nll"]
-    assert lines[3].split()[1:4] == [
-        f"{row['epoch']:g}", f"{row['temperature']:.3g}", f"{1 - row['test_before_accuracy']:.2%}"
-    ]  # fmt: skip
-    json.dumps(compared)
-
-
-def test_a_resumed_run_keeps_the_best(kept, tmp_path):
-    class Interrupt(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 18:  # in epoch 4 of 5 steps each
-                raise KeyboardInterrupt
-
-    trainer, _ = keeper(tmp_path, Interrupt())
-    with pytest.raises(KeyboardInterrupt):
+def test_a_temperature_that_a_plain_trainer_trains_through_is_no_part_of_the_last_layer(tmp_path):
+    """The gradient in the layer would be a T-th of what is measured: refused where gradients are asked for."""
+    model = build()
+    model.config.calibration = {"method": "temperature", "temperature": 4.0, "folded": False}
+    apply_temperature(model)
+    args = arguments(tmp_path, cls=TrainingArguments)
+    trainer = Trainer(model=model, args=args, train_dataset=data("vit", 16))
+    trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": data("vit", 8)}, gradient_epochs=[1]))
+    with pytest.raises(ValueError, match="gradients .* logits are what its last layer gives.*del model.config"):
         trainer.train()
-    trainer, best = keeper(tmp_path)
-    trainer.train(resume_from_checkpoint=True)
-    assert best.best == best_files(tmp_path) == best_files(kept[0])
-    # A run that starts anew forgets what is there.
-    trainer, best = keeper(tmp_path, num_train_epochs=1)
+    assert trainer.state.global_step == 0
+    trainer = Trainer(model=model, args=args, train_dataset=data("vit", 16))
+    trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": data("vit", 8)}))
     trainer.train()
-    assert {found["step"] for found in best_files(tmp_path).values()} == {5}
-    trainer.evaluate(learnable(5))  # after training, of other data: of no account
-    assert {found["step"] for found in best.best.values()} == {5}
+    assert len(rows(tmp_path)) == 2
 
 
-def test_a_kept_adapter_is_restored(tmp_path):
-    peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=["classifier"])
-    args = arguments(tmp_path, num_train_epochs=3, eval_strategy="epoch", loss="cross_entropy")
-    trainer = CalibrationTrainer(
-        model=peft.get_peft_model(build("bert"), config), args=args, train_dataset=data("bert", 24),
-        eval_dataset=data("bert", 30, seed=1),
-    )  # fmt: skip
-    best = KeepBestCallback(trainer, ["ece"])
-    trainer.add_callback(best)
-    trainer.train()
-    before = flat(trainer.model)
-    best.restore("ece")
-    assert trainer.evaluate()["eval_ece"] == pytest.approx(best.best["ece"]["value"], abs=1e-6)
-    assert not torch.equal(flat(trainer.model), before) or best.best["ece"]["epoch"] == 3
+def test_diverged_training_is_said_to_have_diverged(tmp_path):
+    class Diverge(TrainerCallback):
+        def on_epoch_end(self, args, state, control, model, **kwargs):
+            model.classifier.weight.data.fill_(torch.nan)
 
-
-def test_criteria_that_cannot_be_kept_are_refused(tmp_path):
-    trainer, _ = keeper(tmp_path, eval_strategy="no")
-    with pytest.raises(ValueError, match="eval_strategy"):
+    trainer = CalibrationTrainer(model=build(), args=arguments(tmp_path), train_dataset=data("vit", 8))
+    trainer.add_callback(Diverge())
+    trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": data("vit", 8)}))
+    with pytest.raises(ValueError, match="logits on 'test' are NaN or infinite at epoch 1: has training diverged"):
         trainer.train()
-    for criteria in ([], ["loss"]):
-        with pytest.raises(ValueError, match="criteria must be some of accuracy, nll"):
-            KeepBestCallback(trainer, criteria)
-    with pytest.raises(ValueError, match="No model was kept"):
-        KeepBestCallback(trainer).compare(data("vit", 5), data("vit", 5))
-    trainer, _ = keeper(tmp_path)
-    trainer.compute_metrics = lambda prediction: {"accuracy": 0.5}
-    with pytest.raises(ValueError, match="gives no eval_ece, but eval_loss"):
+    assert [row["epoch"] for row in rows(tmp_path)] == [0]
+
+
+def test_a_model_without_a_last_linear_layer_is_refused_in_words_of_its_own(tmp_path):
+    model = build()
+    model.classifier = torch.nn.Sequential(torch.nn.Linear(32, 2 * NUM_LABELS), torch.nn.GLU())
+    trainer = CalibrationTrainer(model=model, args=arguments(tmp_path), train_dataset=data("vit", 8))
+    trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": data("vit", 8)}))
+    with pytest.raises(ValueError, match="Training dynamics need .*found none") as error:
         trainer.train()
+    assert "fold" not in str(error.value)
+
+
+def test_a_run_is_named_by_its_loss(tmp_path):
+    plain = arguments(tmp_path, cls=TrainingArguments)
+    smooth = arguments(tmp_path, cls=TrainingArguments, label_smoothing_factor=0.1)
+
+    def name(trainer_class, args, loss=None):
+        trainer = trainer_class(model=build(), args=args, train_dataset=data("vit", 8), compute_loss_func=loss)
+        trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": data("vit", 8)}))
+        trainer.train()
+        return rows(tmp_path)[0]["loss"]
+
+    assert name(Trainer, plain) == "cross_entropy" and name(Trainer, smooth) == "label_smoothing"
+    assert name(Trainer, plain, FocalLoss(gamma=2.0)) == name(CalibrationTrainer, plain, FocalLoss(gamma=2.0))
+    assert name(CalibrationTrainer, plain, FocalLoss(gamma=2.0)) == "FocalLoss (gamma 2)"
+    assert name(CalibrationTrainer, plain, BrierLoss()) == "BrierLoss"

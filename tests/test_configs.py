@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """The recipes in `configs/`: the paper's settings, learning rates and gradients, and each run at a tiny scale."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as PILImage
@@ -44,8 +46,47 @@ def test_settings_are_those_of_the_paper(name):
     assert model.model_name_or_path == ("tiny_imagenet_resnet50" if tiny else "cifar_resnet50")
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_optimizer_and_schedule_are_those_of_the_paper(name, tmp_path):
+    """What PyTorch is given, and the learning rate of every epoch."""
+    tiny = name == "tiny_imagenet"
+    _, _, args = parsed(name, "--output_dir", str(tmp_path), "--eval_strategy", "no")
+    model, _ = create_image_classifier("cifar_resnet8", ["a", "b"], from_scratch=True)
+    trainer = CalibrationTrainer(model=model, args=args)
+    epochs, steps_an_epoch = int(args.num_train_epochs), 7
+    trainer.create_optimizer_and_scheduler(epochs * steps_an_epoch)
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+    assert type(optimizer) is torch.optim.SGD
+    for group in optimizer.param_groups:
+        settings = {key: group[key] for key in ("momentum", "dampening", "nesterov", "maximize")}
+        assert settings == {"momentum": 0.9, "dampening": 0, "nesterov": False, "maximize": False}
+        assert group["weight_decay"] == 5e-4 or not group["params"]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    rates = []
+    for _ in range(epochs * steps_an_epoch):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    first, second = (40, 60) if tiny else (150, 250)
+    expected = np.repeat([0.1, 0.01, 0.001], np.array([first, second - first, epochs - second]) * steps_an_epoch)
+    assert len(rates) == (700 if tiny else 2450) and rates == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_key_is_a_flag_and_is_given_once(name):
+    """YAML takes the last of two equal keys in silence."""
+    text = (ROOT / "configs" / f"{name}.yaml").read_text()
+    keys = re.findall(r"^(\w+):", text, flags=re.MULTILINE)
+    assert len(set(keys)) == len(keys) > 20
+    objects = parsed(name)
+    values = yaml.safe_load(text)
+    for key in keys:
+        (owner,) = [one for one in objects if key in {field.name for field in dataclasses.fields(one)}]
+        assert getattr(owner, key) == values[key], key
+
+
 def readme():
-    return (ROOT / "configs" / "README.md").read_text()
+    return (ROOT / "configs" / "README.md").read_text().split("## Texts")[0]
 
 
 def flags_of_losses():

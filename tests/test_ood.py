@@ -107,6 +107,15 @@ def test_auroc_of_sets_that_are_apart_or_all_alike():
     assert auroc([0, 1], [2, 3]) == 1 and auroc([2, 3], [0, 1]) == 0 and auroc([1] * 5, [1] * 3) == 0.5
 
 
+def test_one_sample_out_of_distribution_will_do():
+    inside = np.arange(10.0)
+    assert auroc(inside, [6.5]) == 0.7 and auroc(inside, [6.0]) == 0.65
+    low, high = auroc_interval(inside, [6.5])
+    assert 0.4 <= low <= 0.5 and 0.9 <= high <= 1  # a binomial share of 10: its 5% and 95% points are 0.5 and 0.9
+    results = ood_detection(np.eye(3)[[0, 1, 2, 0]] * 4, [[0.1, 0.2, 0.0]])
+    assert {(row["before"].auroc, row["after"].low) for name, row in results.items() if name != "energy"} == {(1, 1)}
+
+
 def test_interval_is_that_of_the_plain_loop_over_both_sets():
     inside, outside = draw(digits=1)
     generator, values = np.random.default_rng(8), []
@@ -275,6 +284,18 @@ def test_grey_images_become_rgb_of_the_same_size():
         assert made.mode == "RGB" and made.size == (9, 7)
 
 
+def test_images_are_made_rgb_before_they_are_corrupted_as_for_any_model():
+    """Grey of 16 bits is scaled, not clipped to white; a palette with transparency gives no warning of Pillow's."""
+    grey = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint16)
+    palette = picture(size=(8, 8)).quantize(4)
+    palette.info["transparency"] = bytes([0, 128])
+    shallow = PILImage.fromarray(grey.astype(np.uint8))
+    corruption = ImageCorruption("contrast", 1)
+    deep = corruption.corrupt(PILImage.fromarray(grey * 257))
+    assert np.array_equal(deep, corruption.corrupt(shallow)) and pixels_of(deep).std() > 10
+    assert np.array_equal(corruption.corrupt(palette), corruption.corrupt(palette.convert("RGBA").convert("RGB")))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -429,7 +450,26 @@ def test_severity_diagram_shows_metrics_by_severity():
         [[0, 10], [5, 30]], [[0, 5], [5, 15]], [[0, 20], [5, 40]], [[0, 10], [5, 20]]
     ]  # fmt: skip
     assert nll.get_lines()[0].get_ydata().tolist() == [0.2, 0.6]
+    assert ece.get_xticks().tolist() == [0, 5] and not ece.collections
     assert error.get_lines()[0].get_ydata() == pytest.approx([10, 30]) and len(error.get_lines()) == 2
+
+
+def test_severity_diagram_shows_intervals_and_every_severity():
+    def row(value, low, high):
+        numbers = {"ece": value, "nll": value, "accuracy": 1 - value}
+        ends = {"ece": (low, high), "nll": (low, high), "accuracy": (1 - high, 1 - low)}
+        return {moment: {**numbers, "intervals": ends} for moment in ("before", "after")}
+
+    # A basic interval may leave the estimate out.
+    figure = severity_diagram(
+        {"focal": {0: row(0.1, 0.05, 0.2), 3: row(0.3, 0.31, 0.4)}, "b": {0: row(0.2, 0.1, 0.2)}}
+    )
+    for axis, scale, lines in zip(figure.axes, (100, 1, 100), (2, 2, 1), strict=True):
+        drawn = [collection.get_segments() for collection in axis.collections]
+        assert len(drawn) == 2 * lines
+        found = np.array(drawn[0])
+        assert found == pytest.approx(np.array([[[0, 0.05], [0, 0.2]], [[3, 0.31], [3, 0.4]]]) * [1, scale])
+        assert axis.get_xticks().tolist() == [0, 3]
 
 
 def test_risk_coverage_diagram_shows_the_curve_and_its_area():

@@ -4,10 +4,12 @@
 import json
 import re
 import runpy
+import shutil
 import sys
 
 import numpy as np
 import pytest
+import references
 import torch
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
@@ -99,7 +101,8 @@ def test_folded_and_unfolded_checkpoints_give_the_same_tables(models, pictures, 
     first, second = (part.split("\n", 1)[1] for part in text.split("== ")[1:])
     assert first.strip() == second.strip() and text.strip() in output.out
     assert re.search(r"^noise +entropy +[\d.]+% \([\d.]+% to [\d.]+%\) +[\d.]+% \(", text, flags=re.MULTILINE)
-    assert re.search(r"^severity 5( +[\d.]+%){3} +[\d.]+ +[\d.]+$", text, flags=re.MULTILINE)
+    interval = r" +[\d.]+% \([\d.]+% to [\d.]+%\)"
+    assert re.search(rf"^severity 5 +[\d.]+%{interval}{interval} +[\d.]+ +[\d.]+$", text, flags=re.MULTILINE)
     assert re.search(r"^before +\d+ \([\d.]+%\) +[\d.]+% +[\d.]+%$", text, flags=re.MULTILINE)
     assert re.search(r"^after +0 \(0.00%\) +- +[\d.]+%$", text, flags=re.MULTILINE)
     assert "gaussian_noise 5" in text and "gaussian_noise 1" not in text  # in the JSON
@@ -117,6 +120,16 @@ def logits_of(folder, images):
     )
     with torch.no_grad():
         return model(pixels["pixel_values"]).logits.double().numpy()
+
+
+def basic_interval(metric, probabilities, labels):
+    """Of 5 resamples, by a plain loop: the percentile interval, mirrored at the estimate and cut off at 0."""
+    options = {"n_bins": 5} if metric is references.ece else {}
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(0, len(labels), len(labels)) for _ in range(5)]
+    values = [metric(probabilities[row], labels[row], **options) for row in rows]
+    estimate = metric(probabilities, labels, **options)
+    return [max(2 * estimate - np.quantile(values, share), 0) for share in (0.95, 0.05)]
 
 
 def test_figures_are_those_of_the_logits(models, pictures, tmp_path, start):
@@ -139,7 +152,13 @@ def test_figures_are_those_of_the_logits(models, pictures, tmp_path, start):
             assert found["ood"]["noise"][score][moment]["auroc"] == pytest.approx(expected, abs=1e-3)
         for severity, part in (("0", logits), ("2", corrupted)):
             expected = calibration_metrics_from_logits(part, labels, 5, temperature)
-            assert found["shift"]["contrast"][severity][moment] == pytest.approx(expected, abs=1e-3)
+            row = found["shift"]["contrast"][severity][moment]
+            intervals = row.pop("intervals")
+            assert row == pytest.approx(expected, abs=1e-3)
+            for key, metric in (("ece", references.ece), ("nll", references.nll), ("accuracy", references.accuracy)):
+                assert intervals[key] == pytest.approx(
+                    basic_interval(metric, softmax(part / temperature, axis=1), labels), abs=1e-3
+                )
         probabilities = softmax(logits / temperature, axis=1)
         selective = found["selective"][moment]
         assert selective["aurc"] == pytest.approx(risk_coverage_curve(probabilities, labels)[1].mean(), abs=1e-3)
@@ -151,6 +170,8 @@ def test_focal_recalibration_and_models_without_a_temperature(models, pictures, 
     start("--model_name_or_path", models / "focal", models / "plain", "--ood_dataset_name", pictures, *SMALL,
           "--output_dir", tmp_path)  # fmt: skip
     focal, plain = json.loads((tmp_path / "ood_results.json").read_text())["models"].values()
+    assert (focal["temperature"], focal["gamma"], plain["temperature"], plain["gamma"]) == (2.5, 3.0, 1.0, 0.0)
+    assert "== focal: digits, 50 images, T = 2.5, gamma = 3\n" in (tmp_path / "ood_results.txt").read_text()
     for row in plain["ood"]["noise"].values():
         assert row["before"] == row["after"]
     test = load_image_dataset()["test"].shuffle(seed=42).select(range(50))
@@ -175,6 +196,7 @@ def test_one_labelled_split_will_do_whatever_the_order_of_its_classes(models, tm
     assert results["num_samples"] == 40 and list(results["models"]) == ["flsd-53"]
     expected = calibration_metrics_from_logits(logits_of(models / "plain", images), labels, 15, 2.5)
     clean = results["models"]["flsd-53"]["shift"]["contrast"]["0"]["after"]
+    del clean["intervals"]
     assert clean == pytest.approx(expected, abs=1e-3) and 0 < clean["accuracy"] < 1
     with pytest.raises(ValueError, match="no split 'tests'; it has \\['test'\\]"):
         start("--model_name_or_path", models / "folded", "--dataset_name", tmp_path / "one", "--split", "tests",
@@ -197,11 +219,39 @@ def test_one_labelled_split_will_do_whatever_the_order_of_its_classes(models, tm
         ),
         (["--ood_dataset_name", "digits", "digits"], "Two of --ood_dataset_name are called 'digits'"),
         (["--ood_dataset_name", "digits", "--ood_split", "tests"], "no split 'tests'; it has train"),
+        (["--selective", "--n_bins", "0"], "n_bins must be at least 1"),
+        (["--selective", "--n_resamples", "0"], "n_resamples must be at least 1"),
+        (["--selective", "--seed", "-1"], "non-negative"),
     ],
 )
 def test_wrong_flags_are_one_clear_error_before_any_model_is_loaded(tmp_path, start, flags, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         start("--model_name_or_path", tmp_path / "nowhere", *flags, "--output_dir", tmp_path)
+
+
+def test_a_model_that_is_named_twice_is_refused(models, tmp_path, start):
+    with pytest.raises(ValueError, match="folded is given twice"):
+        start("--model_name_or_path", models / "folded", models / "folded", "--selective", "--output_dir", tmp_path)
+
+
+def test_severities_are_shown_in_order(models, tmp_path, start):
+    start("--model_name_or_path", models / "folded", "--corruption", "contrast", "--severities", 3, 1, 3, *SMALL,
+          "--output_dir", tmp_path)  # fmt: skip
+    text = (tmp_path / "ood_results.txt").read_text()
+    assert re.findall(r"^severity (\d)", text, flags=re.MULTILINE) == ["0", "1", "3"]
+
+
+def test_the_gamma_of_a_loss_is_no_recalibration(models, tmp_path, start):
+    config = json.loads((models / "folded" / "config.json").read_text())
+    config["calibration"]["gamma"] = 3.0  # with method "temperature" it says nothing of the probabilities
+    shutil.copytree(models / "folded", tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    found = {}
+    for name, folder in (("model", tmp_path / "model"), ("folded", models / "folded")):
+        start("--model_name_or_path", folder, "--corruption", "contrast", "--severities", 1, *SMALL, "--output_dir",
+              tmp_path / "out")  # fmt: skip
+        (found[name],) = json.loads((tmp_path / "out" / "ood_results.json").read_text())["models"].values()
+    assert found["model"]["shift"] == found["folded"]["shift"] and found["model"]["gamma"] == 0
 
 
 def test_a_model_of_other_classes_is_refused(models, tmp_path, start):
@@ -225,6 +275,8 @@ def test_commands_of_the_readme_run(models, pictures, tmp_path, start):
             word = {"path/to/cifar10": "digits", "path/to/cifar100": pictures, "path/to/svhn": "digits"}.get(
                 word, word
             )
-            flags.append(models / "folded" if word.startswith("outputs/") else word)
+            if word.startswith("outputs/"):
+                word = models / ("folded" if models / "folded" not in flags else "unfolded")
+            flags.append(word)
         start(*flags, *SMALL, "--output_dir", tmp_path / str(index))
         assert (tmp_path / str(index) / "roc.png").is_file()

@@ -322,7 +322,8 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-ELSEWHERE = ("calibrate.py", "plot_dynamics.py", "run_ood.py", "run_text.py")  # run by tests of their own files
+# Run by tests of their own files.
+ELSEWHERE = ("calibrate.py", "compare_runs.py", "plot_dynamics.py", "run_ood.py", "run_text.py")
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):

@@ -6,6 +6,8 @@ import runpy
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT
@@ -75,6 +77,51 @@ def test_curves_are_the_measured_numbers(runs):
         np.testing.assert_array_equal(line.get_ydata(), [row["weight_norm"] for row in rows if row["split"] == "test"])
 
 
+def changed_copy(folder, target, change):
+    """A run whose rows are changed."""
+    target.mkdir()
+    table = pq.read_table(folder / "training_dynamics.parquet")
+    rows = [row for row in map(change, table.to_pylist()) if row]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), target / "training_dynamics.parquet")
+    return target
+
+
+def test_seeds_are_averaged_with_their_range(folders, tmp_path):
+    def double(row):
+        empty = row["epoch"] == 1
+        return {**row, "nll": 2 * row["nll"], "nll_correct": None if empty else row["nll_correct"],
+                "entropy_incorrect": None}  # fmt: skip
+
+    def third(row):
+        nothing = None if row["epoch"] in (1, 2) else row["nll_correct"]
+        return {**row, "nll": 6 * row["nll"], "nll_correct": nothing, "entropy_incorrect": None}
+
+    copies = [changed_copy(folders[0], tmp_path / str(index), one) for index, one in enumerate((double, third))]
+    runs = read_dynamics([folders[0], folders[1], *copies], average=True)
+    assert list(runs) == ["cross_entropy", "focal (gamma 3)"]
+    single = {(row["split"], row["epoch"]): row for row in read_dynamics([folders[0]])["cross_entropy"]}
+    assert len(runs["cross_entropy"]) == len(single) == 8
+    for row in runs["cross_entropy"]:
+        first = single[row["split"], row["epoch"]]
+        assert row["nll"] == pytest.approx(3 * first["nll"])
+        assert row["ranges"]["nll"] == pytest.approx((first["nll"], 6 * first["nll"]))
+        for key in ("nll_correct", "entropy_incorrect", "ece"):  # the same where there is any
+            assert row[key] == (None if first[key] is None else pytest.approx(first[key]))
+        norms = first["gradient_norms"]
+        assert row["gradient_norms"] == (None if norms is None else 3 * norms)
+    axis = nll_and_entropy_curves(runs).axes[0]
+    shaded = axis.collections[0].get_paths()[0].vertices
+    expected = np.array([single["test", epoch]["nll"] for epoch in range(4)])
+    for epoch in range(4):
+        heights = shaded[shaded[:, 0] == epoch, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((expected[epoch], 6 * expected[epoch]))
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), 3 * expected)
+    assert not nll_and_entropy_curves(read_dynamics(folders)).axes[0].collections
+    shorter = changed_copy(folders[0], tmp_path / "shorter", lambda row: row if row["epoch"] < 3 else None)
+    with pytest.raises(ValueError, match="2 runs of cross_entropy cannot be averaged"):
+        read_dynamics([folders[0], shorter], average=True)
+
+
 def test_no_two_of_28_lines_look_alike(runs):
     many = {str(index): runs["cross_entropy"] for index in range(28)}
     lines = weight_norm_curves(many).axes[0].lines
@@ -119,7 +166,7 @@ def test_what_cannot_be_drawn_is_refused(runs):
 
 
 def test_commands_of_the_readme_track_compare_and_draw(folders, tmp_path, monkeypatch):
-    (block,) = [block for block in blocks("bash") if "plot_dynamics" in block]
+    (block,) = [block for block in blocks("bash") if "linear_model" in block]
     train, draw, linear = block.splitlines()
     words = train.replace("1 5 20", "1 2").split()
     assert words[:2] == ["accelerate", "launch"]
@@ -149,6 +196,14 @@ def test_commands_of_the_readme_track_compare_and_draw(folders, tmp_path, monkey
     # --overwrite takes all of it away: a later picture must not show an earlier run.
     prepare_output_dir(arguments(folder), overwrite=True)
     assert not list(folder.glob("best-*")) and not (folder / "training_dynamics.parquet").exists()
+
+
+@pytest.mark.parametrize("epochs", ["0", "-3"])
+def test_the_linear_model_is_trained_at_all(epochs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["linear_model.py", "--epochs", epochs, "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "scripts" / "linear_model.py"), run_name="__main__")
+    assert f"--epochs must be at least 1, got {epochs}" in capsys.readouterr().err
 
 
 def test_the_linear_model_reverses_its_norms_where_numpy_says(tmp_path, monkeypatch, capsys):

@@ -204,6 +204,20 @@ def test_images_of_mixed_size_are_resized_and_it_is_said_once(processor, caplog)
     )
 
 
+def test_the_largest_image_is_the_one_of_most_pixels(processor, caplog):
+    data = encoded(*(pictures(1, size)["image"][0] for size in ((4, 30), (9, 2), (3, 8))))
+    create_image_inputs({"train": data}, processor)
+    assert caplog.records[0].getMessage() == "Images of 3 sizes, from 9x2 to 4x30, are resized to one."
+
+
+def test_one_sample_is_taken_as_of_a_list(processor):
+    inputs = create_image_inputs({"test": dataset(5)}, processor)["test"]
+    assert torch.equal(inputs[-1]["pixel_values"], inputs[4]["pixel_values"]) and len(list(inputs)) == 5
+    for index in (5, -6):
+        with pytest.raises(IndexError):
+            inputs[index]
+
+
 def test_ordinary_images_give_no_message(processor, caplog):
     create_image_inputs({"train": dataset(), "test": dataset()}, processor)
     assert not caplog.records

@@ -302,7 +302,7 @@ def create_tree_lstm(
     """
     loaded = None if embeddings is None else load_word_vectors(embeddings)
     if loaded is not None:
-        kwargs["embedding_size"] = loaded[1].shape[1]
+        kwargs.setdefault("embedding_size", loaded[1].shape[1])
     words = (word for row, tree in enumerate(trees) for word in parse_tree(tree, row).words if word is not None)
     tokenizer: Any = train_word_tokenizer(words, vocab_size=vocab_size, split=False, tokenizer_class=TreeTokenizer)
     kwargs["id2label"] = dict(enumerate(label_names))

@@ -1,0 +1,22 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+Print finished runs as one table in Markdown: temperature, error, calibration errors and NLL on the test data. Runs
+that differ in nothing but their seed become one row, with the mean and half the range.
+
+    python scripts/compare_runs.py outputs/cross_entropy-0 outputs/cross_entropy-1 outputs/flsd-53-0 outputs/flsd-53-1
+"""
+
+import argparse
+from pathlib import Path
+
+from hf_focal import compare_runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="Output folders of finished runs.")
+    print(compare_runs(parser.parse_args().runs))
+
+
+if __name__ == "__main__":
+    main()
