@@ -520,7 +520,7 @@ def held_out_pair(
             The first; by default the validation split, or else the test split, or else the only one.
         test_split (`str`, *optional*):
             The second; by default the test split. Where there is no other than the first, that is halved, stratified
-            by class, and the log says so.
+            by its column `label` if it has one, and the log says so.
         seed (`int`, *optional*, defaults to `42`):
             Seed of the halving.
 

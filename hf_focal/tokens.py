@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict, List
+from datasets import ClassLabel, Dataset, DatasetDict, List, Value
 
 from .data import (
     check_holdout,
@@ -112,7 +112,7 @@ def _columns(data: Dataset, split: str, words_column: str | None, label_column: 
         raise ValueError(f"The column {words_column!r} cannot hold both the words and their labels.")
     data = data.select_columns([words_column, label_column])
     for column, content in ((words_column, "strings"), (label_column, "labels")):
-        if not hasattr(data.features[column], "feature"):
+        if not isinstance(getattr(data.features[column], "feature", None), (Value, ClassLabel)):
             raise ValueError(
                 f"The column {column!r} of the split {split!r} must hold lists of {content}, one for each word: "
                 f"{data.features[column]}."

@@ -20,9 +20,12 @@ from test_scripts import blocks, launch
 from test_text import SIZES, sentences, write
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
     BertConfig,
     BertForTokenClassification,
     ByT5Tokenizer,
+    DataCollatorForTokenClassification,
     GPT2Config,
     GPT2Tokenizer,
     ModernBertConfig,
@@ -34,6 +37,8 @@ from transformers import (
 
 import hf_focal
 from hf_focal import (
+    CalibrationTrainer,
+    CalibrationTrainingArguments,
     bootstrap_interval,
     calibration_metrics_from_logits,
     create_text_classifier,
@@ -124,6 +129,7 @@ def replaced(key, row, value):
         ({}, {"label_column": "tokens", "words_column": "tokens"}, "'tokens' cannot hold both the words and"),
         ({"text": ["x"] * 30}, {"words_column": "text"}, "'text' of the split 'train' must hold lists of strings"),
         ({"tag": [1] * 30}, {"label_column": "tag"}, "'tag' of the split 'train' must hold lists of labels"),
+        ({"tag": [[["O"]]] * 30}, {"label_column": "tag"}, "'tag' of the split 'train' must hold lists of labels"),
         (replaced("ner_tags", 7, ["O"] * 99), {}, r"'train' has \d words but 99 labels in row 7: \w.* Every word"),
         (replaced("ner_tags", 7, None), {}, r"'train' has \d words but 0 labels in row 7"),
         (replaced("tokens", 7, []), {}, "'train' has an empty sentence in row 7"),
@@ -367,6 +373,22 @@ def test_the_snippet_of_the_card_runs(run, monkeypatch, capsys):
     (snippet,) = re.findall(r"```python\n(.*?)```", (run[0] / "README.md").read_text(), flags=re.DOTALL)
     exec(snippet, {})
     assert "'entity_group'" in capsys.readouterr().out
+
+
+def test_a_card_without_a_report_has_intervals_of_sentences_too(run, treebank, tmp_path):
+    model, tokenizer = (auto.from_pretrained(str(run[0])) for auto in (AutoModelForTokenClassification, AutoTokenizer))
+    validation = tokenize_words(load_token_dataset(str(treebank[0]))["validation"], tokenizer)
+    args = CalibrationTrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, report_to="none")
+    collator = DataCollatorForTokenClassification(tokenizer)
+    trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=tokenizer)
+    fit = trainer.calibrate(validation, criterion="nll")
+    trainer.create_model_card()
+    found = {r.metric_name: r.metric_args for r in ModelCard.load(tmp_path / "README.md").data.eval_results}
+    arrays = run[1]
+    scaled = softmax(arrays["validation_logits"].astype(np.float64) / fit.temperature, axis=1)
+    arguments = {"method": "basic", "groups": arrays["validation_sentences"]}
+    interval = bootstrap_interval("brier", scaled, arrays["validation_labels"], **arguments)
+    assert found["Brier after temperature"]["interval"] == pytest.approx(interval, abs=1e-5)
 
 
 def test_what_was_measured_on_the_way_is_of_tokens(run):
