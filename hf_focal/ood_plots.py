@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import cycle
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +19,21 @@ if TYPE_CHECKING:
 
 
 _DASHES = {"before": "--", "after": "-"}
+# One look for each model: colours that come again are of thicker lines, with other marks.
+_LOOKS = [
+    {"color": colour, "marker": marker, "linewidth": width}
+    for (marker, width), colour in product([("o", 1.3), ("s", 2.4), ("^", 3.5), ("D", 4.6)], COLOURS)
+]
 # What is drawn against severity, and in which unit.
 _SHOWN: dict[str, Callable[[float], float]] = {
     "ece": lambda share: 100 * share,
     "nll": lambda nats: nats,
     "accuracy": lambda share: 100 * (1 - share),
 }
+
+
+def _look(index: int, moment: str, **more: Any) -> dict[str, Any]:
+    return {**_LOOKS[index % len(_LOOKS)], "linestyle": _DASHES[moment], **more}
 
 
 def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]]) -> Figure:
@@ -47,10 +56,10 @@ def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, 
     figure = _figure(4.0 * len(scores), 4.0 + 0.17 * lines)
     axes = figure.subplots(1, len(scores), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (title, models) in zip(axes, scores.items(), strict=True):
-        for colour, (model, moments) in zip(cycle(COLOURS), models.items(), strict=False):
+        for index, (model, moments) in enumerate(models.items()):
             for moment, pair in moments.items():
                 label = f"{model}, {moment}: {auroc(*pair):.1%}"
-                axis.plot(*roc_points(*pair), color=colour, linestyle=_DASHES[moment], linewidth=1.3, label=label)
+                axis.plot(*roc_points(*pair), **_look(index, moment, marker=""), label=label)
         axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="false positive rate")
         axis.set_title(title, fontsize=11)
@@ -78,10 +87,10 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
     _refuse_empty(results)
     figure = _figure(11.0, 3.8)
     axes = figure.subplots(1, 3, sharex=True)
-    for colour, (model, by_severity) in zip(cycle(COLOURS), results.items(), strict=False):
+    for index, (model, by_severity) in enumerate(results.items()):
         severities = sorted(by_severity)
-        for moment, dashes in _DASHES.items():
-            style: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": "o", "markersize": 3}
+        for moment in _DASHES:
+            style = _look(index, moment, markersize=4)
             rows = [by_severity[severity][moment] for severity in severities]
             for axis, (key, shown) in zip(axes, _SHOWN.items(), strict=True):
                 if key == "accuracy" and moment == "before":  # a temperature changes no prediction
@@ -89,7 +98,7 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
                 axis.plot(severities, [shown(row[key]) for row in rows], label=f"{model}, {moment}", **style)
                 if all("intervals" in row for row in rows):
                     ends = np.array([[shown(end) for end in row["intervals"][key]] for row in rows])
-                    axis.vlines(severities, ends.min(axis=1), ends.max(axis=1), color=colour, linewidth=1)
+                    axis.vlines(severities, ends.min(axis=1), ends.max(axis=1), color=style["color"], linewidth=1)
     ticks = sorted(set().union(*results.values()))
     for axis, name in zip(axes, ("ECE in %", "NLL in nats", "error in %"), strict=True):
         axis.set(xlabel="severity", ylabel=name, xticks=ticks)
@@ -116,10 +125,10 @@ def risk_coverage_diagram(curves: Mapping[str, Mapping[str, tuple[NDArray[Any], 
     _refuse_empty(curves)
     figure = _figure(5.0, 4.2)
     axis, highest = figure.subplots(), 0.0
-    for colour, (model, moments) in zip(cycle(COLOURS), curves.items(), strict=False):
+    for index, (model, moments) in enumerate(curves.items()):
         for moment, (coverage, risk) in moments.items():
             label = f"{model}, {moment}: {risk.mean():.2%}"
-            axis.plot(100 * coverage, 100 * risk, color=colour, linestyle=_DASHES[moment], linewidth=1.3, label=label)
+            axis.plot(100 * coverage, 100 * risk, **_look(index, moment, marker=""), label=label)
             highest = max(highest, risk[len(risk) // 50 :].max())  # of fewer samples it jumps up and down
     axis.set(xlim=(0, 100), xlabel="coverage in %", ylabel="error in %")
     axis.set_ylim(0, max(105 * highest, 1))

@@ -479,6 +479,19 @@ def test_risk_coverage_diagram_shows_the_curve_and_its_area():
     assert axis.get_legend().get_texts()[0].get_text() == f"focal, after: {curve[1].mean():.2%}"
 
 
+def test_twenty_models_look_different():
+    values = {"ece": 0.1, "nll": 1.0, "accuracy": 0.5}
+    models = {f"model {index}": {0: {"before": values, "after": values}} for index in range(20)}
+    curve = np.array([0.5, 1.0]), np.array([0.1, 0.2])
+    figures = [severity_diagram(models), risk_coverage_diagram({name: {"after": curve} for name in models})]
+    for figure, lines in zip(figures, (40, 20), strict=True):
+        looks = {
+            (line.get_color(), line.get_marker(), line.get_linewidth(), line.get_linestyle())
+            for line in figure.axes[0].get_lines()
+        }
+        assert len(looks) == lines
+
+
 @pytest.mark.parametrize("function", [roc_diagram, severity_diagram, risk_coverage_diagram])
 def test_a_picture_of_nothing_is_refused(function):
     with pytest.raises(ValueError, match="nothing to draw"):
