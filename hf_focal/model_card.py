@@ -194,6 +194,8 @@ def create_model_card(
     of_tokens = unit == "tokens"
     record = dict(calibration or {})
     folded = record.get("folded", True)
+    parameters = record.get("loss_parameters")
+    parameters = parameters if isinstance(parameters, Mapping) else {}
     return ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).with_name("model_card_template.md")),
@@ -202,6 +204,7 @@ def create_model_card(
         task=task,
         # What a downloaded config says is as little to be trusted as the name of a data set.
         record={key: _one_line(str(value)) for key, value in record.items()},
+        loss_parameters=_one_line(", ".join(f"{key} {value}" for key, value in parameters.items())),
         temperature=f"{record['temperature']:.4g}" if record else None,
         folded=folded,
         measured=measured,

@@ -120,7 +120,7 @@ class CalibrationTrainer(Trainer):
         # What the model card is made of, as far as it is known: the keyword arguments of `report.write_card`.
         self.card_facts: dict[str, Any] = {}
         self._card_for: str | None = None  # the id for which README.md is up to date
-        self._known_loss: str | None = None  # that an earlier run trained the model with
+        self._known_loss: dict[str, Any] = {}  # what an earlier run trained the model with, as the record tells
         super().__init__(
             model,
             args,
@@ -249,7 +249,7 @@ class CalibrationTrainer(Trainer):
         if record is None:
             return
         logger.warning("%s: the temperature %g of the model is undone and cleared.", reason, record["temperature"])
-        self._known_loss = record.get("loss")
+        self._known_loss = {key: record[key] for key in ("loss", "loss_parameters") if key in record}
         if record["folded"]:
             unfold_temperature(self.model, inputs=self._probe(dataset))
         del self.model.config.calibration
@@ -329,11 +329,10 @@ class CalibrationTrainer(Trainer):
             method=method,
             gamma=gamma,
         )
-        loss = self.loss_name if self.state.global_step else self._known_loss
         record = {
             "method": fit.method,
             "criterion": fit.criterion,
-            **({"loss": loss} if loss else {}),
+            **(self._loss_facts() if self.state.global_step else self._known_loss),
             "split": split,
             "n_samples": fit.n_samples,
             **({"gamma": fit.gamma} if fit.method == "focal" else {}),
@@ -345,6 +344,12 @@ class CalibrationTrainer(Trainer):
         self.card_facts = {"logits": logits, "labels": labels, "groups": sentences_of(predictions), "split": split}
         self._card_for = None
         return fit
+
+    def _loss_facts(self) -> dict[str, Any]:
+        """The loss for the record, with the parameters that were set."""
+        given = self.args.loss_parameters() if hasattr(self.args, "loss_parameters") else {}
+        parameters = {key: value for key, value in given.items() if (key, value) != ("reduction", "mean")}
+        return {"loss": self.loss_name, **({"loss_parameters": parameters} if parameters else {})}
 
     def _probe(self, dataset: Any) -> dict[str, Tensor] | None:
         """One sample as the model takes it, to try its head on; `None` without data."""

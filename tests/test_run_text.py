@@ -204,7 +204,10 @@ def test_the_second_command_of_the_readme_runs(train, tmp_path):
     BertForSequenceClassification(BERT).save_pretrained(folder)
     paths = {"path/to/texts": str(tmp_path), "path/to/bert": folder}
     results = train(*[paths.get(word, word) for word in command[3:]])
-    assert results["loss"] == "focal"
+    assert results["loss"] == "focal" and results["loss_parameters"]["gamma"] == 2.0
+    record = json.loads((tmp_path / "out" / "config.json").read_text())["calibration"]
+    assert (record["loss"], record["loss_parameters"]) == ("focal", {"gamma": 2.0})
+    assert "Trained with the loss `focal` (gamma 2.0). " in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.slow
