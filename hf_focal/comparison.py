@@ -29,9 +29,10 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
     Classwise-ECE and NLL on the test data, before and after temperature scaling.
 
     Runs of the same data set, model, loss and its parameters, epochs, criterion of the temperature and bins are taken
-    for seeds of one, and become one row: the mean, and half of what lies between the highest and the lowest. (Whatever
-    else they differ in, such as the learning rate, is not recorded.) Rows are in the order of the folders, the first
-    columns say what tells them apart, and the lowest value of each column, as printed, is bold.
+    for seeds of one, where the seed is recorded, and become one row: the mean, and half of what lies between the
+    highest and the lowest. (Whatever else they differ in, such as the learning rate, is not recorded.) Rows are in the
+    order of the folders, the first columns say what tells them apart, and the lowest value of each column, as printed,
+    is bold.
 
     Args:
         folders (`Sequence` of `str` or `Path`):
@@ -46,9 +47,10 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
     """
     groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for folder, results in _read(folders).items():
-        runs = groups.setdefault(tuple(setting(results) for setting in _SETTINGS.values()), {})
+        alone = folder if results.get("seed") is None else ""  # of unknown seed: not to be taken for one of several
+        runs = groups.setdefault((*(setting(results) for setting in _SETTINGS.values()), alone), {})
         for other, known in runs.items():
-            if results.get("seed") is not None and results["seed"] == known.get("seed"):
+            if results["seed"] == known["seed"]:
                 raise ValueError(
                     f"{other} and {folder} would become one row, but are of the same seed, {results['seed']}: what "
                     "they differ in is not recorded. Compare them with others one at a time."

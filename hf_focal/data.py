@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, l
 from datasets.exceptions import DatasetGenerationError
 
 from .scipy_docs import scipy_docs
+from .trees import parse_tree
 
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ def load_image_dataset(
             label, or there are fewer than two classes.
     """
     columns = image_column, label_column
-    return _load_splits("image", name, config_name, *columns, holdout, seed, revision, validation_size)
+    return _load_and_split("image", name, config_name, *columns, holdout, seed, revision, validation_size)
 
 
 def load_text_dataset(
@@ -79,6 +81,7 @@ def load_text_dataset(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    trees: bool = False,
     holdout: float = 0.1,
     validation_size: int | None = None,
     seed: int = 42,
@@ -99,6 +102,8 @@ def load_text_dataset(
         text_column, label_column (`str`, *optional*):
             Columns to use. By default the column of strings, where there are several the one that is called `text`,
             `sentence`, `review` or the like, and the column of class labels or that is called `label`.
+        trees (`bool`, *optional*, defaults to `False`):
+            The texts are trees in brackets, see [`parse_tree`]: malformed ones are refused by split and row.
         holdout (`float`, *optional*, defaults to `0.1`):
             Share of the training data split off for each missing split, in (0, 1).
         validation_size (`int`, *optional*):
@@ -116,7 +121,8 @@ def load_text_dataset(
         ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
     """
     columns = text_column, label_column
-    return _load_splits("text", name, config_name, *columns, holdout, seed, revision, validation_size)
+    check = parse_tree if trees else None
+    return _load_and_split("text", name, config_name, *columns, holdout, seed, revision, validation_size, check)
 
 
 def load_labelled(
@@ -132,20 +138,28 @@ def load_labelled(
     [`load_image_dataset`] and [`load_text_dataset`] make them.
     """
     if embedded := _embedded(kind, name):
-        return dict(_split({"train": embedded}, holdout=0.2, seed=42, quiet=True))
-    try:
-        loaded = _load(name, config_name, revision)
+        return dict(split_data({"train": embedded}, holdout=0.2, seed=42, quiet=True))
+    with naming_encoding(name):
+        loaded = load_splits(name, config_name, revision)
         columns = {
             split: _two_columns(data, split, kind, input_column, label_column) for split, data in loaded.items()
         }
         return _encode_labels(columns)
+
+
+@contextmanager
+def naming_encoding(name: str) -> Iterator[None]:
+    """Say so where files of this data set are not in UTF-8."""
+    try:
+        yield
     except (UnicodeError, DatasetGenerationError) as error:
         if wrong := _cause(error, UnicodeError):
             raise ValueError(f"A file of the data set {name!r} is not in UTF-8: {wrong}. Convert it.") from error
         raise
 
 
-def _load(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
+def load_splits(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
+    """The splits of a data set as they are, on the Hub or in a folder."""
     try:
         if (Path(name) / "dataset_dict.json").is_file():
             return load_from_disk(name)
@@ -162,7 +176,7 @@ def _load(name: str, config_name: str | None, revision: str | None) -> Mapping[s
         ) from error
 
 
-def _load_splits(
+def _load_and_split(
     kind: str,
     name: str,
     config_name: str | None,
@@ -172,13 +186,20 @@ def _load_splits(
     seed: int,
     revision: str | None,
     validation_size: int | None,
+    check: Callable[[str, int], Any] | None = None,
 ) -> DatasetDict:
-    if not 0 < holdout < 1:
-        raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
+    check_holdout(holdout)
     if embedded := _embedded(kind, name):
-        return _split({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
+        return split_data({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
     splits = load_labelled(kind, name, config_name, input_column, label_column, revision)
-    return _split(splits, holdout=holdout, seed=seed, validation_size=validation_size)
+    if check is not None:
+        for split, data in splits.items():
+            for row, sample in enumerate(data[kind]):
+                try:
+                    check(sample, row)
+                except ValueError as error:
+                    raise ValueError(f"The split {split!r} cannot be used. {error}") from error
+    return split_data(splits, holdout=holdout, seed=seed, validation_size=validation_size)
 
 
 def load_images(
@@ -211,7 +232,7 @@ def load_images(
         ValueError: If the split or the column is missing or ambiguous, or a split is empty.
     """
     embedded = _embedded("image", name)
-    splits = _load(name, config_name, revision) if embedded is None else {"train": embedded}
+    splits = load_splits(name, config_name, revision) if embedded is None else {"train": embedded}
     if split is None:
         known = [known for known in ("test", *_VALIDATION_NAMES) if known in splits]
         split = known[0] if known else next(iter(splits)) if len(splits) == 1 else None
@@ -219,7 +240,7 @@ def load_images(
         wanted = "test or validation split" if split is None else f"split {split!r}"
         raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
     data = splits[split]
-    column = _find_column(data, split, image_column, "image", other=None)
+    column = find_column(data, split, image_column, "image", other=None)
     data = data.select_columns([column])
     data = data if column == "image" else data.rename_column(column, "image")
     return data if _is_image(data.features["image"]) else data.cast_column("image", Image())
@@ -263,12 +284,24 @@ def _is_class(feature: Any) -> bool:
     return isinstance(feature, ClassLabel)
 
 
+def _is_words(feature: Any) -> bool:
+    return _is_text(getattr(feature, "feature", None))
+
+
+def _is_tags(feature: Any) -> bool:
+    label = getattr(feature, "feature", None)
+    return _is_words(feature) or str(getattr(label, "dtype", "")).startswith(("int", "uint"))
+
+
 # How a column is told: by its type, and where that does not settle it by its name.
 _COLUMNS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "image": (_is_image, ("image", "img")),
     "text": (_is_text, ("text", "sentence", "review", "content", "document", "comment", "tweet")),
     "label": (_is_class, ("label", "labels", "class", "category", "target")),
+    "word": (_is_words, ("tokens", "words")),
+    "tag": (_is_tags, ("ner_tags", "pos_tags", "tags", "labels")),  # the labels of the words
 }
+_ARGUMENTS = {"word": "words_column (--text_column_name)", "tag": "label_column (--label_column_name)"}
 
 
 def _two_columns(data: Dataset, split: str, kind: str, input_column: str | None, label_column: str | None) -> Dataset:
@@ -276,8 +309,8 @@ def _two_columns(data: Dataset, split: str, kind: str, input_column: str | None,
         raise ValueError(f"The split {split!r} is empty.")
     if input_column is not None and input_column not in data.column_names:
         raise _no_column(data, split, input_column, kind)
-    label_column = _find_column(data, split, label_column, "label", other=input_column)
-    input_column = _find_column(data, split, input_column, kind, other=label_column)
+    label_column = find_column(data, split, label_column, "label", other=input_column)
+    input_column = find_column(data, split, input_column, kind, other=label_column)
     data = data.select_columns([input_column, label_column])
     renamed = {input_column: kind, label_column: "label"}
     data = data.rename_columns({old: new for old, new in renamed.items() if old != new})
@@ -288,7 +321,8 @@ def _two_columns(data: Dataset, split: str, kind: str, input_column: str | None,
     return data
 
 
-def _find_column(data: Dataset, split: str, given: str | None, kind: str, other: str | None) -> str:
+def find_column(data: Dataset, split: str, given: str | None, kind: str, other: str | None) -> str:
+    """The column `given`, or the one, other than `other`, that type or name tells to hold what `kind` says."""
     columns = data.column_names
     if given is not None:
         if given not in columns:
@@ -303,8 +337,8 @@ def _find_column(data: Dataset, split: str, given: str | None, kind: str, other:
     if len(candidates) != 1:
         found = f"several could serve: {', '.join(candidates)}" if candidates else f"none of {', '.join(columns)} does"
         raise ValueError(
-            f"Which column of the split {split!r} holds the {kind}s? {found[0].upper()}{found[1:]}. Set {kind}_column "
-            f"(--{kind}_column_name)."
+            f"Which column of the split {split!r} holds the {kind}s? {found[0].upper()}{found[1:]}. Set "
+            f"{_argument(kind)}."
         )
     return candidates[0]
 
@@ -312,8 +346,12 @@ def _find_column(data: Dataset, split: str, given: str | None, kind: str, other:
 def _no_column(data: Dataset, split: str, given: str, kind: str) -> ValueError:
     return ValueError(
         f"The split {split!r} has no column {given!r}; its columns are {', '.join(data.column_names)}. Set "
-        f"{kind}_column (--{kind}_column_name) to one of them."
+        f"{_argument(kind)} to one of them."
     )
+
+
+def _argument(kind: str) -> str:
+    return _ARGUMENTS.get(kind, f"{kind}_column (--{kind}_column_name)")
 
 
 def _check_texts(data: Dataset, split: str, column: str) -> None:
@@ -326,43 +364,59 @@ def _check_texts(data: Dataset, split: str, column: str) -> None:
 
 
 def _encode_labels(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """Labels of one `ClassLabel` for all splits: the one they have, or their whole numbers or strings in order."""
     labels = {split: data["label"][:] for split, data in splits.items()}
     for split, values in labels.items():
         for row, value in enumerate(values):
-            if value is None or value != value:  # CSV files have NaN for nothing
-                raise ValueError(f"The split {split!r} has no label in row {row}. Remove the row, or the split.")
-            if isinstance(value, int) and value < 0:
-                raise ValueError(
-                    f"The split {split!r} has samples without a label (index {value}, row {row}): hidden labels "
-                    "cannot be used. Remove them, or pass a data set without this split."
-                )
-    found = set().union(*labels.values())
+            check_label(value, split, f"row {row}")
+    classes = common_classes(labels, {split: data.features["label"] for split, data in splits.items()})
+    if classes is None:
+        return dict(splits)
+    feature, index = classes
+    return {
+        split: with_labels(data, [index[value] for value in labels[split]], feature) for split, data in splits.items()
+    }
+
+
+def check_label(value: Any, split: str, place: str) -> None:
+    """Refuse a label that is missing, or hidden."""
+    if value is None or value != value:  # CSV files have NaN for nothing
+        raise ValueError(f"The split {split!r} has no label in {place}. Remove the row, or the split.")
+    if isinstance(value, int) and value < 0:
+        raise ValueError(
+            f"The split {split!r} has samples without a label (index {value}, {place}): hidden labels cannot be used. "
+            "Remove them, or pass a data set without this split."
+        )
+
+
+def common_classes(
+    labels: Mapping[str, Iterable[Any]], features: Mapping[str, Any]
+) -> tuple[ClassLabel, dict[Any, int]] | None:
+    """
+    One `ClassLabel` for the labels of all splits, whole numbers or strings in order, and the index of each in it;
+    `None` where they have one already.
+    """
+    values = {split: set(of_split) for split, of_split in labels.items()}
+    found = set().union(*values.values())
     if len(found) < 2:
         raise ValueError(f"A classifier needs at least two classes; every label is {found.pop()!r}.")
-    if any(_is_class(data.features["label"]) for data in splits.values()):
-        names = {split: getattr(data.features["label"], "names", None) for split, data in splits.items()}
+    if any(_is_class(feature) for feature in features.values()):
+        names = {split: getattr(feature, "names", None) for split, feature in features.items()}
         if len({str(value) for value in names.values()}) > 1:
             raise ValueError(f"The splits do not agree on the classes: {names}.")
-        return dict(splits)
+        return None
     if len({type(value) for value in found}) > 1 or not isinstance(found.copy().pop(), (int, str)):
         kinds = ", ".join(sorted({type(value).__name__ for value in found}))
         raise ValueError(f"Labels must be class labels, whole numbers or strings, got values of type {kinds}.")
-    unseen = found - set(labels.get("train", found))
+    unseen = found - values.get("train", found)
     if unseen:
         raise ValueError(f"Labels that no training sample has: {', '.join(map(repr, sorted(unseen)))}.")
     order = sorted(found)
-    feature, index = ClassLabel(names=[str(value) for value in order]), {value: i for i, value in enumerate(order)}
-    encoded = {}
-    for split, data in splits.items():
-        values = [index[value] for value in labels[split]]
-        encoded[split] = with_labels(data, values, feature)
-    return encoded
+    return ClassLabel(names=[str(value) for value in order]), {value: i for i, value in enumerate(order)}
 
 
-def with_labels(data: Dataset, labels: Sequence[int], feature: ClassLabel) -> Dataset:
+def with_labels(data: Dataset, labels: Sequence[Any], feature: Any, column: str = "label") -> Dataset:
     """The data with other labels."""
-    return data.remove_columns("label").add_column("label", list(labels), feature=feature)
+    return data.remove_columns(column).add_column(column, list(labels), feature=feature)
 
 
 def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:
@@ -411,9 +465,16 @@ def _listed(names: Sequence[str]) -> str:
 # ---- Splits ---------------------------------------------------------------------------------------------------------
 
 
-def _split(
+def check_holdout(holdout: float) -> None:
+    """Refuse what is no share."""
+    if not 0 < holdout < 1:
+        raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
+
+
+def split_data(
     splits: Mapping[str, Dataset], holdout: float, seed: int, quiet: bool = False, validation_size: int | None = None
 ) -> DatasetDict:
+    """Make the splits that a data set lacks, see [`load_image_dataset`]; stratified where it has a column `label`."""
     splits = dict(splits)
     say = logger.debug if quiet else logger.warning
     if "train" not in splits:
@@ -459,7 +520,7 @@ def held_out_pair(
             The first; by default the validation split, or else the test split, or else the only one.
         test_split (`str`, *optional*):
             The second; by default the test split. Where there is no other than the first, that is halved, stratified
-            by class, and the log says so.
+            by its column `label` if it has one, and the log says so.
         seed (`int`, *optional*, defaults to `42`):
             Seed of the halving.
 
@@ -493,13 +554,14 @@ def held_out_pair(
 
 
 def _hold_out(data: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
-    counts = np.bincount(np.asarray(data.with_format("numpy")["label"][:]))
     if size < 1 or size >= len(data):
         raise ValueError(f"Cannot split {size} samples off {len(data)}: too few. Bring a split of your own.")
-    stratify: str | None = "label"
-    if counts[counts > 0].min() < 2 or size < (counts > 0).sum():
-        logger.warning("Too few samples per class to stratify: the split is drawn without regard to classes.")
-        stratify = None
+    stratify = "label" if "label" in data.column_names else None
+    if stratify is not None:
+        counts = np.bincount(np.asarray(data.with_format("numpy")["label"][:]))
+        if counts[counts > 0].min() < 2 or size < (counts > 0).sum():
+            logger.warning("Too few samples per class to stratify: the split is drawn without regard to classes.")
+            stratify = None
     parts = data.train_test_split(test_size=size, seed=seed, stratify_by_column=stratify)
     return parts["train"], parts["test"]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
+logger = logging.getLogger(__name__)
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 VECTORS, VOCABULARY = "vectors.safetensors", "vocab.txt"
@@ -142,6 +145,7 @@ def set_word_vectors(
     sources = torch.tensor([rows[word] for word in known], dtype=torch.long)
     embeddings.weight[targets] = vectors[sources].to(embeddings.weight)
     coverage = len(known) / len(vocabulary)
+    logger.info("%.1f%% of the %d words of the vocabulary have a pretrained vector.", 100 * coverage, len(vocabulary))
     if coverage < LOW_COVERAGE:
         warnings.warn(
             f"Only {coverage:.1%} of the {len(vocabulary)} words of the vocabulary have a pretrained vector: are the "

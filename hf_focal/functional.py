@@ -415,6 +415,10 @@ def mmce_loss(
     each micro-batch, and `"sum"` is the number of samples times the mean. It is computed in float64 where the device
     has it.
 
+    Where one confidence r is that of all samples, right and wrong, the weighted form is |1 - 2r|: least at one half,
+    whatever the accuracy. With two classes every model starts there, and cross-entropy, whose slope in r is at most 2,
+    cannot pull it away against the 2 `lam` of this term: for `lam` of 1 or more a binary model may never train.
+
     Args:
         logits, labels, ignore_index: As in [`cross_entropy_loss`].
         lam (`float`, *optional*, defaults to `2.0`):

@@ -15,19 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from . import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from .folding import ADAPTER_RECORD, apply_temperature, calibration_record, check_record, has_adapter
 from .model_card import TASKS, infer_task
+from .modeling import AUTO_CLASSES
 from .report import CARD, PICTURE, PREDICTIONS
 from .version import __version__
 
@@ -39,11 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_AUTO_CLASSES: dict[str, Any] = {
-    "image-classification": AutoModelForImageClassification,
-    "text-classification": AutoModelForSequenceClassification,
-    "token-classification": AutoModelForTokenClassification,
-}
 _ADAPTER_TASKS = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}  # as PEFT calls them
 # What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json")
@@ -191,7 +180,7 @@ def _adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] |
 def _load_weights(
     name: str, folder: Path, config: Any, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
 ) -> tuple[Any, set[str]]:
-    if task not in _AUTO_CLASSES:
+    if task not in AUTO_CLASSES:
         raise ValueError(
             f"{CONFIG_NAME} of {name} has architectures {getattr(config, 'architectures', None)}. Supported: "
             + ", ".join(f"{name} (*{suffix})" for name, suffix in TASKS.items())
@@ -201,7 +190,7 @@ def _load_weights(
         kwargs = {**kwargs, "adapter_kwargs": {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}}
     options = {"output_loading_info": True, "weights_only": True, "trust_remote_code": False, **source, **kwargs}
     try:
-        model, info = _AUTO_CLASSES[task].from_pretrained(name, config=config, **options)
+        model, info = AUTO_CLASSES[task].from_pretrained(name, config=config, **options)
     finally:  # damaged files explain whatever else goes wrong
         _refuse_damaged(folder)
     return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}

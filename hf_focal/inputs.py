@@ -203,3 +203,10 @@ def flatten_predictions(eval_prediction: Any) -> tuple[NDArray[Any], NDArray[np.
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     kept = labels != -100
     return (logits, labels) if kept.all() else (logits[kept], labels[kept])
+
+
+def sentences_of(eval_prediction: Any) -> NDArray[np.int64] | None:
+    """The number of the sentence of each row of [`flatten_predictions`], of a token classifier; else `None`."""
+    labels = eval_prediction.label_ids
+    labels, _ = _to_numpy("label_ids", labels[0] if isinstance(labels, (tuple, list)) else labels)
+    return np.nonzero(labels != -100)[0] if labels.ndim == 2 else None

@@ -2,8 +2,9 @@
 """
 Bootstrap intervals of metrics, and the question whether one model is better than another on the same samples.
 
-A resample draws as many samples as there are, with replacement. The metrics of this package are not computed anew on
-the rows of each resample: what each sample adds is worked out once and then only summed, with the same result.
+A resample draws as many samples as there are, with replacement; samples that depend on one another, such as the words
+of a sentence, are drawn together, by the group. The metrics of this package are not computed anew on the rows of each
+resample: what each sample adds is worked out once and then only summed, with the same result.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def bootstrap_interval(
     method: str = "percentile",
     seed: int = 0,
     n_bins: int = 15,
+    groups: ArrayLike | None = None,
 ) -> tuple[float, float]:
     r"""
     Bootstrap interval of a metric (Efron, 1979).
@@ -68,17 +70,22 @@ def bootstrap_interval(
         method (`str`, *optional*, defaults to `"percentile"`):
             `"percentile"` or `"basic"`.
         seed (`int`, *optional*, defaults to `0`):
-            Resample i takes the rows `generator.integers(0, N, N)`, drawn in turn from
-            `numpy.random.default_rng(seed)`.
+            Resample i takes the rows (or the groups, in the order of their numbers) `generator.integers(0, N, N)`,
+            drawn in turn from `numpy.random.default_rng(seed)`.
         n_bins (`int`, *optional*, defaults to `15`):
             Number of bins, where `metric` is a key or function of this package that has bins.
+        groups (`np.ndarray` of shape `(num_samples,)`, *optional*):
+            Whole number of the group of each sample, such as that of the sentence of a token. A resample then draws as
+            many groups as there are, and all samples of each: the cluster bootstrap (Davison and Hinkley, 1997,
+            Section 3.8; Cameron, Gelbach and Miller, 2008). Samples of a group mostly resemble one another, and the
+            interval of samples drawn singly is then too narrow.
 
     Returns:
         `tuple[float, float]`: The lower and the upper end.
 
     Raises:
         ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, shapes disagree,
-            values are no probabilities, or labels are out of range.
+            values are no probabilities, labels are out of range, or groups are no whole numbers.
         TypeError: If `n_bins` or `n_resamples` is not a whole number.
 
     Example:
@@ -93,7 +100,8 @@ def bootstrap_interval(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     statistic, num_samples = _statistic(metric, probabilities, labels, n_bins)
-    values = np.array([statistic(rows) for rows in _resamples(num_samples, n_resamples, seed, metric)])
+    resamples = _resamples(num_samples, n_resamples, seed, metric, groups)
+    values = np.array([statistic(rows) for rows in resamples])
     low, high = interval_ends(values, level)
     if method == "percentile":
         return low, high
@@ -108,6 +116,7 @@ def metric_intervals(
     n_resamples: int = 1000,
     seed: int = 0,
     n_bins: int = 15,
+    groups: ArrayLike | None = None,
 ) -> dict[str, tuple[float, float]]:
     """
     The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high), cut off
@@ -115,7 +124,7 @@ def metric_intervals(
     """
     intervals = {}
     for key in keys:
-        options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "n_bins": n_bins}
+        options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "n_bins": n_bins, "groups": groups}
         low, high = bootstrap_interval(key, probabilities, labels, method="basic", **options)
         most = np.inf if key in ("nll", "brier") else 1.0
         intervals[key] = min(max(low, 0.0), most), min(max(high, 0.0), most)
@@ -154,6 +163,7 @@ def paired_bootstrap(
     n_resamples: int = 1000,
     seed: int = 0,
     n_bins: int = 15,
+    groups: ArrayLike | None = None,
 ) -> PairedComparison:
     """
     Whether model A has a better metric than model B: both are computed on the same resamples, so that what makes a
@@ -168,7 +178,7 @@ def paired_bootstrap(
             Softmax outputs of the two models on the same samples.
         labels (`np.ndarray` of shape `(num_samples,)`):
             Class indices in `[0, num_labels)`.
-        level, n_resamples, seed, n_bins (*optional*):
+        level, n_resamples, seed, n_bins, groups (*optional*):
             As for [`bootstrap_interval`].
 
     Returns:
@@ -181,7 +191,8 @@ def paired_bootstrap(
     check_options(level, n_resamples)
     statistic_a, num_samples = _statistic(metric, probabilities_a, labels, n_bins)
     statistic_b, _ = _statistic(metric, probabilities_b, labels, n_bins)
-    pairs = [(statistic_a(rows), statistic_b(rows)) for rows in _resamples(num_samples, n_resamples, seed, metric)]
+    resamples = _resamples(num_samples, n_resamples, seed, metric, groups)
+    pairs = [(statistic_a(rows), statistic_b(rows)) for rows in resamples]
     values_a, values_b = np.array(pairs).T
     with np.errstate(invalid="ignore"):  # NaN where both are infinite
         low, high = interval_ends(values_a - values_b, level)
@@ -219,7 +230,10 @@ def interval_ends(values: NDArray[np.float64], level: float) -> tuple[float, flo
     return quantile((1 - level) / 2), quantile((1 + level) / 2)
 
 
-def _resamples(num_samples: int, n_resamples: int, seed: int, metric: str | Metric) -> Iterator[NDArray[np.int64]]:
+def _resamples(
+    num_samples: int, n_resamples: int, seed: int, metric: str | Metric, groups: ArrayLike | None
+) -> Iterator[NDArray[np.int64]]:
+    rows_of, count = (None, num_samples) if groups is None else _rows_of_groups(groups, num_samples)
     generator = np.random.default_rng(seed)
     steps: Any = range(n_resamples)
     if _key(metric) is None:
@@ -227,7 +241,30 @@ def _resamples(num_samples: int, n_resamples: int, seed: int, metric: str | Metr
 
         steps = tqdm(steps, desc="bootstrap", leave=False)
     for _ in steps:
-        yield generator.integers(0, num_samples, num_samples)
+        drawn = generator.integers(0, count, count)
+        yield drawn if rows_of is None else rows_of(drawn)
+
+
+def _rows_of_groups(
+    groups: ArrayLike, num_samples: int
+) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.int64]], int]:
+    """The rows of a draw of groups, one group after the other, as a function, and the number of groups there are."""
+    array = np.asarray(groups)
+    if array.shape != (num_samples,) or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"groups must hold a whole number for each of the {num_samples} samples, got an array of shape "
+            f"{array.shape} and dtype {array.dtype}."
+        )
+    _, numbers = np.unique(array, return_inverse=True)
+    by_group, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
+    starts = np.cumsum(sizes) - sizes
+
+    def rows_of(drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+        lengths = sizes.take(drawn)
+        places = np.cumsum(lengths) - lengths
+        return by_group.take(np.repeat(starts.take(drawn) - places, lengths) + np.arange(lengths.sum()))
+
+    return rows_of, len(sizes)
 
 
 def _key(metric: str | Metric) -> str | None:
@@ -269,7 +306,7 @@ def _statistic(
             drawn = bins.take(rows)
             sums = np.abs(np.bincount(drawn, gaps.take(rows)))
             if key == "ece":
-                return float(sums.sum() / num_samples)
+                return float(sums.sum() / len(rows))
             return float((sums / np.maximum(np.bincount(drawn), 1)).max())
 
         return equal_width_error, num_samples
@@ -284,7 +321,7 @@ def _statistic(
 
         def classwise_error(rows: NDArray[np.int64]) -> float:
             repeats = np.bincount(rows, minlength=num_samples).astype(np.float64)
-            return float(np.abs(matrix @ repeats).sum() / array.size)
+            return float(np.abs(matrix @ repeats).sum() / (len(rows) * array.shape[1]))
 
         return classwise_error, num_samples
 

@@ -47,6 +47,11 @@ def infer_task(config: PreTrainedConfig) -> str | None:
     return next((task for task, suffix in TASKS.items() if suffix in names), None)
 
 
+def unit_of(task: str | None) -> str:
+    """What a task counts."""
+    return "tokens" if task == "token-classification" else "samples"
+
+
 def results_table(
     before: Mapping[str, float], after: Mapping[str, float], intervals: Intervals | None = None
 ) -> list[tuple[str, str, str]]:
@@ -117,7 +122,7 @@ def create_model_card(
         calibration (`Mapping[str, Any]`, *optional*):
             The model's `config.calibration`.
         n_test (`int`, *optional*):
-            Number of test samples.
+            Number of test samples, or tokens.
         confidence_sentence (`str`, *optional*):
             What [`describe_confidence`] says.
         model_id (`str`, *optional*, defaults to `"."`):
@@ -135,7 +140,7 @@ def create_model_card(
             Configuration and revision of the data set.
         intervals (`Mapping[str, Mapping[str, tuple[float, float]]]`, *optional*):
             Under `"before"` and `"after"`, `(low, high)` of any of the metrics, by [`bootstrap_interval`] with
-            `method="basic"`.
+            `method="basic"`, of tokens with their sentences as `groups`.
         interval_level (`float`, *optional*, defaults to `0.9`):
             Level of these intervals.
         license, language (`str`, *optional*):
@@ -185,6 +190,8 @@ def create_model_card(
         model_name=_one_line(model_name),
         eval_results=results or None,
     )
+    unit = unit_of(task)
+    of_tokens = unit == "tokens"
     record = dict(calibration or {})
     folded = record.get("folded", True)
     return ModelCard.from_template(
@@ -202,10 +209,12 @@ def create_model_card(
         dataset=dataset_name if dataset else None,
         test_split=_one_line(test_split),
         n_test=n_test,
+        unit=unit,
+        of_tokens=of_tokens,
         n_bins=n_bins,
         interval_sentence=(
-            f"In brackets: {interval_level:.0%} bootstrap intervals; those of calibration errors, which few samples "
-            "make look larger than they are, may lie below the value. "
+            f"In brackets: {interval_level:.0%} bootstrap intervals{', of whole sentences' if of_tokens else ''}; "
+            f"those of calibration errors, which few {unit} make look larger than they are, may lie below the value. "
             if intervals
             else ""
         ),
@@ -219,8 +228,12 @@ def create_model_card(
     )
 
 
-_EXAMPLES = {"image-classification": "image.png"} | dict.fromkeys(list(TASKS)[1:], "A sentence to classify.")
-_EXAMPLES["tree_lstm"] = "(3 (2 It) (4 (2 is) (4 good)))"
+_EXAMPLES = {
+    "image-classification": "image.png",
+    "text-classification": "A sentence to classify.",
+    "token-classification": "Ada Lovelace was born in London.",
+    "tree_lstm": "(3 (2 It) (4 (2 is) (4 good)))",
+}
 
 
 def _one_line(text: str) -> str:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,20 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
+    PreTrainedConfig,
     TimmWrapperConfig,
 )
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
-from . import networks  # noqa: F401  (registers our architectures with timm)
+from .networks import (  # which also registers our architectures with timm
+    GlobalPoolingCNNConfig,
+    TreeLSTMConfig,
+    create_global_pooling_cnn,
+    create_tree_lstm,
+)
 from .text import prepare_tokenizer, train_tokenizer
 
 
@@ -33,7 +41,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SMALL_BERT = "small-bert"
+SMALL_BERT, GLOBAL_POOLING_CNN, TREE_LSTM = "small-bert", "global-pooling-cnn", "tree-lstm"
+AUTO_CLASSES: dict[str, Any] = {
+    "image-classification": AutoModelForImageClassification,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+}
+TEXT_TASKS = ("text-classification", "token-classification")
 
 
 def create_image_classifier(
@@ -113,15 +127,21 @@ def create_text_classifier(
     from_scratch: bool = False,
     max_seq_length: int | None = None,
     texts: Iterable[str] | None = None,
+    task: str = "text-classification",
+    embeddings: str | Path | None = None,
+    vocab_size: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    Build a classifier of texts with a head for the given labels, and the tokenizer that goes with it.
+    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer that goes with
+    it.
 
     Args:
         name (`str`):
-            A transformers checkpoint on the Hub, a local folder, or `"small-bert"`: a BERT of two layers with random
-            weights, whose tokenizer is trained on `texts`.
+            A transformers checkpoint on the Hub, a local folder, or a network with random weights whose vocabulary is
+            learned from `texts`: `"small-bert"`, a BERT of two layers, or one of the two of the paper (Section 5),
+            `"global-pooling-cnn"` and `"tree-lstm"`.
         label_names (`Sequence[str]`):
             Names of the classes, in the order of their indices.
         from_scratch (`bool`, *optional*, defaults to `False`):
@@ -129,7 +149,15 @@ def create_text_classifier(
         max_seq_length (`int`, *optional*):
             Cut texts to so many tokens; by default to as many as the model takes.
         texts (`Iterable[str]`, *optional*):
-            The training texts, for `"small-bert"`.
+            The training texts, for a network that learns its vocabulary; for `"tree-lstm"` trees in brackets.
+        embeddings (`str`, *optional*):
+            Folder of pretrained word vectors for one of the two networks of the paper, see [`load_word_vectors`].
+        vocab_size (`int`, *optional*):
+            Most entries of a vocabulary that is learned.
+        model_kwargs (`Mapping[str, Any]`, *optional*):
+            Further settings of the config of a network whose vocabulary is learned, such as `{"cell": "released"}`.
+        task (`str`, *optional*, defaults to `"text-classification"`):
+            Or `"token-classification"`. The tokenizer is then prepared for texts that come as lists of words.
         kwargs:
             `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
@@ -138,36 +166,112 @@ def create_text_classifier(
         pads with its end of text) and on the length of a text.
 
     Raises:
-        ValueError: If there is no token to pad with, or there are no texts for `"small-bert"`.
+        ValueError: If there is no token to pad with, there are no texts to learn a vocabulary from, a setting is not
+            one of the network's, the task is neither of the two or the network does not serve it, or the tokenizer
+            cannot tell which tokens are of which word where the task asks for that.
         OSError: If there is no such checkpoint.
     """
-    labels = _labels(label_names)
-    if name == SMALL_BERT and not Path(name).is_dir():
+    if task not in TEXT_TASKS:
+        raise ValueError(f"task must be one of {', '.join(TEXT_TASKS)}, got {task!r}.")
+    settings = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
+    given = {key: value for key, value in settings.items() if value is not None}
+    if name in LEARNED and not Path(name).is_dir():
         if texts is None:
-            raise ValueError(f"{SMALL_BERT!r} needs the training texts (texts=...), for its tokenizer.")
-        tokenizer = train_tokenizer(texts)
-        config = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=128,
-            max_position_embeddings=128,
-            **labels,
+            raise ValueError(f"{name!r} needs the training texts (texts=...), for its vocabulary.")
+        return LEARNED[name](texts, label_names, max_seq_length, task, **given)
+    if given:
+        known = ", ".join(LEARNED)
+        raise ValueError(
+            f"{', '.join(given)} can only be set for networks whose vocabulary is learned ({known}); {name!r} has its "
+            "own."
         )
-        model = AutoModelForSequenceClassification.from_config(config)
-        prepare_tokenizer(model, tokenizer, max_seq_length)
-        return model, tokenizer
+    auto_class, labels = AUTO_CLASSES[task], _labels(label_names)
     tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     if from_scratch:
         config = AutoConfig.from_pretrained(name, **labels, **kwargs)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = auto_class.from_config(config)
     else:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            name, **labels, ignore_mismatched_sizes=True, **kwargs
-        )
-    prepare_tokenizer(model, tokenizer, max_seq_length)
+        model = auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
+    prepare_tokenizer(model, tokenizer, max_seq_length, task)
     return model, tokenizer
+
+
+def _small_bert(
+    texts: Iterable[str],
+    label_names: Sequence[str],
+    max_seq_length: int | None,
+    task: str,
+    vocab_size: int = 4000,
+    model_kwargs: Mapping[str, Any] | None = None,
+    embeddings: str | Path | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if embeddings is not None:
+        raise ValueError(f"{SMALL_BERT!r} learns its embeddings: leave embeddings unset.")
+    tokenizer = train_tokenizer(texts, vocab_size)
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "max_position_embeddings": 128,
+        **_settings(SMALL_BERT, BertConfig, model_kwargs),
+    }
+    config = BertConfig(vocab_size=len(tokenizer), **sizes, **_labels(label_names))
+    model = AUTO_CLASSES[task].from_config(config)
+    prepare_tokenizer(model, tokenizer, max_seq_length, task)
+    return model, tokenizer
+
+
+def _global_pooling_cnn(
+    texts: Iterable[str],
+    label_names: Sequence[str],
+    max_seq_length: int | None,
+    task: str,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    _check_task(GLOBAL_POOLING_CNN, task)
+    settings = _settings(GLOBAL_POOLING_CNN, GlobalPoolingCNNConfig, model_kwargs)
+    if max_seq_length is not None:
+        settings["sequence_length"] = max_seq_length
+    return create_global_pooling_cnn(texts, label_names, **options, **settings)
+
+
+def _tree_lstm(
+    texts: Iterable[str],
+    label_names: Sequence[str],
+    max_seq_length: int | None,
+    task: str,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    _check_task(TREE_LSTM, task)
+    if max_seq_length is not None:
+        raise ValueError("A tree cannot be cut: leave max_seq_length (--max_seq_length) unset.")
+    return create_tree_lstm(texts, label_names, **options, **_settings(TREE_LSTM, TreeLSTMConfig, model_kwargs))
+
+
+# Networks that are made for the texts at hand.
+LEARNED: dict[str, Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase]]] = {
+    SMALL_BERT: _small_bert,
+    GLOBAL_POOLING_CNN: _global_pooling_cnn,
+    TREE_LSTM: _tree_lstm,
+}
+
+
+def _check_task(name: str, task: str) -> None:
+    if task != "text-classification":
+        raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
+
+
+def _settings(name: str, config: type[PreTrainedConfig], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was given, if it is of the network's own settings."""
+    made = {"vocab_size", "pad_token_id"}  # by the texts
+    known = [key for key in inspect.signature(config.__init__).parameters if key not in ("self", "kwargs", *made)]
+    unknown = [key for key in given or {} if key not in known]
+    if unknown:
+        raise ValueError(f"{name!r} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
+    return dict(given or {})
 
 
 def freeze_all_but_last(model: PreTrainedModel, count: int) -> None:

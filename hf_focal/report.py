@@ -20,9 +20,10 @@ from transformers.trainer_callback import TrainerState
 
 from .calibration import TemperatureFit, describe_confidence
 from .folding import UnfoldableError, calibration_record, has_adapter, recorded_scaling
+from .inputs import sentences_of
 from .intervals import metric_intervals
 from .metrics import METRIC_KEYS, calibration_metrics_from_logits, flatten_predictions
-from .model_card import create_model_card, infer_task, results_table
+from .model_card import create_model_card, infer_task, results_table, unit_of
 from .plots import reliability_diagram
 from .scaling import focal_recalibration
 from .training_plots import DYNAMICS
@@ -112,6 +113,7 @@ class RunReport:
         intervals (`dict[str, dict[str, tuple[float, float]]]`): Under `"before"` and `"after"`, the 90% bootstrap
             interval of each metric.
         split (`str`): Name of the test split.
+        unit (`str`): What was counted, `"samples"` or `"tokens"`; the intervals of tokens are of whole sentences.
     """
 
     fit: TemperatureFit
@@ -120,12 +122,14 @@ class RunReport:
     words: str
     intervals: dict[str, dict[str, tuple[float, float]]]
     split: str = "test"
+    unit: str = "samples"
 
     def __str__(self) -> str:
-        rows = [(self.split, "before", "after"), *results_table(self.before, self.after, self.intervals)]
+        title, drawn = (self.split, "") if self.unit == "samples" else (f"{self.split} {self.unit}", ", by sentence")
+        rows = [(title, "before", "after"), *results_table(self.before, self.after, self.intervals)]
         widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
         lines = [f"{title:<{widths[0]}}{old:>{widths[1]}}{new:>{widths[2]}}" for title, old, new in rows]
-        lines[0] += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals)"
+        lines[0] += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals{drawn})"
         return "\n".join([*lines, self.words])
 
 
@@ -149,7 +153,8 @@ def finish_run(
 
     It leaves the weights, with the temperature folded in unless `trainer.args.fold_temperature` is off or there is no
     head to fold it into, the config with its record, the image processor or tokenizer, `predictions.safetensors`
-    (logits before scaling), `all_results.json`, `reliability.png` and the model card. No pickle is among them.
+    (logits before scaling, and labels; of token classifiers those of the tokens with a label, and the number of each
+    token's sentence), `all_results.json`, `reliability.png` and the model card. No pickle is among them.
 
     Args:
         trainer ([`CalibrationTrainer`]):
@@ -184,14 +189,19 @@ def finish_run(
         logits, labels = flatten_predictions(output)
         arrays[f"{part}_logits"] = np.ascontiguousarray(logits, dtype=np.float32)
         arrays[f"{part}_labels"] = np.ascontiguousarray(labels, dtype=np.int64)
+        sentences = sentences_of(output)
+        if sentences is not None:
+            arrays[f"{part}_sentences"] = np.ascontiguousarray(sentences)
+    groups = arrays.get("test_sentences")
     logits, labels = arrays["test_logits"], arrays["test_labels"]
-    measured = _measure(logits, labels, fit.temperature, fit.gamma, trainer.args.n_bins)
+    measured = _measure(logits, labels, fit.temperature, fit.gamma, trainer.args.n_bins, groups)
     words, intervals = measured["confidence_sentence"], measured["intervals"]
-    report = RunReport(fit, measured["before"], measured["after"], words, intervals, test_split)
+    report = RunReport(fit, measured["before"], measured["after"], words, intervals, test_split, unit_of(task))
     trainer.save_model(_internal_call=True)  # not pushed yet: there is no card
     trainer.card_facts = {
         "logits": logits,
         "labels": labels,
+        "groups": groups,
         "measured": measured,
         "split": test_split,
         "task": task,
@@ -228,6 +238,7 @@ def write_card(
     *,
     logits: ArrayLike | None = None,
     labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
     split: str = "test",
     measured: Mapping[str, Any] | None = None,
     model_name: str | None = None,
@@ -242,6 +253,8 @@ def write_card(
             Its model's `config.calibration` is what the card tells.
         logits, labels (`np.ndarray`, *optional*):
             Data to measure the model on, before scaling. Without them the card has no numbers.
+        groups (`np.ndarray`, *optional*):
+            The sentence of each token, as for [`bootstrap_interval`].
         split (`str`, *optional*, defaults to `"test"`):
             Name of these data.
         measured (`Mapping[str, Any]`, *optional*):
@@ -257,7 +270,8 @@ def write_card(
     facts: dict[str, Any] = {}
     if record is not None and logits is not None and labels is not None:
         temperature, gamma = recorded_scaling(record)
-        facts = {**(measured or _measure(logits, labels, temperature, gamma, n_bins)), "test_split": split}
+        measured = measured or _measure(logits, labels, temperature, gamma, n_bins, groups)
+        facts = {**measured, "test_split": split}
         panels = dict(
             zip(("before", f"after (T = {temperature:.4g})"), _panels(logits, temperature, gamma), strict=True)
         )
@@ -285,20 +299,27 @@ def _panels(logits: ArrayLike, temperature: float, gamma: float) -> tuple[NDArra
     return softmax(wide, axis=1), focal_recalibration(wide, gamma, temperature)
 
 
-def _measure(logits: ArrayLike, labels: ArrayLike, temperature: float, gamma: float, n_bins: int) -> dict[str, Any]:
+def _measure(
+    logits: ArrayLike, labels: ArrayLike, temperature: float, gamma: float, n_bins: int, groups: ArrayLike | None
+) -> dict[str, Any]:
     """What a report and a card tell of logits before scaling, by the names of the arguments of `create_model_card`."""
     before, after = _panels(logits, temperature, gamma)
     return {
         "before": calibration_metrics_from_logits(logits, labels, n_bins),
         "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature, gamma),
-        "intervals": {"before": _intervals(before, labels, n_bins), "after": _intervals(after, labels, n_bins)},
+        "intervals": {
+            "before": _intervals(before, labels, n_bins, groups),
+            "after": _intervals(after, labels, n_bins, groups),
+        },
         "n_test": len(np.asarray(labels)),
         "n_bins": n_bins,
         "confidence_sentence": describe_confidence(logits, labels, temperature),
     }
 
 
-def _intervals(probabilities: NDArray[np.float64], labels: ArrayLike, n_bins: int) -> dict[str, tuple[float, float]]:
+def _intervals(
+    probabilities: NDArray[np.float64], labels: ArrayLike, n_bins: int, groups: ArrayLike | None
+) -> dict[str, tuple[float, float]]:
     """90% intervals of the metrics, but for Classwise-ECE where it would take minutes."""
     keys = [key for key in METRIC_KEYS if key != "classwise_ece" or probabilities.size <= _MANY]
-    return metric_intervals(keys, probabilities, labels, n_bins=n_bins)
+    return metric_intervals(keys, probabilities, labels, n_bins=n_bins, groups=groups)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from .inputs import check_count
+from .trees import TreeTokenizer, tokenize_trees
 
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ _NO_LIMIT = 1 << 30  # a tokenizer that knows no maximum says 10^30
 
 
 def prepare_tokenizer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_seq_length: int | None = None,
+    task: str = "text-classification",
 ) -> None:
     """
     Let tokenizer and model agree on the padding token and on how long a text may be.
@@ -39,10 +43,15 @@ def prepare_tokenizer(
             Its `model_max_length` becomes what the model takes, if that is less.
         max_seq_length (`int`, *optional*):
             Cut texts to so many tokens, if that is less than the model takes.
+        task (`str`, *optional*, defaults to `"text-classification"`):
+            For `"token-classification"` the tokenizer is prepared for texts that come as lists of words.
 
     Raises:
-        ValueError: If there is no token to pad with, or `max_seq_length` is less than 1.
+        ValueError: If there is no token to pad with, `max_seq_length` is less than 1, or the tokenizer cannot tell
+            which tokens are of which word.
     """
+    if task == "token-classification":
+        _prepare_for_words(tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise ValueError(
@@ -65,26 +74,57 @@ def prepare_tokenizer(
     tokenizer.model_max_length = min(limits)
 
 
+def _prepare_for_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(
+            f"Token classification needs to know which tokens are of which word, and the tokenizer "
+            f"({type(tokenizer).__name__}) cannot tell. Choose a model with a fast tokenizer (a tokenizer.json)."
+        )
+    before_words = tokenizer.backend_tokenizer.pre_tokenizer
+    if isinstance(before_words, pre_tokenizers.ByteLevel):
+        # RoBERTa's and GPT-2's know a word after a space by other tokens than at the start of a text.
+        before_words.add_prefix_space = True
+        tokenizer.add_prefix_space = tokenizer.init_kwargs["add_prefix_space"] = True  # also when it is loaded again
+    if tokenizer("a a")["input_ids"] != tokenizer(["a", "a"], is_split_into_words=True)["input_ids"]:
+        logger.warning(
+            "The tokenizer gives words that come one by one other tokens than in running text. Give the model its "
+            "texts as lists of words, too: pipeline(...)(words, is_split_into_words=True)."
+        )
+
+
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """
     The model's inputs and `labels` of a data set with the columns `text` and `label`. Batches are padded later, by
     `transformers.DataCollatorWithPadding`, which a `Trainer` with this tokenizer uses. Texts of more tokens than
-    `tokenizer.model_max_length` are cut, and the log says how many.
+    `tokenizer.model_max_length` are cut, and the log says how many. For a [`TreeTokenizer`] the texts are trees.
     """
-    limit = tokenizer.model_max_length
-    truncation = limit < _NO_LIMIT
+    if isinstance(tokenizer, TreeTokenizer):
+        trees = tokenize_trees(data, tokenizer, "text").remove_columns("text")
+        return trees.rename_column("label", "labels")
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        return {**tokenizer(batch["text"], truncation=truncation)}
+        return {**tokenizer(batch["text"], truncation=truncates(tokenizer))}
 
     # In memory: a data set that was saved to disk would otherwise get files of ours beside its own.
     encoded = data.map(encode, batched=True, remove_columns="text", keep_in_memory=True, desc="Tokenizing")
-    full = [row for row, tokens in enumerate(encoded["input_ids"]) if len(tokens) == limit]
-    if full:
-        whole = tokenizer(data.select(full)["text"][:], verbose=False)["input_ids"]
-        if longer := sum(len(tokens) > limit for tokens in whole):
-            logger.warning("%d of %d texts are longer than %d tokens and are cut.", longer, len(data), limit)
+    log_cuts(data["text"], encoded, tokenizer, "texts")
     return encoded.rename_column("label", "labels")
+
+
+def truncates(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether there is a length to cut to."""
+    return tokenizer.model_max_length < _NO_LIMIT
+
+
+def log_cuts(
+    inputs: Sequence[Any], encoded: Dataset, tokenizer: PreTrainedTokenizerBase, kind: str, **options: Any
+) -> None:
+    """Say how many of the inputs were cut; `options` are those that the tokenizer was called with."""
+    limit = tokenizer.model_max_length
+    full = [row for row, tokens in enumerate(encoded["input_ids"]) if len(tokens) == limit]
+    whole = tokenizer([inputs[row] for row in full], verbose=False, **options)["input_ids"] if full else []
+    if longer := sum(len(tokens) > limit for tokens in whole):
+        logger.warning("%d of %d %s are longer than %d tokens and are cut.", longer, len(encoded), kind, limit)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 4000) -> PreTrainedTokenizerBase:

@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -30,6 +32,7 @@ from .folding import (
     pending_scaling,
     unfold_temperature,
 )
+from .inputs import sentences_of
 from .losses import ScheduledFocalLoss, create_loss, extract_logits
 from .metrics import calibration_metrics_from_logits, flatten_predictions
 from .streaming import BatchMetrics
@@ -188,6 +191,26 @@ class CalibrationTrainer(Trainer):
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
         return (loss, {"logits": extract_logits(outputs)}) if return_outputs else loss
 
+    # The Trainer drops the last samples of validation and test data too, and measures on the others without a word.
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As `Trainer.get_eval_dataloader`; `args.dataloader_drop_last` is about training alone."""
+        with self._whole():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """As `Trainer.get_test_dataloader`; `args.dataloader_drop_last` is about training alone."""
+        with self._whole():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = dropped
+
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -319,7 +342,8 @@ class CalibrationTrainer(Trainer):
             fold_temperature(self.model, fit.temperature, inputs=self._probe(dataset), record=record)
         else:
             self.model.config.calibration = {**record, "temperature": fit.temperature, "folded": False}
-        self.card_facts, self._card_for = {"logits": logits, "labels": labels, "split": split}, None
+        self.card_facts = {"logits": logits, "labels": labels, "groups": sentences_of(predictions), "split": split}
+        self._card_for = None
         return fit
 
     def _probe(self, dataset: Any) -> dict[str, Tensor] | None:

@@ -230,4 +230,50 @@ def tokenize_trees(
     def tokenize(texts: list[str], rows: list[int]) -> dict[str, Any]:
         return dict(tokenizer(texts, rows=rows, node_labels=node_labels, every_node=every_node))
 
-    return dataset.map(tokenize, batched=True, with_indices=True, input_columns=[column], remove_columns=replaced)
+    # In memory: a data set that was saved to disk would otherwise get files of ours beside its own.
+    return dataset.map(
+        tokenize, batched=True, with_indices=True, input_columns=[column], remove_columns=replaced,
+        keep_in_memory=True, desc="Parsing",
+    )  # fmt: skip
+
+
+def phrase_classes(dataset: Dataset, column: str = "tree", extra_class: int | None = None) -> dict[str, int]:
+    """
+    The class of each label of a node, told from whole trees: of their roots both the label and the class are known.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            With a column of bracket strings, and the class of each tree in the column `label`.
+        column (`str`, *optional*, defaults to `"tree"`):
+            Name of the column of trees.
+        extra_class (`int`, *optional*):
+            The class of all labels that only phrases have, no whole tree. By default these have none.
+
+    Returns:
+        `dict[str, int]`: For `node_labels` of [`tokenize_trees`].
+
+    Raises:
+        ValueError: If a tree is malformed, trees of one label are of two classes, or `extra_class` would be empty.
+
+    Example:
+    >>> trees = {"tree": ["(3 (2 It) (4 (2 is) (4 good)))", "(1 (2 It) (0 fails))"], "label": [1, 0]}
+    >>> phrase_classes(Dataset.from_dict(trees))
+    {'3': 1, '1': 0}
+    """
+    classes: dict[str, int] = {}
+    labels: set[str] = set()
+    for row, (text, target) in enumerate(zip(dataset[column][:], dataset["label"][:], strict=True)):
+        tree = parse_tree(text, row)
+        labels.update(tree.labels)
+        label = tree.labels[-1]
+        if classes.setdefault(label, target) != target:
+            raise ValueError(
+                f"Row {row}: the label {label!r} of its root is of class {target}, in an earlier row of class "
+                f"{classes[label]}. Training on phrases needs one class for each label of a node."
+            )
+    others = sorted(labels - classes.keys())
+    if extra_class is not None:
+        if not others:
+            raise ValueError("Every label of a phrase is that of a whole tree too: no further class is needed.")
+        classes |= dict.fromkeys(others, extra_class)
+    return classes

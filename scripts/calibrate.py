@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Calibrate a classifier that you have, of images or texts, without training: fit a temperature on held-out data, measure
-what it does on other data, and save (and push) a checkpoint whose plain softmax is calibrated.
+Calibrate a classifier that you have, of images, texts or the words of texts, without training: fit a temperature on
+held-out data, measure what it does on other data, and save (and push) a checkpoint whose plain softmax is calibrated.
 
     accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data --criterion nll
     accelerate launch scripts/calibrate.py --model_name_or_path path/to/model --dataset_name path/to/data --split test
@@ -11,20 +11,23 @@ Every field below and of `CalibrationTrainingArguments` is a flag, and those of 
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from datasets import ClassLabel
+from datasets import ClassLabel, List
+from transformers import DataCollatorForTokenClassification
 
-from hf_focal import CalibrationTrainer, ImageTransform, from_pretrained, parse_arguments
+from hf_focal import CalibrationTrainer, ImageTransform, from_pretrained, parse_arguments, tokenize_words
 from hf_focal.cli import RunArguments, end_run, start_run
 from hf_focal.data import held_out_pair, load_labelled, match_labels, take, with_labels
 from hf_focal.hub import load_processor
 from hf_focal.model_card import infer_task
 from hf_focal.text import prepare_tokenizer, tokenize
+from hf_focal.tokens import load_labelled_words
 
 
 logger = logging.getLogger("calibrate")
-KINDS = {"image-classification": "image", "text-classification": "text"}
+KINDS = {"image-classification": "image", "text-classification": "text", "token-classification": "words"}
 
 
 @dataclass
@@ -56,7 +59,7 @@ class DataArguments:
     )
     split_seed: int = field(default=42, metadata={"help": "Seed of the halving."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
+    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, or of lists of words."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Fit and measure on so many random samples only."}
@@ -73,33 +76,34 @@ def main() -> None:
     with args.main_process_first():
         model = from_pretrained(name, task=model_args.task, revision=model_args.model_revision)
         task = model_args.task or infer_task(model.config)
-        if task not in KINDS:
-            raise ValueError(f"{name} is a model for {task}. Supported: {', '.join(KINDS)}.")
         kind = KINDS[task]
         processor = load_processor(name, task, model, revision=model_args.model_revision)
-        splits = load_labelled(
-            kind,
+        load = load_labelled_words if kind == "words" else partial(load_labelled, kind)
+        splits = load(
             data_args.dataset_name,
             data_args.dataset_config_name,
-            getattr(data_args, f"{kind}_column_name"),
+            data_args.image_column_name if kind == "image" else data_args.text_column_name,
             data_args.label_column_name,
             data_args.dataset_revision,
         )
     parts = held_out_pair(splits, data_args.split, data_args.test_split, data_args.split_seed)
     parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
     classes = ClassLabel(names=[model.config.id2label[index] for index in range(model.config.num_labels)])
+    if kind != "image":
+        prepare_tokenizer(model, processor, model_args.max_seq_length, task)
     inputs = []
     for data in parts.values():
+        if kind == "words":
+            order = match_labels(data.features["labels"].feature.names, classes.names)
+            labels = [[order[label] for label in row] for row in data["labels"]]
+            inputs.append(tokenize_words(with_labels(data, labels, List(classes), "labels"), processor))
+            continue
         order = match_labels(data.features["label"].names, classes.names)
         data = with_labels(data, [order[label] for label in data["label"]], classes)
-        if kind == "image":
-            data = data.with_transform(ImageTransform(processor))
-        else:
-            prepare_tokenizer(model, processor, model_args.max_seq_length)
-            data = tokenize(data, processor)
-        inputs.append(data)
+        inputs.append(data.with_transform(ImageTransform(processor)) if kind == "image" else tokenize(data, processor))
 
-    trainer = CalibrationTrainer(model=model, args=args, processing_class=processor)
+    collator = DataCollatorForTokenClassification(processor) if kind == "words" else None
+    trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)
     logger.info("Calibrating %s in %d process(es)", name, args.world_size)
     sizes = [f"{len(data)} samples of {split!r}" for split, data in parts.items()]
     logger.info("Fitting on %s, measuring on %s", *sizes)

@@ -91,7 +91,7 @@ class OodArguments:
     max_samples: int | None = field(default=None, metadata={"help": "So many random samples of each data set."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
     n_bins: int = field(default=15, metadata={"help": "Bins of ECE."})
-    n_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples for the 90% intervals."})
+    n_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples for the 90%% intervals."})
     seed: int = field(default=0, metadata={"help": "Seed of noise and bootstrap."})
 
 

@@ -1,21 +1,42 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Train a text classifier with a calibration loss, fit a temperature on validation data, and save a calibrated model.
+Train a classifier of texts, or of their words, with a calibration loss, fit a temperature on validation data, and save
+a calibrated model.
 
     accelerate launch scripts/run_text.py                                    # SciPy's documentation, offline
     accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path distilbert-base-uncased \
         --learning_rate 2e-5 --num_train_epochs 2 --loss focal --gamma 2
     accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path Qwen/Qwen3-0.6B --lora
+    accelerate launch scripts/run_text.py --task token-classification --dataset_name path/to/sentences \
+        --model_name_or_path bert-base-cased --learning_rate 2e-5
+    accelerate launch scripts/run_text.py --config configs/sst.yaml --dataset_name sst --embeddings glove_6b/50d
 
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from hf_focal import CalibrationTrainer, create_text_classifier, load_text_dataset, parse_arguments
-from hf_focal.cli import TrainArguments, TrainDataArguments, start_run, train_run
+from datasets import Dataset
+from transformers import DataCollatorForTokenClassification
+
+from hf_focal import (
+    AdagradWithEmbeddingSGD,
+    CalibrationTrainer,
+    TreeTokenizer,
+    create_text_classifier,
+    load_text_dataset,
+    load_token_dataset,
+    parse_arguments,
+    phrase_classes,
+    tokenize_trees,
+    tokenize_words,
+)
+from hf_focal.cli import TrainArguments, TrainDataArguments, json_object, start_run, train_run
 from hf_focal.data import SCIPY_DOCS
-from hf_focal.modeling import SMALL_BERT, freeze_all_but_last
+from hf_focal.modeling import LEARNED, SMALL_BERT, TEXT_TASKS, TREE_LSTM, freeze_all_but_last
 from hf_focal.text import tokenize
 
 
@@ -23,13 +44,29 @@ from hf_focal.text import tokenize
 class ModelArguments:
     """Which network, and how much of it to train."""
 
+    task: str = field(default=TEXT_TASKS[0], metadata={"help": f"One of {', '.join(TEXT_TASKS)}."})
     model_name_or_path: str = field(
         default=SMALL_BERT,
-        metadata={"help": "A transformers checkpoint, a local folder, or 'small-bert', trained from scratch."},
+        metadata={"help": f"A transformers checkpoint, a local folder, or one of {', '.join(LEARNED)}."},
     )
     train_from_scratch: bool = field(default=False, metadata={"help": "Start from random weights."})
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Cut texts to so many tokens. Unset: as many as the model takes."}
+    )
+    embeddings: str | None = field(
+        default=None,
+        metadata={"help": "Folder of word vectors, such as GloVe, for global-pooling-cnn or tree-lstm."},
+    )
+    vocab_size: int | None = field(default=None, metadata={"help": "Most entries of a vocabulary that is learned."})
+    vocabulary_of_all_splits: bool = field(
+        default=False, metadata={"help": "Learn it from validation and test texts too, as the paper's code does."}
+    )
+    model_kwargs: dict | str | None = field(
+        default=None, metadata={"help": 'Further settings of such a network, as JSON, such as: {"dropout": 0.2}'}
+    )
+    embedding_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Tune the embeddings by plain SGD at this rate, all else by Adagrad, as for tree-lstm."},
     )
     freeze_all_but_last: int | None = field(
         default=None, metadata={"help": "Train the head and so many of the last layers only."}
@@ -42,6 +79,9 @@ class ModelArguments:
     lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter, over its rank."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
 
+    def __post_init__(self) -> None:
+        self.model_kwargs = json_object("--model_kwargs", self.model_kwargs)
+
 
 @dataclass
 class DataArguments(TrainDataArguments):
@@ -50,49 +90,104 @@ class DataArguments(TrainDataArguments):
     dataset_name: str = field(
         default=SCIPY_DOCS, metadata={"help": "A data set on the Hub, a local folder, or the embedded 'scipy-docs'."}
     )
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
+    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, words or trees."})
+    every_phrase: bool = field(
+        default=False, metadata={"help": "Train on every phrase of a tree whose label a whole tree has as well."}
+    )
+    extra_class: str | None = field(
+        default=None,
+        metadata={"help": "With --every_phrase: name of one class more, for all other phrases, such as neutral."},
+    )
+
+
+def texts_of(splits: Iterable[Dataset]) -> Iterator[str]:
+    """All texts of some splits, one after the other."""
+    for data in splits:
+        yield from (data["text"] if "text" in data.column_names else map(" ".join, data["words"]))
 
 
 def main() -> None:
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
     name = model_args.model_name_or_path
-    from_scratch = model_args.train_from_scratch or name == SMALL_BERT
+    from_scratch = model_args.train_from_scratch or (name in LEARNED and not Path(name).is_dir())
     if model_args.lora and model_args.freeze_all_but_last is not None:
         raise ValueError("Give either --lora or --freeze_all_but_last, not both.")
+    if data_args.extra_class is not None and not data_args.every_phrase:
+        raise ValueError("--extra_class is a class of phrases: it needs --every_phrase.")
+    if model_args.task not in TEXT_TASKS:
+        raise ValueError(f"--task must be one of {', '.join(TEXT_TASKS)}, got {model_args.task!r}.")
+    of_words = model_args.task == "token-classification"
+    if of_words and data_args.dataset_name == SCIPY_DOCS:
+        raise ValueError("There are no embedded sentences with a label for each word: give --dataset_name.")
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    dataset = data_args.load(load_text_dataset, args, text_column=data_args.text_column_name)
+    if of_words:
+        dataset = data_args.load(load_token_dataset, args, words_column=data_args.text_column_name)
+        names = dataset["train"].features["labels"].feature.names
+    else:
+        options = {"text_column": data_args.text_column_name, "trees": name == TREE_LSTM}
+        dataset = data_args.load(load_text_dataset, args, **options)
+        names = dataset["train"].features["label"].names
+    if data_args.extra_class is not None:
+        names = [*names, data_args.extra_class]
     model, tokenizer = create_text_classifier(
         name,
-        dataset["train"].features["label"].names,
+        names,
         from_scratch=from_scratch,
         max_seq_length=model_args.max_seq_length,
-        texts=dataset["train"]["text"],
+        texts=texts_of(dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]),
+        embeddings=model_args.embeddings,
+        vocab_size=model_args.vocab_size,
+        model_kwargs=model_args.model_kwargs,
+        task=model_args.task,
     )
+    if data_args.every_phrase and not isinstance(tokenizer, TreeTokenizer):
+        raise ValueError(f"--every_phrase needs a network of trees, such as tree-lstm; {name} reads texts.")
     if model_args.freeze_all_but_last is not None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
     if model_args.lora:
         from peft import LoraConfig, get_peft_model
 
-        ranks = {"r": model_args.lora_rank, "lora_alpha": model_args.lora_alpha}
         lora = LoraConfig(
-            task_type="SEQ_CLS", target_modules="all-linear", lora_dropout=model_args.lora_dropout, **ranks
+            task_type="TOKEN_CLS" if of_words else "SEQ_CLS",
+            target_modules="all-linear",
+            exclude_modules=["classifier", "score"],  # the head, which is trained whole
+            r=model_args.lora_rank,
+            lora_alpha=model_args.lora_alpha,
+            lora_dropout=model_args.lora_dropout,
         )
         model = get_peft_model(model, lora)
-    train, validation, test = (tokenize(data, tokenizer) for data in dataset.values())
+    encode = tokenize_words if of_words else tokenize
+    train, validation, test = (encode(data, tokenizer) for data in dataset.values())
+    plain_train = train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test))))
+    if data_args.every_phrase:
+        extra = None if data_args.extra_class is None else len(names) - 1
+        classes = phrase_classes(dataset["train"], "text", extra)
+        train = tokenize_trees(dataset["train"], tokenizer, "text", node_labels=classes, every_node=True)
+        train = train.remove_columns("text")
 
+    optimizer: Any = None
+    if model_args.embedding_learning_rate is not None:
+        rates = {"lr": args.learning_rate, "embedding_lr": model_args.embedding_learning_rate}
+        optimizer = AdagradWithEmbeddingSGD, {"model": model, **rates, "weight_decay": args.weight_decay}
     trainer = CalibrationTrainer(
-        model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=tokenizer
+        model=model,
+        args=args,
+        data_collator=DataCollatorForTokenClassification(tokenizer) if of_words else None,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        optimizer_cls_and_kwargs=optimizer,
     )
     train_run(
         trainer,
         test,
         name=name,
-        task="text-classification",
+        task=model_args.task,
         data_args=data_args,
         checkpoint=checkpoint,
         from_scratch=from_scratch,
-        plain_train=train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test)))),
+        plain_train=plain_train,
         merge=model_args.lora,
     )
 

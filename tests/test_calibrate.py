@@ -32,6 +32,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
+import hf_focal
 from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
@@ -242,6 +243,63 @@ def test_a_head_that_cannot_be_folded_keeps_its_temperature_in_the_config(text, 
     assert trainer.predict(inputs[1]).metrics["test_ece"] == pytest.approx(report.after["ece"], abs=1e-6)
 
 
+# ---- Words ----------------------------------------------------------------------------------------------------------
+
+
+def save_token_model(folder):
+    tokenizer = train_tokenizer(sentences(50))
+    torch.manual_seed(1)
+    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: index for index, name in enumerate(NAMES)}}
+    config = BertConfig(vocab_size=len(tokenizer), **SIZES, **labels, initializer_range=1.0)
+    model = BertForTokenClassification(config)
+    torch.nn.init.normal_(model.classifier.weight, std=2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+def word_logits(model, tokenizer, words):
+    """Logits of the first token of each word of a sentence, by itself and without padding."""
+    places, start = [], 1  # after [CLS]
+    for word in words:
+        places.append(start)
+        start += len(tokenizer.tokenize(word))
+    with torch.no_grad():
+        return model.eval()(**tokenizer(" ".join(words), return_tensors="pt")).logits[0, places].double().numpy()
+
+
+def token_data(folder, model, tokenizer, names):
+    """Words with labels drawn from what the model says at temperature 3, as strings, `names` those of its classes."""
+    data = {}
+    for seed, split in enumerate(("validation", "test")):
+        rows = [[*text.split(), "a-cast"] for text in sentences(250, seed)]
+        logits = [word_logits(model, tokenizer, words) for words in rows]
+        labels = draw(np.concatenate(logits), 100 + seed)
+        ends = np.cumsum([0, *map(len, rows)])
+        tags = [[names[label] for label in labels[a:b]] for a, b in zip(ends, ends[1:], strict=False)]
+        data[split] = Dataset.from_dict({"tokens": rows, "ner_tags": tags})
+    DatasetDict(data).save_to_disk(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("flags", [[], ["--no_fold_temperature"]])
+def test_a_foreign_token_classifier_gets_the_temperature_of_its_words(calibrate, tmp_path, flags):
+    model, tokenizer = save_token_model(tmp_path / "model")
+    data = token_data(tmp_path / "data", model, tokenizer, NAMES)
+    results, output = calibrate(tmp_path / "model", data, *flags)
+    assert results["temperature"] == pytest.approx(best_nll_temperature(tmp_path / "out"), rel=2e-3)
+    assert 2.5 < results["temperature"] < 3.5 and "test tokens" in output
+    arrays, words = load_file(tmp_path / "out" / "predictions.safetensors"), [*sentences(1, 1)[0].split(), "a-cast"]
+    logits = word_logits(model, tokenizer, words)
+    assert np.abs(arrays["test_logits"][arrays["test_sentences"] == 0] - logits).max() < 1e-4
+    make = hf_focal.pipeline if flags else transformers.pipeline
+    found = make("token-classification", model=str(tmp_path / "out"))(" ".join(words), ignore_labels=[])
+    assert len(found) == len(words) + 2  # of a-cast the hyphen and the cast
+    expected = softmax(logits / results["temperature"], axis=1)
+    assert [token["score"] for token in found[:-2]] == pytest.approx(expected.max(axis=1), abs=1e-5)
+    assert [token["entity"] for token in found[:-2]] == [NAMES[index] for index in expected.argmax(axis=1)]
+
+
 # ---- Images ---------------------------------------------------------------------------------------------------------
 
 
@@ -355,7 +413,8 @@ def test_cifar10_and_a_timm_network(calibrate, test_data, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task", "token-classification"], "model for token-classification. Supported: image-class"),
+        (["--task", "question-answering"], "(*ForTokenClassification). Got task='question-answering'"),
+        (["--task", "token-classification"], "Which column of the split 'validation' holds the words? None of text"),
         (["--split", "dev"], "no split 'dev'; it has validation, test"),
         (["--test_split", "validation"], "fitted and measured on the same split"),
         (["--criterion", "brier"], "temperature_criterion must be one of ece, nll"),
@@ -387,9 +446,11 @@ def test_other_classes_and_other_models_are_refused(calibrate, text, image, tmp_
         calibrate(tmp_path / "two", text[3])
     with pytest.raises(ValueError, match="holds the images.*--image_column_name"):
         calibrate(image[0], text[3])
-    BertForTokenClassification(BertConfig(vocab_size=50, **SIZES)).save_pretrained(tmp_path / "tokens")
-    with pytest.raises(ValueError, match="model for token-classification"):
+    model, tokenizer = save_token_model(tmp_path / "tokens")
+    with pytest.raises(ValueError, match="Which column of the split 'validation' holds the words.*--text_column_name"):
         calibrate(tmp_path / "tokens", text[3])
+    with pytest.raises(ValueError, match="does not know the classes 'worse'"):
+        calibrate(tmp_path / "tokens", token_data(tmp_path / "data", model, tokenizer, ["good", "so so", "worse"]))
 
 
 # ---- The Hub and the README -----------------------------------------------------------------------------------------

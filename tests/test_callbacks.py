@@ -13,6 +13,9 @@ from test_scripts import SCRIPT, launch
 from test_trainer import NUM_LABELS, arguments, build, flat, samples
 from torch.utils.data import Dataset
 from transformers import (
+    BertConfig,
+    BertForTokenClassification,
+    DataCollatorForTokenClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
     Trainer,
@@ -34,6 +37,7 @@ from hf_focal import (
     focal_gradient_ratio,
 )
 from hf_focal.callbacks import DYNAMICS, gradient_norms
+from hf_focal.text import train_tokenizer
 
 
 def cifar_network():
@@ -92,6 +96,38 @@ def test_gradient_norms_are_those_of_per_sample_autograd(tmp_path, kind):
         measured = rows(tmp_path)[-1]["gradient_norms"]
         assert len(measured) == 64 and np.ptp(expected) > 1e-3
         np.testing.assert_allclose(measured, expected, rtol=2e-4, atol=1e-6)
+
+
+def test_gradient_norms_of_a_token_classifier_are_those_of_its_tokens(tmp_path):
+    """A backward pass for each token with a label, of sentences that differ in length and are padded in batches."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertForTokenClassification(BertConfig(vocab_size=30, num_labels=3, **sizes))
+    tokenizer = train_tokenizer(["a b c"])
+    test = []
+    for length in (3, 9, 1, 5, 5, 7, 2):
+        labels = torch.randint(0, 3, (length,))
+        labels[1::2] = -100  # further pieces of words
+        test.append({"input_ids": torch.randint(5, 30, (length,)).tolist(), "labels": labels.tolist()})
+    args = arguments(tmp_path, loss="focal", num_train_epochs=1, learning_rate=5e-3, per_device_eval_batch_size=2)
+    collator = DataCollatorForTokenClassification(tokenizer)
+    trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, train_dataset=test)
+    trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": test}, gradient_epochs=[1]))
+    trainer.train()
+    model.eval()
+    expected, losses = [], []
+    for sample in test:
+        logits = model(input_ids=torch.tensor([sample["input_ids"]])).logits[0]
+        for place, label in enumerate(sample["labels"]):
+            if label != -100:
+                value = DEFINITIONS["focal"](logits[place : place + 1], torch.tensor([label])).sum()
+                gradients = torch.autograd.grad(value, list(model.classifier.parameters()), retain_graph=True)
+                expected.append(torch.cat([gradient.reshape(-1) for gradient in gradients]).norm().item())
+                losses.append(F.cross_entropy(logits[place], torch.tensor(label)).item())
+    row = rows(tmp_path)[-1]
+    assert row["n_samples"] == len(expected) == 19
+    np.testing.assert_allclose(row["gradient_norms"], expected, rtol=2e-4, atol=1e-6)
+    assert row["nll"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_a_layer_without_bias_adds_no_one_to_the_features(tmp_path):

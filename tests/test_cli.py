@@ -2,9 +2,12 @@
 """Flags over file over defaults, and errors for what is unknown."""
 
 import json
+import runpy
+import sys
 from dataclasses import dataclass, field
 
 import pytest
+from conftest import ROOT
 
 from hf_focal import CalibrationTrainingArguments, parse_arguments
 
@@ -79,3 +82,12 @@ def test_training_arguments_take_dicts_and_lists_from_a_file(tmp_path):
     (args,) = parse_arguments([CalibrationTrainingArguments], ["--config", write(tmp_path, text), "--output_dir", "x"])
     assert args.loss_kwargs == {"milestones": [100, 250]}
     assert args.learning_rate == 0.1 and args.use_cpu is True and args.output_dir == "x"
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
+def test_every_script_says_what_it_takes(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {script}")

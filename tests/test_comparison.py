@@ -110,3 +110,8 @@ def test_commands_of_the_readme_compare_seeds(tmp_path, monkeypatch, capsys):
     assert "| cross_entropy | 1 |" in printed and f"{mean:.2%} ± {half:.2%}" in printed
     with Image.open(tmp_path / "f" / "nll_and_entropy.png") as picture:
         assert picture.width > 700
+
+
+def test_runs_of_unknown_seeds_stay_apart(tmp_path):
+    folders = [run(tmp_path, name) for name in ("a", "b")] + [run(tmp_path, "c", seed=1)]
+    assert len(compare_runs(folders).splitlines()) == 2 + 3

@@ -72,12 +72,12 @@ def test_optimizer_and_schedule_are_those_of_the_paper(name, tmp_path):
     assert len(rates) == (700 if tiny else 2450) and rates == pytest.approx(expected.tolist())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "cifar10_small"])
 def test_every_key_is_a_flag_and_is_given_once(name):
     """YAML takes the last of two equal keys in silence."""
     text = (ROOT / "configs" / f"{name}.yaml").read_text()
     keys = re.findall(r"^(\w+):", text, flags=re.MULTILINE)
-    assert len(set(keys)) == len(keys) > 20
+    assert len(set(keys)) == len(keys) > 15
     objects = parsed(name)
     values = yaml.safe_load(text)
     for key in keys:
@@ -86,7 +86,7 @@ def test_every_key_is_a_flag_and_is_given_once(name):
 
 
 def readme():
-    return (ROOT / "configs" / "README.md").read_text()
+    return (ROOT / "configs" / "README.md").read_text().split("## Texts")[0]
 
 
 def flags_of_losses():

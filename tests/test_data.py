@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 from sklearn.datasets import load_digits
 
 from hf_focal import load_image_dataset
-from hf_focal.data import _split, take
+from hf_focal.data import split_data, take
 
 
 def pictures(count, classes=3, mode="RGB", seed=0):
@@ -66,7 +66,7 @@ def test_a_validation_split_by_permutation_is_that_of_the_published_code(total, 
     features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
     data = Dataset.from_dict({"image": [None] * total, "label": [index % 2 for index in range(total)]}, features)
     data = data.add_column("row", list(range(total)))
-    splits = _split({"train": data, "test": data.select(range(4))}, holdout=0.1, seed=1, validation_size=size)
+    splits = split_data({"train": data, "test": data.select(range(4))}, holdout=0.1, seed=1, validation_size=size)
     indices = list(range(total))
     state = np.random.get_state()
     np.random.seed(1)
@@ -86,7 +86,7 @@ def test_a_validation_size_that_cannot_be_is_refused(tmp_path):
         load_image_dataset(folder, validation_size=3)
 
 
-def test_a_missing_test_split_is_the_validation_split(tmp_path, caplog):
+def test_a_missing_test_split_is_the_validationsplit_data(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         dataset = load_image_dataset(saved(tmp_path, {"train": 60, "valid": 15}))
     assert {split: len(data) for split, data in dataset.items()} == {"train": 54, "validation": 6, "test": 15}

@@ -130,6 +130,41 @@ print(json.dumps(AutoModelForImageClassification.from_pretrained({repo!r})(pixel
     assert np.abs(softmax(np.array(result["raw"]) / result["temperature"], axis=1) - found).max() < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["tree_lstm", "global_pooling_cnn"])
+def test_the_text_networks_of_the_paper_arrive_with_their_vocabulary(client, repo, kind):
+    """Pushed, and loaded from an empty cache by the Auto classes, a stock pipeline and one of ours."""
+    texts = ["(3 (2 It) (4 (2 is) (4 good)))", "(1 (2 It) (0 fails))"] if kind == "tree_lstm" else ["It is good", "No"]
+    pushed = client(f"""
+import torch
+from hf_focal.networks import create_{kind}
+torch.manual_seed(0)
+model, tokenizer = create_{kind}({texts!r}, ["bad", "good"], embedding_size=4, hidden_size=3)
+data = [{{**tokenizer(text), "labels": index % 2}} for index, text in enumerate({texts!r} * 120)]
+args = hf_focal.CalibrationTrainingArguments("out", use_cpu=True, report_to="none", hub_model_id={repo!r})
+trainer = hf_focal.CalibrationTrainer(model=model, args=args, eval_dataset=data, processing_class=tokenizer)
+logits = trainer.predict(data[:2]).predictions
+fit = trainer.calibrate()
+trainer.push_to_hub()
+result |= {{"logits": logits.tolist(), "temperature": fit.temperature}}
+""")
+    loaded = client(
+        f"""
+import transformers
+import hf_focal.networks
+result["found"] = [
+    [[row["score"] for row in sorted(rows, key=lambda row: row["label"])]
+     for rows in pipeline("text-classification", model={repo!r}, top_k=None)({texts!r})]
+    for pipeline in (transformers.pipeline, hf_focal.pipeline)
+]
+""",
+        cache="empty",
+    )
+    expected = softmax(np.array(pushed["logits"], dtype=np.float64) / pushed["temperature"], axis=1)
+    assert len(loaded["found"]) == 2
+    for found in loaded["found"]:
+        assert np.abs(np.array(found) - expected).max() < 1e-6
+
+
 def test_checkpoints_are_pushed_only_where_asked_for_and_never_with_pickles(hub, client, repo):
     client(f"""
 trainer = make_trainer("out", push_to_hub=True, hub_model_id={repo!r}, hub_strategy="every_save")

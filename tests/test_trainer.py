@@ -240,6 +240,17 @@ def test_scheduled_loss_by_callback_equals_the_trainer_of_ours(tmp_path):
 # ---- Evaluation and checkpoints -------------------------------------------------------------------------------------
 
 
+def test_dropping_the_last_batch_drops_it_from_training_alone(tmp_path):
+    data = samples("vit", 10)
+    options = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "dataloader_drop_last": True}
+    args = arguments(tmp_path, **options)
+    trainer = CalibrationTrainer(model=build(), args=args, train_dataset=data, eval_dataset=data)
+    assert len(trainer.get_train_dataloader()) == 2
+    assert trainer.predict(data).predictions.shape == (10, NUM_LABELS)
+    assert len(trainer.get_eval_dataloader()) == 3
+    assert args.dataloader_drop_last is True
+
+
 def test_evaluate_reports_every_metric_of_the_logits(tmp_path):
     data = samples("vit", 50)
     trainer = CalibrationTrainer(model=build(), args=arguments(tmp_path, n_bins=7), eval_dataset=data)

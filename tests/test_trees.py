@@ -235,12 +235,12 @@ def test_batched_equals_one_node_after_the_other_in_value_and_gradient(tokenizer
 def test_the_gradient_of_the_cell_is_that_of_finite_differences(cell):
     torch.manual_seed(0)
     module = TreeLSTMCell(TreeLSTMConfig(embedding_size=3, hidden_size=2, cell=cell)).double()
-    vectors = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    vectors, words = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.tensor([0, 3, 1, 2, 1])
     children, counts = torch.tensor([[3, 0], [4, 1], [5, 2], [7, 6]]), [2, 1, 1]
 
     def outputs(vectors, *parameters):
         named = dict(zip([name for name, _ in module.named_parameters()], parameters, strict=True))
-        return torch.func.functional_call(module, named, (vectors, children, counts))
+        return torch.func.functional_call(module, named, (vectors, words, children, counts))
 
     assert torch.autograd.gradcheck(outputs, (vectors, *module.parameters()))
 

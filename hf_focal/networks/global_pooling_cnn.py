@@ -163,7 +163,7 @@ def create_global_pooling_cnn(
     if loaded is None:
         kwargs = {"freeze_embeddings": False, **kwargs}
     else:
-        kwargs["embedding_size"] = loaded[1].shape[1]
+        kwargs.setdefault("embedding_size", loaded[1].shape[1])
     kwargs["id2label"] = dict(enumerate(label_names))
     kwargs["label2id"] = {name: index for index, name in enumerate(label_names)}
     config = GlobalPoolingCNNConfig(**kwargs)

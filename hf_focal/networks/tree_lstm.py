@@ -84,11 +84,13 @@ class TreeLSTMCell(nn.Module):
         # (output,) input, forget left, forget right, candidate
         self.node = nn.Linear(2 * size, (4 if self.released else 5) * size)
 
-    def forward(self, vectors: Tensor, children: Tensor, counts: list[int]) -> Tensor:
+    def forward(self, vectors: Tensor, words: Tensor, children: Tensor, counts: list[int]) -> Tensor:
         """
         Args:
-            vectors (`torch.FloatTensor` of shape `(leaves, embedding_size)`):
-                Word vectors of the leaves.
+            vectors (`torch.FloatTensor` of shape `(words, embedding_size)`):
+                Word vectors, each once.
+            words (`torch.LongTensor` of shape `(leaves,)`):
+                Which of these each leaf is.
             children (`torch.LongTensor` of shape `(inner nodes, 2)`):
                 Left and right child of the other nodes, which follow upon the leaves in the order of their heights.
             counts (`list[int]`):
@@ -101,6 +103,7 @@ class TreeLSTMCell(nn.Module):
         gates, candidate = values[:, :-size].sigmoid(), values[:, -size:]
         memories = candidate if self.released else gates[:, size:] * candidate.tanh()
         outputs = gates[:, :size] * memories.tanh()
+        outputs, memories = outputs[words], memories[words]
         return _InnerNodes.apply(outputs, memories, self.node.weight, self.node.bias, children, counts)
 
 
@@ -244,7 +247,8 @@ class TreeLSTMForSequenceClassification(WordVectorModel):
         leaves, inner, place, counts = _schedule(heights)
         offsets = torch.arange(len(heights), device=device)[:, None] * width
         children = place[(children + offsets[..., None]).view(-1, 2)[inner]]
-        outputs = self.cell(self.embeddings(input_ids.flatten()[leaves]), children, counts)
+        words, of_leaves = input_ids.flatten()[leaves].unique(return_inverse=True)
+        outputs = self.cell(self.embeddings(words), of_leaves, children, counts)
         nodes = heights.argmax(dim=1) if output_nodes is None else output_nodes
         nodes = nodes + (offsets[:, 0] if output_nodes is None else offsets)
         logits = self.classifier(self.dropout(outputs[place[nodes]]))
@@ -302,7 +306,7 @@ def create_tree_lstm(
     """
     loaded = None if embeddings is None else load_word_vectors(embeddings)
     if loaded is not None:
-        kwargs["embedding_size"] = loaded[1].shape[1]
+        kwargs.setdefault("embedding_size", loaded[1].shape[1])
     words = (word for row, tree in enumerate(trees) for word in parse_tree(tree, row).words if word is not None)
     tokenizer: Any = train_word_tokenizer(words, vocab_size=vocab_size, split=False, tokenizer_class=TreeTokenizer)
     kwargs["id2label"] = dict(enumerate(label_names))
