@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from .calibration import fit_temperature
 from .callbacks import refuse_sharded
@@ -112,6 +112,10 @@ class KeepBestCallback(TrainerCallback):
     def restore(self, criterion: str) -> None:
         """Load the best weights by that criterion into the trainer's model."""
         self.trainer.accelerator.wait_for_everyone()
+        model = self.trainer.model
+        if isinstance(model, PreTrainedModel):  # the Trainer itself passes over weights of other names in the file
+            model.load_state_dict(type(model).from_pretrained(self.folder(criterion)).state_dict())
+            return
         state = self.trainer.state
         chosen, state.best_model_checkpoint = state.best_model_checkpoint, str(self.folder(criterion))
         try:

@@ -58,6 +58,10 @@ def test_what_rows_differ_in_comes_first_and_equal_values_are_bold_alike(tmp_pat
         "| vit | focal (reduction sum) | nll", "| resnet | - | ece",
     ]  # fmt: skip
     assert all("| **40.00%** | **12.00%** |" in row for row in rows)
+    for number, (title, setting) in enumerate((("dataset", "dataset"), ("epochs", "epoch"), ("bins", "n_bins"))):
+        changed = [run(tmp_path, f"{number}-{value}", **{setting: value}) for value in (7, 9)]
+        head, _, *rows = compare_runs(changed).splitlines()
+        assert head.startswith(f"| {title} | T |") and [row[:5] for row in rows] == ["| 7 |", "| 9 |"]
     (row,) = compare_runs([other]).splitlines()[2:]
     assert row.startswith("| focal (reduction sum) | 1.5 | 40.00% | 12.00% |")
 

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 import hf_focal.intervals
 from hf_focal import bootstrap_interval, metrics, paired_bootstrap
+from hf_focal.intervals import metric_intervals
 from hf_focal.metrics import METRIC_KEYS
 
 
@@ -280,3 +281,20 @@ def test_bad_input_is_refused_by_name(kwargs, error, message):
     probabilities = merged.pop("probabilities")
     with pytest.raises(error, match=message):
         paired_bootstrap(probabilities_a=probabilities, probabilities_b=probabilities, **merged)
+
+
+def test_reported_intervals_are_basic_ones_cut_off_at_what_a_metric_can_be():
+    """One of 10 samples is wrong: resamples have an accuracy of 0.7 to 1, and 2 * 0.9 - 0.7 is above 1."""
+    p = np.full(10, 0.99)
+    probabilities, labels = np.stack([p, 1 - p], axis=1), np.eye(10, dtype=int)[0]
+    found = metric_intervals(("accuracy", "nll", "ece"), probabilities, labels, n_resamples=200, seed=3)
+    generator = np.random.default_rng(3)
+    wrong = np.array([labels[generator.integers(0, 10, 10)].mean() for _ in range(200)])
+    assert np.quantile(1 - wrong, 0.05) < 0.8
+    assert found["accuracy"] == pytest.approx((1.8 - np.quantile(1 - wrong, 0.95), 1.0))
+    nll = -wrong * np.log(0.01) - (1 - wrong) * np.log(0.99)
+    estimate = (-np.log(0.01) - 9 * np.log(0.99)) / 10
+    low, high = np.quantile(nll, [0.05, 0.95])
+    assert found["nll"] == pytest.approx((max(2 * estimate - high, 0), 2 * estimate - low))
+    low, high = np.quantile(np.abs(wrong - 0.01), [0.05, 0.95])
+    assert found["ece"] == pytest.approx((max(0.18 - high, 0), 0.18 - low))

@@ -146,11 +146,12 @@ def test_roc_points_are_those_of_scikit_learn_and_enclose_the_area():
 def test_detection_is_made_of_scores_before_and_after():
     generator = np.random.default_rng(2)
     logits, others = 4 * generator.normal(size=(80, 5)), generator.normal(size=(60, 5))
-    found = ood_detection(logits, others, 2.0, n_resamples=20, seed=4)
+    found = ood_detection(logits, others, 2.0, 3.0, n_resamples=20, seed=4)
     assert list(found) == ["entropy", "max_probability", "energy"]
-    for moment, temperature in (("before", 1.0), ("after", 2.0)):
+    assert found["entropy"]["after"] != ood_detection(logits, others, 2.0, n_resamples=20, seed=4)["entropy"]["after"]
+    for moment, scaling in (("before", (1.0, 0.0)), ("after", (2.0, 3.0))):
         for name, row in found.items():
-            pair = ood_scores(logits, temperature)[name], ood_scores(others, temperature)[name]
+            pair = ood_scores(logits, *scaling)[name], ood_scores(others, *scaling)[name]
             assert row[moment].auroc == auroc(*pair)
             assert (row[moment].low, row[moment].high) == auroc_interval(*pair, n_resamples=20, seed=4)
 
@@ -451,7 +452,8 @@ def test_severity_diagram_shows_metrics_by_severity():
     ]  # fmt: skip
     assert nll.get_lines()[0].get_ydata().tolist() == [0.2, 0.6]
     assert ece.get_xticks().tolist() == [0, 5] and not ece.collections
-    assert error.get_lines()[0].get_ydata() == pytest.approx([10, 30]) and len(error.get_lines()) == 2
+    assert error.get_lines()[0].get_ydata() == pytest.approx([10, 30])
+    assert [line.get_linestyle() for line in error.get_lines()] == ["-", "-"]
 
 
 def test_severity_diagram_shows_intervals_and_every_severity():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_callbacks import data
 from test_trainer import NUM_LABELS, arguments, build, flat
-from transformers import TrainerCallback, ViTForImageClassification
+from transformers import Trainer, TrainerCallback, TrainingArguments, ViTForImageClassification
 
 from hf_focal import (
     CalibrationTrainer,
@@ -124,6 +124,22 @@ def test_a_resumed_run_keeps_the_best(kept, tmp_path):
     assert {found["step"] for found in best_files(tmp_path).values()} == {5}
     trainer.evaluate(learnable(5))  # after training, of other data: of no account
     assert {found["step"] for found in best.best.values()} == {5}
+
+
+def test_the_best_model_of_a_plain_trainer_is_restored_whatever_its_weights_are_called_in_files(tmp_path):
+    """Those of ViT have other names there, which the Trainer's own loading passes over with a warning."""
+    accuracies = iter([0.9, 0.5])
+    args = arguments(tmp_path, cls=TrainingArguments, num_train_epochs=2, eval_strategy="epoch")
+    trainer = Trainer(
+        model=build("vit"), args=args, train_dataset=learnable(40), eval_dataset=learnable(10, seed=1),
+        compute_metrics=lambda prediction: {"accuracy": next(accuracies)},
+    )  # fmt: skip
+    best = KeepBestCallback(trainer, ["accuracy"])
+    trainer.add_callback(best)
+    trainer.train()
+    last, kept = flat(trainer.model), flat(ViTForImageClassification.from_pretrained(tmp_path / "best-accuracy"))
+    best.restore("accuracy")
+    assert torch.equal(flat(trainer.model), kept) and not torch.equal(kept, last)
 
 
 def test_a_kept_adapter_is_restored(tmp_path):

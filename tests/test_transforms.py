@@ -145,6 +145,29 @@ def test_crops_and_flips_depend_on_seed_and_batch_alone(processor):
     assert not all(torch.equal(straight[i]["pixel_values"], reverse[3 - i]["pixel_values"]) for i in range(4))
 
 
+@pytest.mark.parametrize("memory", [2**31, 100])
+def test_a_sample_is_of_some_rows_without_crops_and_flips(processor, memory):
+    data = dataset(20)
+    inputs = create_image_inputs({"train": data}, processor, "crop-flip", memory=memory)["train"]
+    plain = processor(data["image"][:], return_tensors="pt")["pixel_values"]
+    rows = []
+    for one in inputs.sample(8, seed=3):
+        (row,) = [index for index in range(20) if (plain[index] - one["pixel_values"]).abs().max() < 1e-5]
+        assert one["labels"] == data[row]["label"]
+        rows.append(row)
+    assert len(set(rows)) == 8 and rows != sorted(rows)
+    assert [one["labels"] for one in inputs.sample(8, seed=3)] == [data[row]["label"] for row in rows]
+    assert len(inputs.sample(50, seed=3)) == 20
+
+
+def test_crops_are_padded_by_an_eighth_unless_told_otherwise(processor):
+    batch = {"image": [PILImage.new("RGB", (32, 32), "white")] * 200}
+    for padding, most in ((None, 4), (2, 2)):
+        pixels = torch.stack(ImageTransform(processor, "crop", padding)(batch)["pixel_values"])
+        border = (pixels < pixels.amax((0, 2, 3), keepdim=True) - 0.1).all(1)  # what came in, rows and columns
+        assert border.all(2).sum(1).max() == border.all(1).sum(1).max() == most
+
+
 def test_a_transform_draws_from_the_generator_of_torch(processor):
     transform = ImageTransform(processor, "crop-flip")
     torch.manual_seed(0)
