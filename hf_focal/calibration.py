@@ -315,8 +315,10 @@ def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float
         verdict = "neither over- nor under-confident on average"
     else:
         verdict = "over-confident" if confidence > share else "under-confident"
-    effect = "sharpens" if temperature < 1 else "softens" if temperature > 1 else "leaves alone"
+    effect = "leaves its probabilities alone"
+    if temperature != 1:
+        effect = f"{'sharpens' if temperature < 1 else 'softens'} its probabilities"
     return (
         f"Before scaling the model is {verdict}: its mean confidence is {confidence:.1%} and it is right "
-        f"{share:.1%} of the time. The temperature {temperature:.4g} {effect} its probabilities."
+        f"{share:.1%} of the time. The temperature {temperature:.4g} {effect}."
     )

@@ -331,9 +331,9 @@ def test_one_sample_is_fitted_with_warnings(criterion):
 @pytest.mark.parametrize(
     ("margin", "n_right", "temperature", "verdict", "effect"),
     [
-        (4.0, 150, 2.5, "over-confident", "softens"),
-        (0.5, 190, 0.4, "under-confident", "sharpens"),
-        (math.log(3), 150, 1.0, "neither over- nor under-confident", "leaves alone"),
+        (4.0, 150, 2.5, "over-confident", "softens its probabilities."),
+        (0.5, 190, 0.4, "under-confident", "sharpens its probabilities."),
+        (math.log(3), 150, 1.0, "neither over- nor under-confident", "leaves its probabilities alone."),
     ],
 )
 def test_confidence_is_described_in_words(margin, n_right, temperature, verdict, effect):
