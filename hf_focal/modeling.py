@@ -174,11 +174,15 @@ def create_text_classifier(
     if task not in TEXT_TASKS:
         raise ValueError(f"task must be one of {', '.join(TEXT_TASKS)}, got {task!r}.")
     settings = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
-    given = {key: value for key, value in settings.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     if name in LEARNED and not Path(name).is_dir():
         if texts is None:
             raise ValueError(f"{name!r} needs the training texts (texts=...), for its vocabulary.")
-        return LEARNED[name](texts, label_names, max_seq_length, task, **given)
+        if name == SMALL_BERT:
+            given["task"] = task
+        elif task != TEXT_TASKS[0]:
+            raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
+        return LEARNED[name](texts, label_names, max_seq_length, **given)
     if given:
         known = ", ".join(LEARNED)
         raise ValueError(
@@ -226,11 +230,9 @@ def _global_pooling_cnn(
     texts: Iterable[str],
     label_names: Sequence[str],
     max_seq_length: int | None,
-    task: str,
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    _check_task(GLOBAL_POOLING_CNN, task)
     settings = _settings(GLOBAL_POOLING_CNN, GlobalPoolingCNNConfig, model_kwargs)
     if max_seq_length is not None:
         settings["sequence_length"] = max_seq_length
@@ -241,11 +243,9 @@ def _tree_lstm(
     texts: Iterable[str],
     label_names: Sequence[str],
     max_seq_length: int | None,
-    task: str,
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    _check_task(TREE_LSTM, task)
     if max_seq_length is not None:
         raise ValueError("A tree cannot be cut: leave max_seq_length (--max_seq_length) unset.")
     return create_tree_lstm(texts, label_names, **options, **_settings(TREE_LSTM, TreeLSTMConfig, model_kwargs))
@@ -259,14 +259,9 @@ LEARNED: dict[str, Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase]
 }
 
 
-def _check_task(name: str, task: str) -> None:
-    if task != "text-classification":
-        raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
-
-
 def _settings(name: str, config: type[PreTrainedConfig], given: Mapping[str, Any] | None) -> dict[str, Any]:
     """What was given, if it is of the network's own settings."""
-    made = {"vocab_size", "pad_token_id"}  # by the texts
+    made = {"vocab_size", "pad_token_id", "id2label", "label2id"}  # by the texts and their labels
     known = [key for key in inspect.signature(config.__init__).parameters if key not in ("self", "kwargs", *made)]
     unknown = [key for key in given or {} if key not in known]
     if unknown:

@@ -129,6 +129,8 @@ def main() -> None:
         dataset = data_args.load(load_text_dataset, args, **options)
         names = dataset["train"].features["label"].names
     if data_args.extra_class is not None:
+        if data_args.extra_class in names:
+            raise ValueError(f"--extra_class {data_args.extra_class} is a class of the data already: {names}.")
         names = [*names, data_args.extra_class]
     model, tokenizer = create_text_classifier(
         name,

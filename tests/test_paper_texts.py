@@ -252,6 +252,8 @@ def test_the_vocabulary_is_that_of_the_training_texts_unless_all_are_asked_for(t
         (["--embeddings", "glove"], "'small-bert' learns its embeddings"),
         (["--model_kwargs", '{"hidden": 3}'], "'small-bert' has no setting 'hidden'; it has .*hidden_size"),
         (["--model_kwargs", "hidden_size=3"], "--model_kwargs must be a JSON object, got 'hidden_size=3'"),
+        (["--model_kwargs", '{"id2label": {}}'], "'small-bert' has no setting 'id2label'"),
+        (["--every_phrase", "--extra_class", "good"], "--extra_class good is a class of the data already"),
         (["--model_kwargs", "[3]"], "--model_kwargs must be a JSON object"),
         (
             ["--model_name_or_path", "some/bert", "--vocab_size", "9"],
@@ -291,6 +293,9 @@ def test_settings_and_lengths_reach_the_networks():
     assert (model.config.num_hidden_layers, tokenizer.model_max_length, len(tokenizer) <= 40) == (1, 9, True)
     with pytest.raises(ValueError, match="A tree cannot be cut: leave max_seq_length"):
         create_text_classifier("tree-lstm", labels, texts=TREES, max_seq_length=20)
+    for name in ("global-pooling-cnn", "tree-lstm"):
+        with pytest.raises(ValueError, match=f"'{name}' classifies whole texts: it does not serve token-class"):
+            create_text_classifier(name, labels, texts=TREES, task="token-classification")
     for name in ("global-pooling-cnn", "tree-lstm", "small-bert"):
         with pytest.raises(ValueError, match=f"'{name}' needs the training texts"):
             create_text_classifier(name, labels)
