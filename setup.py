@@ -15,6 +15,7 @@ install_requires = [
     "evaluate>=0.4.3",
     "huggingface-hub>=1.0.0",
     "jinja2>=3.1",
+    "lazy-loader>=0.4",
     "matplotlib>=3.7",
     "numpy>=1.24",
     "pillow>=10.0",
@@ -37,7 +38,13 @@ extras = {
     + ["torchmetrics>=1.4", "uncertainty-calibration>=0.1.4"],
 }
 extras["test"] += [*extras["onnx"], *extras["smooth"]]
-extras["dev"] = [*extras["test"], "mypy>=1.11", "ruff>=0.9", "types-PyYAML"]
+extras["dev"] = [
+    *extras["test"],
+    "import-linter>=2.0; python_version >= '3.11'",
+    "mypy>=1.11",
+    "ruff>=0.9",
+    "types-PyYAML",
+]
 
 setup(
     name="hf_focal",
@@ -49,7 +56,7 @@ setup(
     license="Apache-2.0",
     keywords="calibration focal-loss uncertainty transformers timm",
     packages=find_packages(include=["hf_focal", "hf_focal.*"]),
-    package_data={"hf_focal": ["py.typed", "*.md"]},
+    package_data={"hf_focal": ["py.typed", "*.pyi"], "hf_focal.results": ["*.md"]},
     python_requires=">=3.10",
     install_requires=install_requires,
     extras_require=extras,

@@ -18,12 +18,12 @@ from datasets import ClassLabel, List
 from transformers import DataCollatorForTokenClassification
 
 from hf_focal import CalibrationTrainer, ImageTransform, from_pretrained, parse_arguments, tokenize_words
-from hf_focal.cli import RunArguments, end_run, start_run
-from hf_focal.data import held_out_pair, load_labelled, match_labels, take, with_labels
-from hf_focal.hub import load_processor
-from hf_focal.model_card import infer_task
-from hf_focal.text import prepare_tokenizer, tokenize
-from hf_focal.tokens import load_labelled_words
+from hf_focal.cli.run import RunArguments, end_run, start_run
+from hf_focal.hub.load import load_processor
+from hf_focal.results.card import infer_task
+from hf_focal.tasks.load import held_out_pair, load_labelled, match_labels, take, with_labels
+from hf_focal.tasks.text import prepare_tokenizer, tokenize
+from hf_focal.tasks.token import load_labelled_words
 
 
 logger = logging.getLogger("calibrate")

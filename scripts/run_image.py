@@ -20,9 +20,9 @@ from hf_focal import (
     load_image_dataset,
     parse_arguments,
 )
-from hf_focal.cli import TrainArguments, TrainDataArguments, start_run, train_run
-from hf_focal.data import DIGITS
-from hf_focal.transforms import AUGMENTATIONS, largest_side
+from hf_focal.cli.run import TrainArguments, TrainDataArguments, start_run, train_run
+from hf_focal.tasks.image import AUGMENTATIONS, largest_side
+from hf_focal.tasks.load import DIGITS
 
 
 @dataclass

@@ -39,14 +39,14 @@ from hf_focal import (
     roc_diagram,
     severity_diagram,
 )
-from hf_focal.cli import start_logging
-from hf_focal.corruptions import CORRUPTIONS, SEVERITIES
-from hf_focal.data import DIGITS, load_labelled, match_labels, take
-from hf_focal.folding import calibration_record, recorded_scaling
-from hf_focal.hub import load_processor
-from hf_focal.inputs import check_count
-from hf_focal.intervals import metric_intervals
-from hf_focal.selective import check_threshold
+from hf_focal.checks import check_count
+from hf_focal.cli.run import start_logging
+from hf_focal.hub.load import load_processor
+from hf_focal.metrics.intervals import metric_intervals
+from hf_focal.metrics.risk_coverage import check_threshold
+from hf_focal.models.folding import calibration_record, recorded_scaling
+from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
+from hf_focal.tasks.load import DIGITS, load_labelled, match_labels, take
 
 
 logger = logging.getLogger("run_ood")

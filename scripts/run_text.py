@@ -34,10 +34,10 @@ from hf_focal import (
     tokenize_trees,
     tokenize_words,
 )
-from hf_focal.cli import TrainArguments, TrainDataArguments, json_object, start_run, train_run
-from hf_focal.data import SCIPY_DOCS
-from hf_focal.modeling import LEARNED, SMALL_BERT, TEXT_TASKS, TREE_LSTM, freeze_all_but_last
-from hf_focal.text import tokenize
+from hf_focal.cli.run import TrainArguments, TrainDataArguments, json_object, start_run, train_run
+from hf_focal.models.create import LEARNED, SMALL_BERT, TEXT_TASKS, TREE_LSTM, freeze_all_but_last
+from hf_focal.tasks.load import SCIPY_DOCS
+from hf_focal.tasks.text import tokenize
 
 
 @dataclass

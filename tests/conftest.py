@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from small_models import build, samples
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,3 +19,20 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data: HF_FOCAL_TEST_DATA points to {folder}, which is no folder")
     return folder.resolve()
+
+
+@pytest.fixture
+def overconfident():
+    """A ViT whose logits are eight times too large, and data labelled by what it says at temperature 1."""
+    model = build()
+    data = samples("vit", 400)
+    pixels = torch.stack([row["pixel_values"] for row in data])
+    with torch.no_grad():
+        model.classifier.weight.mul_(30)
+        logits = model(pixels).logits
+        labels = torch.distributions.Categorical(logits=logits).sample()
+        model.classifier.weight.mul_(8)
+        model.classifier.bias.mul_(8)
+    for row, label in zip(data, labels.tolist(), strict=True):
+        row["labels"] = label
+    return model, data

@@ -15,10 +15,10 @@ import transformers
 from huggingface_hub import constants
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-import hf_focal.hub
-import hf_focal.pipelines
-import hf_focal.plots
-import hf_focal.trainer
+import hf_focal.hub.load
+import hf_focal.hub.pipeline
+import hf_focal.results.plots.reliability
+import hf_focal.training.trainer
 
 
 PIXELS = torch.linspace(-1, 1, 3 * 8 * 8 * 2).reshape(2, 3, 8, 8)

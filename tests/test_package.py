@@ -33,15 +33,8 @@ def test_every_public_name_can_be_imported():
     for name in hf_focal.__all__:
         assert getattr(hf_focal, name) is not None
     assert set(hf_focal.__all__) <= set(dir(hf_focal))
-    with pytest.raises(AttributeError, match="no attribute 'FocalLos'"):
+    with pytest.raises(AttributeError, match="attribute.*FocalLos"):
         _ = hf_focal.FocalLos
-
-
-def test_type_checkers_see_the_same_names():
-    from pathlib import Path
-
-    text = Path(hf_focal.__file__).read_text().split("if TYPE_CHECKING:")[1]
-    assert {name for name in hf_focal.__all__ if name not in text} == {"__version__"}
 
 
 MODULES = [module.name for module in pkgutil.walk_packages(hf_focal.__path__, "hf_focal.")]

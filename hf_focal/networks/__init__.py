@@ -7,7 +7,6 @@ them, and those for text with the Auto classes of transformers.
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from ..trees import TreeTokenizer
 from .cifar_densenet import CifarDenseNet
 from .cifar_resnet import CifarResNet, CifarWideResNet
 from .global_pooling_cnn import (
@@ -16,6 +15,7 @@ from .global_pooling_cnn import (
     create_global_pooling_cnn,
 )
 from .tree_lstm import TreeLSTMConfig, TreeLSTMForSequenceClassification, create_tree_lstm
+from .trees import TreeTokenizer
 
 
 for _config, _model, _tokenizer in (

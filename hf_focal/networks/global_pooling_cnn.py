@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..embeddings import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
+from .word_vectors import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
 
 
 KERNEL = 5  # of the convolutions and of the pooling between them

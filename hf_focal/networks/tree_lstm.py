@@ -17,8 +17,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..embeddings import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
-from ..trees import TreeTokenizer, parse_tree
+from .trees import TreeTokenizer, parse_tree
+from .word_vectors import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
 
 
 CELLS = ("tai2015", "released")

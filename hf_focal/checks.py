@@ -1,0 +1,191 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""What arrays, lists and tensors may hold: checks that name the argument, what was found and what is needed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+_BLOCK = 1 << 16  # values read at a time: they stay in the cache
+_FEW_LABELS = 128
+
+
+def to_numpy(name: str, value: Any) -> NDArray[Any]:
+    """The values as a real NumPy array."""
+    return _to_numpy(name, value)[0]
+
+
+def _to_numpy(name: str, value: Any) -> tuple[NDArray[Any], bool]:
+    """The values as a real NumPy array, and whether they came in half precision."""
+    half = False
+    if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16
+        half = str(value.dtype) in ("torch.float16", "torch.bfloat16")
+        value = value.detach().cpu()
+        value = value.float() if half else value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers, got rows of unequal length.") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got an array of dtype {array.dtype}.")
+    return array, half or array.dtype == np.float16
+
+
+def _check_rows(name: str, array: NDArray[Any]) -> None:
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have shape (num_samples, num_labels), got {array.shape}.")
+    if array.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}.")
+    if array.shape[1] < 2:
+        raise ValueError(
+            f"{name} must have a column for each of at least 2 classes, got shape {array.shape}. For a binary "
+            "classifier that gives one probability p, stack [1 - p, p]."
+        )
+
+
+def _check_labels(name: str, labels: Any, num_samples: int, num_labels: int) -> NDArray[np.int64]:
+    array, _ = _to_numpy("labels", labels)
+    if array.ndim != 1:
+        raise ValueError(f"labels must have shape (num_samples,), got {array.shape}. Pass class indices, not one-hot.")
+    if len(array) != num_samples:
+        raise ValueError(f"{name} and labels must have the same length, got {num_samples} and {len(array)}.")
+    if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.floor(array))):
+        raise ValueError("labels must be whole numbers, got NaN, infinity or a fraction.")
+    if array.min() < 0 or array.max() >= num_labels:
+        raise ValueError(
+            f"labels must lie in [0, {num_labels - 1}] for {num_labels} columns, got values from {array.min()} to "
+            f"{array.max()}. Remove ignored samples (-100) first."
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """
+    The two as arrays of shapes `(num_samples, num_labels)` and `(num_samples,)`, or a `ValueError` that names the
+    argument, what was found and what is needed.
+    """
+    return _check_probabilities(probabilities, labels, with_maxima=False)[:2]
+
+
+def check_probabilities_and_maxima(
+    probabilities: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+    """As [`check_probabilities`], with the largest probability of each row, found in the same pass."""
+    return _check_probabilities(probabilities, labels, with_maxima=True)
+
+
+def _check_probabilities(
+    probabilities: ArrayLike, labels: ArrayLike, with_maxima: bool
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+    array, half = _to_numpy("probabilities", probabilities)
+    array = array if array.dtype.kind == "f" else array.astype(np.float64)
+    _check_rows("probabilities", array)
+    sums, lowest, maxima = _scan_rows(array, with_maxima)
+    if not np.all(np.isfinite(sums)) and not np.all(np.isfinite(array)):
+        raise ValueError("probabilities must be finite, got NaN or infinity.")
+    tolerance = 1e-2 if half else 1e-3
+    sums -= 1
+    if lowest < 0 or max(-sums.min(), sums.max()) > tolerance:
+        worst = int(np.argmax(np.abs(sums)))
+        found = f"a value of {lowest:g}" if lowest < 0 else f"row {worst}, which sums to {sums[worst] + 1:g}"
+        raise ValueError(
+            f"probabilities must not be negative and each row must sum to 1 within {tolerance:g}, got {found}. "
+            "If these are logits, apply a softmax over the classes first."
+        )
+    return array, _check_labels("probabilities", labels, *array.shape), maxima
+
+
+def _scan_rows(array: NDArray[Any], with_maxima: bool) -> tuple[NDArray[Any], Any, NDArray[Any]]:
+    """Sum of each row, the lowest value of all and, if asked for, the maximum of each row, block by block."""
+    num_samples = len(array)
+    dtype = np.promote_types(array.dtype, np.float32)
+    sums, maxima = np.empty(num_samples, dtype), np.empty(num_samples if with_maxima else 0, dtype)
+    lowest = np.inf
+    for block, values, axis in row_blocks(array, dtype):
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities, reported by the caller
+            np.add.reduce(values, axis=axis, out=sums[block])
+        lowest = min(lowest, values.min())
+        if with_maxima:
+            np.maximum.reduce(values, axis=axis, out=maxima[block])
+    return sums, lowest, maxima
+
+
+def row_maxima(array: NDArray[Any]) -> NDArray[Any]:
+    """The maximum of each row."""
+    return _scan_rows(array, with_maxima=True)[2]
+
+
+def row_blocks(array: NDArray[Any], dtype: Any, size: int = _BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
+    """
+    Blocks of rows that stay in the cache, and the axis of their classes. Few classes come first, `(num_labels, rows)`:
+    NumPy reduces long contiguous rows far faster than many short ones.
+    """
+    num_samples, num_labels = array.shape
+    rows = max(1, size // num_labels)
+    for start in range(0, num_samples, rows):
+        block = slice(start, start + rows)
+        values = array[block]
+        if num_labels <= _FEW_LABELS:
+            yield block, np.ascontiguousarray(values.T, dtype=dtype), 0
+        else:
+            yield block, values.astype(dtype, copy=False), 1
+
+
+def check_logits(
+    logits: ArrayLike, labels: ArrayLike | None = None, name: str = "logits"
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """As [`check_probabilities`], for logits: any finite values. Without labels the second array is empty."""
+    array, _ = _to_numpy(name, logits)
+    array = array if array.dtype.kind == "f" else array.astype(np.float64)
+    _check_rows(name, array)
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
+
+
+def check_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
+    """The scores as a float64 array of shape `(num_samples,)`, finite and not empty, or a `ValueError`."""
+    array, _ = _to_numpy(name, scores)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"{name} must hold one score for each of at least 1 sample, got shape {array.shape}.")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    return array.astype(np.float64, copy=False)
+
+
+def check_n_bins(n_bins: Any) -> int:
+    """`n_bins` as an `int` of at least 1; `TypeError` or `ValueError` otherwise."""
+    return check_count("n_bins", n_bins)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """The value as a `float` above 0, or a `ValueError`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
+        raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    return float(value)
+
+
+def check_gamma(gamma: Any) -> float:
+    """Gamma as a `float` of at least 0, or a `ValueError`."""
+    if isinstance(gamma, (bool, np.bool_)) or not isinstance(gamma, Real) or not 0 <= float(gamma) < np.inf:
+        raise ValueError(f"gamma must be a number of at least 0, got {gamma!r}.")
+    return float(gamma)
+
+
+def check_count(name: str, value: Any) -> int:
+    """The value as an `int` of at least 1; `TypeError` or `ValueError` otherwise."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+    return count

@@ -1,0 +1,365 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Calibrated classifiers to and from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import HfApi, get_token, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
+
+from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
+from ..models.create import AUTO_CLASSES
+from ..models.folding import ADAPTER_RECORD, apply_temperature, calibration_record, check_record, has_adapter
+from ..results.card import TASKS, infer_task
+from ..results.report import CARD, PICTURE, PREDICTIONS
+from ..version import __version__
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+    from transformers import PreTrainedModel
+
+
+logger = logging.getLogger(__name__)
+
+_ADAPTER_TASKS = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}  # as PEFT calls them
+# What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
+_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json")
+_CONFIGS = (CONFIG_NAME, "*_config.json", ADAPTER_RECORD, "tokenizer.json", "special_tokens_map.json")
+_VOCABULARIES = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja")
+_PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE)
+
+
+def from_pretrained(
+    name_or_path: str | Path,
+    *,
+    task: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | Path | None = None,
+    **kwargs: Any,
+) -> PreTrainedModel:
+    """
+    Load a classifier whose softmax is calibrated, whether its temperature is folded into the weights or not.
+
+    An unfolded temperature is applied in the forward pass, see [`apply_temperature`]. The config is checked before any
+    weights are loaded, and no code of the repository is run: weights come from safetensors, or from pickles read with
+    `weights_only=True`. Weights that are missing, or whose download is damaged, are an error. An adapter of PEFT is
+    loaded into its base model; the record beside it, `calibration.json`, is checked and obeyed as one in a config.
+
+    Args:
+        name_or_path (`str`):
+            Id on the Hub, or a folder.
+        task (`str`, *optional*):
+            `"image-classification"`, `"text-classification"` or `"token-classification"`; by default what the config
+            says.
+        revision (`str`, *optional*):
+            Branch, tag or commit. Config and weights come from the same commit.
+        token (`str` or `bool`, *optional*):
+            For private repositories; by default the one that `hf auth login` stored.
+        local_files_only (`bool`, *optional*, defaults to `False`):
+            Load from the cache alone.
+        cache_dir (`str`, *optional*):
+            Another cache than the usual one.
+        kwargs:
+            As for `from_pretrained` of the Auto classes, such as `dtype` or `device_map`. `trust_remote_code` is
+            refused.
+
+    Returns:
+        `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
+
+    Raises:
+        ValueError: If `config.json` holds a malformed `calibration` or names no classifier, `calibration.json` is
+            malformed, or weights are missing.
+        OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
+    """
+    refuse_code(kwargs)
+    name = str(name_or_path)
+    source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
+    source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
+    adapter = find_adapter_config_file(name, **source)
+    found = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=adapter is None, **source)
+    if found is not None:
+        model, missing = _load_whole(name, Path(found).parent, task, source, kwargs)
+    elif adapter is not None:
+        model, missing = _load_adapter(name, Path(adapter).parent, task, source, kwargs)
+    else:
+        raise OSError(f"{name} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ValueError(f"{name} lacks weights of {type(model).__name__}, which would be random: {names}.")
+    record = calibration_record(model)
+    if record is None:
+        logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
+    if record is None or record["folded"]:
+        return model
+    with _refusing(ADAPTER_RECORD if found is None else CONFIG_NAME, name):
+        return apply_temperature(model)
+
+
+def _load_whole(
+    name: str, folder: Path, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """A model, its record checked before, and the names of the weights that it lacks."""
+    source = _pinned(folder, source)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
+    if getattr(config, "calibration", None) is not None:
+        with _refusing(CONFIG_NAME, name):
+            check_record(config.calibration)
+    return _load_weights(name, folder, config, task or infer_task(config), source, kwargs)
+
+
+def _load_adapter(
+    name: str, folder: Path, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """As [`_load_whole`], for an adapter of PEFT: its record is not in the config, which is that of its base model."""
+    source = _pinned(folder, source)
+    with _refusing(ADAPTER_CONFIG_NAME, name):
+        settings = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"it must be a dict, got {settings!r}.")
+        base = settings.get("base_model_name_or_path")
+        if not isinstance(base, str) or not base:
+            raise ValueError(f"'base_model_name_or_path' must name the model that the adapter is for, got {base!r}.")
+        mapping = settings.get("auto_mapping")
+        base_class = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    record, labels = _adapter_record(name, source)
+    base_source = {**source, "revision": settings.get("revision")}
+    found = cached_file(base, CONFIG_NAME, **base_source)
+    if found is None:
+        raise OSError(f"{base}, the base model of {name}, holds no {CONFIG_NAME}.")
+    base_source = _pinned(Path(found).parent, base_source)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False, **base_source, **labels)
+    config.calibration = record  # what the base model says of itself does not hold for the adapted one
+    if base_class:
+        config.architectures = [str(base_class)]
+    task = task or _ADAPTER_TASKS.get(str(settings.get("task_type"))) or infer_task(config)
+    kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
+    model, lacking = _load_weights(base, Path(found).parent, config, task, base_source, kwargs)
+    model.config.architectures = [type(model).__name__]
+    try:
+        info = model.load_adapter(name, adapter_kwargs=source)
+    finally:
+        _refuse_damaged(folder)
+    replaced = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "modules_to_save"))
+    return model, {key for key in lacking if not key.startswith(replaced)} | info.missing_and_mismatched()
+
+
+def _adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The checked record that lies beside an adapter, and what it says of the labels, as a config wants to be told."""
+    try:
+        path = Path(name, ADAPTER_RECORD) if Path(name).is_dir() else hf_hub_download(name, ADAPTER_RECORD, **source)
+        text = Path(path).read_text(encoding="utf-8")
+    except (RemoteEntryNotFoundError, FileNotFoundError) as error:
+        if isinstance(error, LocalEntryNotFoundError):  # the Hub cannot be asked
+            raise
+        return None, {}
+    with _refusing(ADAPTER_RECORD, name):
+        record = check_record(json.loads(text), "calibration")
+        labels = record.pop("labels", None)
+        if labels is None:
+            return record, {}
+        if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"calibration['labels'] must be a list of at least two names, got {labels!r}.")
+    label2id = {label: index for index, label in enumerate(labels)}
+    return record, {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": label2id}
+
+
+def _load_weights(
+    name: str, folder: Path, config: Any, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[Any, set[str]]:
+    if task not in AUTO_CLASSES:
+        raise ValueError(
+            f"{CONFIG_NAME} of {name} has architectures {getattr(config, 'architectures', None)}. Supported: "
+            + ", ".join(f"{name} (*{suffix})" for name, suffix in TASKS.items())
+            + f". Got task={task!r}; set it to one of these if the weights have such a head."
+        )
+    if source["local_files_only"]:  # the Auto classes forget it where they look for an adapter
+        kwargs = {**kwargs, "adapter_kwargs": {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}}
+    options = {"output_loading_info": True, "weights_only": True, "trust_remote_code": False, **source, **kwargs}
+    try:
+        model, info = AUTO_CLASSES[task].from_pretrained(name, config=config, **options)
+    finally:  # damaged files explain whatever else goes wrong
+        _refuse_damaged(folder)
+    return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+
+
+def _pinned(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
+    """In the cache: the same commit for all files, whatever is pushed meanwhile."""
+    return {**source, "revision": folder.name} if folder.parent.name == "snapshots" else source
+
+
+@contextmanager
+def _refusing(file: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file} of {name} is refused: {error}") from error
+
+
+def load_processor(name_or_path: str | Path, task: str, model: PreTrainedModel, **kwargs: Any) -> Any:
+    """
+    The image processor or tokenizer of a checkpoint; keyword arguments as for `from_pretrained`. Where an adapter has
+    none of its own, it is that of its base model.
+    """
+    images = task == "image-classification"
+    auto_class: Any = AutoImageProcessor if images else AutoTokenizer
+    file = "preprocessor_config.json" if images else "tokenizer_config.json"
+    if has_adapter(model) and not cached_file(
+        name_or_path, file, _raise_exceptions_for_missing_entries=False, **kwargs
+    ):
+        name_or_path, kwargs["revision"] = model.config._name_or_path, None
+    return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
+
+
+def refuse_code(kwargs: dict[str, Any]) -> None:
+    """Take out of keyword arguments what would let a repository run code; asking for it is an error."""
+    kwargs.pop("weights_only", None)  # always true
+    if kwargs.pop("trust_remote_code", None):
+        raise ValueError("trust_remote_code is not supported: hf_focal runs no code of a repository.")
+
+
+def clean_token(token: str | bool | None) -> str | bool | None:
+    """A token without space around it. One that cannot be sent is refused: the client's own error would quote it."""
+    if not isinstance(token, str):
+        return token
+    if not re.fullmatch("[!-~]+", token.strip()):
+        raise ValueError("The token is empty or holds characters that no token has.")
+    return token.strip()
+
+
+def _refuse_damaged(folder: Path) -> None:
+    """
+    Compare cached downloads with the hashes that the Hub gave for them, which are their names in the cache. The client
+    itself only compares sizes.
+    """
+    for pointer in folder.iterdir() if folder.parent.name == "snapshots" else ():
+        blob = pointer.resolve()
+        if pointer.suffix not in (".json", ".safetensors", ".bin") or not blob.is_file():
+            continue
+        if re.fullmatch("[0-9a-f]{64}", blob.name):
+            digest = hashlib.sha256()
+        elif re.fullmatch("[0-9a-f]{40}", blob.name):  # of git
+            digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
+        else:  # no link into the cache
+            continue
+        with blob.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() != blob.name:
+            blob.unlink()
+            raise OSError(
+                f"The download of {pointer.name} is damaged: its hash is not the one that the Hub gave. It is removed "
+                "from the cache; load the model again."
+            )
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    push_predictions: bool = False,
+    commit_message: str = "Upload a calibrated classifier",
+) -> CommitInfo:
+    """
+    Push what a run of a script left in its folder: weights, config, image processor or tokenizer, card and picture.
+
+    Nothing else in the folder is pushed. Pushing again after an interruption completes the upload.
+
+    Args:
+        folder (`str`):
+            With `config.json`, `model.safetensors` and `README.md`, or an adapter of PEFT in place of the first two.
+        repo_id (`str`):
+            `"user/name"`; created if it is not there.
+        token (`str`, *optional*):
+            With the right to write; by default the one that `hf auth login` stored.
+        private (`bool`, *optional*):
+            Of a repository that is created.
+        revision (`str`, *optional*):
+            Branch to push to.
+        push_predictions (`bool`, *optional*, defaults to `False`):
+            Push `predictions.safetensors` as well: logits and labels of the validation and test data.
+        commit_message (`str`, *optional*):
+            Title of the commit.
+
+    Returns:
+        `huggingface_hub.CommitInfo`: Where it went.
+
+    Raises:
+        ValueError: If the folder holds no model, or an adapter for a base model that is a folder here.
+        OSError: If the push failed. The folder is complete all the same.
+    """
+    folder = Path(folder)
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        base = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if Path(str(base)).exists():
+            raise ValueError(
+                f"The adapter in {folder} is for the base model {base}, a folder here, so nobody else could load it. "
+                "Push that model and train on its id, or push what merge_and_unload() gives."
+            )
+    elif not (folder / CONFIG_NAME).is_file():
+        raise ValueError(f"{folder} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
+    with plain_errors(repo_id, token, folder):
+        api = HfApi(library_name="hf_focal", library_version=__version__)
+        repo_id = api.create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
+        _name_in_card(folder, repo_id)
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=[*_PUSHED, *([PREDICTIONS] if push_predictions else [])],
+            ignore_patterns=["*/*"],
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+
+def check_access(repo_id: str, token: str | bool | None = None) -> None:
+    """Ask the Hub whether this token may write to a repository, and raise its refusal."""
+    if "write" not in inspect.signature(HfApi.auth_check).parameters:  # of newer clients
+        return
+    try:
+        HfApi().auth_check(repo_id, token=token, write=True)
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):  # a Hub that cannot tell is no reason to stop
+            raise
+
+
+@contextmanager
+def plain_errors(repo_id: str, token: str | bool | None, folder: Path | None = None) -> Iterator[None]:
+    """Turn whatever the client raises, from a refusal of the Hub to a broken connection, into one plain error."""
+    try:
+        yield
+    except Exception as error:
+        causes = [" ".join(str(cause).split()) for cause in (error, error.__cause__) if cause is not None]
+        text = f"Cannot push to {repo_id}: {' '.join(dict.fromkeys(causes))}"
+        if folder is not None:
+            text += f" {folder} is complete: push it again by hf_focal.push_to_hub({str(folder)!r}, {repo_id!r})."
+        secret = token if isinstance(token, str) else get_token()
+        # Not `from error`: its message may quote the headers of the request, and so the token.
+        raise OSError(text.replace(secret.strip(), "<token>") if secret and secret.strip() else text) from None
+
+
+def _name_in_card(folder: Path, repo_id: str) -> None:
+    """Let the snippet of our card load the repository that it goes to, and not the folder that it was made for."""
+    card = folder / CARD
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        named = re.sub(r'(?m)^(classifier = pipeline\("[\w-]+", model=)".*"\)$', rf'\1"{repo_id}")', text, count=1)
+        if named != text:
+            card.write_text(named, encoding="utf-8")

@@ -1,0 +1,75 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Pipelines that give calibrated probabilities for checkpoints whose temperature is not folded as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import transformers
+
+from ..models.folding import apply_temperature
+from ..results.card import infer_task
+from .load import clean_token, from_pretrained, load_processor, refuse_code
+
+
+if TYPE_CHECKING:
+    from transformers import Pipeline, PreTrainedModel
+
+
+def pipeline(
+    task: str | None = None,
+    model: str | PreTrainedModel | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Pipeline:
+    """
+    As `transformers.pipeline`, for classifiers: an unfolded temperature is applied, see [`from_pretrained`].
+
+    Checkpoints whose temperature is folded need nothing of this; `transformers.pipeline` gives the same.
+
+    Args:
+        task (`str`, *optional*):
+            `"image-classification"`, `"text-classification"` or `"token-classification"`; by default what the config
+            says.
+        model (`str` or `transformers.PreTrainedModel`):
+            Id on the Hub, a folder, or a loaded model, to which [`apply_temperature`] is applied.
+        revision (`str`, *optional*):
+            Branch, tag or commit.
+        token (`str` or `bool`, *optional*):
+            For private repositories.
+        local_files_only (`bool`, *optional*, defaults to `False`):
+            Load from the cache alone.
+        model_kwargs (`Mapping[str, Any]`, *optional*):
+            Passed on to [`from_pretrained`], such as `dtype`.
+        kwargs:
+            As for `transformers.pipeline`, such as `device`, `tokenizer` or `top_k`.
+
+    Returns:
+        `transformers.Pipeline`: Its scores are calibrated probabilities.
+
+    Raises:
+        ValueError: As [`from_pretrained`]; or if there is no model.
+        OSError: As [`from_pretrained`].
+    """
+    if model is None:
+        raise ValueError("pipeline needs a model: an id on the Hub, a folder, or a loaded model.")
+    refuse_code(kwargs)
+    if not isinstance(model, transformers.PreTrainedModel):
+        name = str(model)
+        source: dict[str, Any] = {
+            "revision": revision,
+            "token": clean_token(token),
+            "local_files_only": local_files_only,
+        }
+        model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
+        task = task or infer_task(model.config)
+        kind = "image_processor" if task == "image-classification" else "tokenizer"
+        if kind not in kwargs:
+            kwargs[kind] = load_processor(name, str(task), model, **source)
+    chosen: Any = task or infer_task(model.config)
+    return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)

@@ -1,0 +1,129 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+Confident and right: how many predictions are above a threshold of confidence (Mukhoti et al., 2020, Appendix H), and
+what a classifier gains that abstains where it is least confident.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..checks import check_probabilities_and_maxima
+from .bins import confidence_and_correct
+
+
+@dataclass(frozen=True)
+class ConfidentPredictions:
+    """
+    The predictions that reach a threshold of confidence.
+
+    Attributes:
+        count (`int`): Their number.
+        share (`float`): Their share of all samples.
+        accuracy (`float` or `None`): The share of them that is right; `None` where there are none.
+    """
+
+    count: int
+    share: float
+    accuracy: float | None
+
+
+def confident_predictions(
+    probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.99
+) -> ConfidentPredictions:
+    """
+    Number and accuracy of the predictions whose confidence is at least a threshold.
+
+    Args:
+        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Softmax outputs; each row sums to 1.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+        threshold (`float`, *optional*, defaults to `0.99`):
+            In (0, 1].
+
+    Returns:
+        [`ConfidentPredictions`]
+
+    Raises:
+        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or the threshold is not
+            in (0, 1].
+
+    Example:
+    >>> confident_predictions([[0.995, 0.005], [1.0, 0.0], [0.6, 0.4]], [0, 1, 0])
+    ConfidentPredictions(count=2, share=0.6666666666666666, accuracy=0.5)
+    """
+    check_threshold(threshold)
+    confidences, correct = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
+    kept = confidences.astype(np.float64) >= threshold
+    count = int(kept.sum())
+    return ConfidentPredictions(count, count / len(kept), float(correct[kept].mean()) if count else None)
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that no confidence can be compared with."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}.")
+
+
+def risk_coverage_curve(
+    probabilities: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """
+    Error among the k most confident predictions, for every k (Geifman and El-Yaniv, 2017).
+
+    Samples of equal confidence cannot be told apart by any threshold: where k cuts through them, the risk is the mean
+    over all their orders, so that it does not depend on the order in which samples come.
+
+    Args:
+        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Softmax outputs; each row sums to 1.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: Coverage k / N and risk, for k = 1, ..., N.
+
+    Raises:
+        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
+
+    Example:
+    >>> coverage, risk = risk_coverage_curve([[0.9, 0.1], [0.2, 0.8]], [0, 0])
+    >>> coverage.tolist(), risk.tolist()
+    ([0.5, 1.0], [0.0, 0.5])
+    """
+    confidences, correct = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
+    _, places, counts = np.unique(-confidences, return_inverse=True, return_counts=True)  # most confident first
+    errors = np.cumsum(np.repeat(np.bincount(places, ~correct) / counts, counts))
+    kept = np.arange(1, len(correct) + 1)
+    return kept / len(correct), errors / kept
+
+
+def area_under_risk_coverage(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    r"""
+    AURC: the mean risk over the coverages 1/N, 2/N, ..., 1 of [`risk_coverage_curve`] (Geifman et al., 2019, after
+    Geifman and El-Yaniv, 2017).
+
+    It rewards accuracy as well as a confidence that ranks errors last; a temperature changes it only where it changes
+    the order of samples. It serves as a metric of [`bootstrap_interval`] and [`paired_bootstrap`].
+
+    Args:
+        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Softmax outputs; each row sums to 1.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+
+    Returns:
+        `float`: Fraction in `[0, 1]`; lower is better.
+
+    Raises:
+        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
+
+    Example:
+    >>> area_under_risk_coverage([[0.9, 0.1], [0.2, 0.8]], [0, 0])
+    0.25
+    """
+    return float(risk_coverage_curve(probabilities, labels)[1].mean())

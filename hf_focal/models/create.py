@@ -1,0 +1,364 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Create a classifier and its image processor or tokenizer from a timm name, a checkpoint or a local folder."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from timm.models import PretrainedCfg
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedConfig,
+    TimmWrapperConfig,
+)
+from transformers.models.timm_wrapper import TimmWrapperImageProcessor
+
+from ..networks import (  # which also registers our architectures with timm
+    GlobalPoolingCNNConfig,
+    TreeLSTMConfig,
+    create_global_pooling_cnn,
+    create_tree_lstm,
+)
+from ..tasks.text import prepare_tokenizer, train_tokenizer
+
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
+
+SMALL_BERT, GLOBAL_POOLING_CNN, TREE_LSTM = "small-bert", "global-pooling-cnn", "tree-lstm"
+AUTO_CLASSES: dict[str, Any] = {
+    "image-classification": AutoModelForImageClassification,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+}
+TEXT_TASKS = ("text-classification", "token-classification")
+
+
+def create_image_classifier(
+    name: str,
+    label_names: Sequence[str],
+    *,
+    from_scratch: bool = False,
+    image_size: int | None = None,
+    data_size: int | None = None,
+    image_mean: Sequence[float] | None = None,
+    image_std: Sequence[float] | None = None,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """
+    Build a classifier with a head for the given labels, and the image processor that goes with it.
+
+    Args:
+        name (`str`):
+            A timm architecture (`resnet18`, `timm/resnet18.a1_in1k`, `cifar_resnet20`), a transformers checkpoint on
+            the Hub, or a local folder.
+        label_names (`Sequence[str]`):
+            Names of the classes, in the order of their indices.
+        from_scratch (`bool`, *optional*, defaults to `False`):
+            Random weights, initialised as the architecture's own library does; nothing is downloaded for a timm name
+            or a local folder.
+        image_size (`int`, *optional*):
+            Height and width of the input in pixels, for a timm architecture trained from scratch; by default the
+            architecture's own.
+        data_size (`int`, *optional*):
+            Size of the images at hand. A timm architecture trained from scratch takes no larger an input (but at
+            least 32 pixels) unless `image_size` says so.
+        image_mean, image_std (`Sequence[float]`, *optional*):
+            What the image processor of a timm architecture trained from scratch normalises the colours by, in
+            fractions of white; by default what the architecture's own weights were trained with.
+        kwargs:
+            `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
+
+    Returns:
+        `tuple`: The model and its image processor.
+
+    Raises:
+        ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take images of the size.
+    """
+    labels = _labels(label_names)
+    if not Path(name).is_dir():
+        architecture = name.removeprefix("timm/").split(".")[0]
+        if timm.is_model(architecture) and (name.startswith("timm/") or "/" not in name):
+            if from_scratch:
+                return _timm_from_scratch(architecture, label_names, image_size, data_size, image_mean, image_std)
+            name = name if name.startswith("timm/") else _timm_checkpoint(name)
+        elif "/" not in name:
+            similar = timm.list_models(f"*{architecture}*")[:8]
+            hint = f" timm has {', '.join(similar)}." if similar else ""
+            logger.info(
+                "%s is no timm architecture and no folder here: taken as a checkpoint on the Hub.%s", name, hint
+            )
+    own = {"image_size": image_size, "image_mean": image_mean, "image_std": image_std}
+    for argument, value in own.items():
+        if value is not None:
+            raise ValueError(
+                f"{argument}={value} only applies to a timm architecture trained from scratch; the image processor of "
+                f"{name!r} has its own."
+            )
+    processor = AutoImageProcessor.from_pretrained(name, **kwargs)
+    if from_scratch:
+        config = AutoConfig.from_pretrained(name, **labels, **kwargs)
+        return _initialized(AutoModelForImageClassification.from_config(config)), processor
+    # A head of another size is replaced; its weights are new.
+    model = AutoModelForImageClassification.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
+    return model, processor
+
+
+def create_text_classifier(
+    name: str,
+    label_names: Sequence[str],
+    *,
+    from_scratch: bool = False,
+    max_seq_length: int | None = None,
+    texts: Iterable[str] | None = None,
+    task: str = "text-classification",
+    embeddings: str | Path | None = None,
+    vocab_size: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer that goes with
+    it.
+
+    Args:
+        name (`str`):
+            A transformers checkpoint on the Hub, a local folder, or a network with random weights whose vocabulary is
+            learned from `texts`: `"small-bert"`, a BERT of two layers, or one of the two of the paper (Section 5),
+            `"global-pooling-cnn"` and `"tree-lstm"`.
+        label_names (`Sequence[str]`):
+            Names of the classes, in the order of their indices.
+        from_scratch (`bool`, *optional*, defaults to `False`):
+            Random weights; of the checkpoint only config and tokenizer are read.
+        max_seq_length (`int`, *optional*):
+            Cut texts to so many tokens; by default to as many as the model takes.
+        texts (`Iterable[str]`, *optional*):
+            The training texts, for a network that learns its vocabulary; for `"tree-lstm"` trees in brackets.
+        embeddings (`str`, *optional*):
+            Folder of pretrained word vectors for one of the two networks of the paper, see [`load_word_vectors`].
+        vocab_size (`int`, *optional*):
+            Most entries of a vocabulary that is learned.
+        model_kwargs (`Mapping[str, Any]`, *optional*):
+            Further settings of the config of a network whose vocabulary is learned, such as `{"cell": "released"}`.
+        task (`str`, *optional*, defaults to `"text-classification"`):
+            Or `"token-classification"`. The tokenizer is then prepared for texts that come as lists of words.
+        kwargs:
+            `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
+
+    Returns:
+        `tuple`: The model and its tokenizer, which agree on the padding token (a decoder that has none, such as GPT-2,
+        pads with its end of text) and on the length of a text.
+
+    Raises:
+        ValueError: If there is no token to pad with, there are no texts to learn a vocabulary from, a setting is not
+            one of the network's, the task is neither of the two or the network does not serve it, or the tokenizer
+            cannot tell which tokens are of which word where the task asks for that.
+        OSError: If there is no such checkpoint.
+    """
+    if task not in TEXT_TASKS:
+        raise ValueError(f"task must be one of {', '.join(TEXT_TASKS)}, got {task!r}.")
+    settings = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    if name in LEARNED and not Path(name).is_dir():
+        if texts is None:
+            raise ValueError(f"{name!r} needs the training texts (texts=...), for its vocabulary.")
+        if name == SMALL_BERT:
+            given["task"] = task
+        elif task != TEXT_TASKS[0]:
+            raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
+        return LEARNED[name](texts, label_names, max_seq_length, **given)
+    if given:
+        known = ", ".join(LEARNED)
+        raise ValueError(
+            f"{', '.join(given)} can only be set for networks whose vocabulary is learned ({known}); {name!r} has its "
+            "own."
+        )
+    auto_class, labels = AUTO_CLASSES[task], _labels(label_names)
+    tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
+    if from_scratch:
+        config = AutoConfig.from_pretrained(name, **labels, **kwargs)
+        model = auto_class.from_config(config)
+    else:
+        model = auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
+    prepare_tokenizer(model, tokenizer, max_seq_length, task)
+    return model, tokenizer
+
+
+def _small_bert(
+    texts: Iterable[str],
+    label_names: Sequence[str],
+    max_seq_length: int | None,
+    task: str,
+    vocab_size: int = 4000,
+    model_kwargs: Mapping[str, Any] | None = None,
+    embeddings: str | Path | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if embeddings is not None:
+        raise ValueError(f"{SMALL_BERT!r} learns its embeddings: leave embeddings unset.")
+    tokenizer = train_tokenizer(texts, vocab_size)
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "max_position_embeddings": 128,
+        **_settings(SMALL_BERT, BertConfig, model_kwargs),
+    }
+    config = BertConfig(vocab_size=len(tokenizer), **sizes, **_labels(label_names))
+    model = AUTO_CLASSES[task].from_config(config)
+    prepare_tokenizer(model, tokenizer, max_seq_length, task)
+    return model, tokenizer
+
+
+def _global_pooling_cnn(
+    texts: Iterable[str],
+    label_names: Sequence[str],
+    max_seq_length: int | None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    settings = _settings(GLOBAL_POOLING_CNN, GlobalPoolingCNNConfig, model_kwargs)
+    if max_seq_length is not None:
+        settings["sequence_length"] = max_seq_length
+    return create_global_pooling_cnn(texts, label_names, **options, **settings)
+
+
+def _tree_lstm(
+    texts: Iterable[str],
+    label_names: Sequence[str],
+    max_seq_length: int | None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if max_seq_length is not None:
+        raise ValueError("A tree cannot be cut: leave max_seq_length (--max_seq_length) unset.")
+    return create_tree_lstm(texts, label_names, **options, **_settings(TREE_LSTM, TreeLSTMConfig, model_kwargs))
+
+
+# Networks that are made for the texts at hand.
+LEARNED: dict[str, Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase]]] = {
+    SMALL_BERT: _small_bert,
+    GLOBAL_POOLING_CNN: _global_pooling_cnn,
+    TREE_LSTM: _tree_lstm,
+}
+
+
+def _settings(name: str, config: type[PreTrainedConfig], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was given, if it is of the network's own settings."""
+    made = {"vocab_size", "pad_token_id", "id2label", "label2id"}  # by the texts and their labels
+    known = [key for key in inspect.signature(config.__init__).parameters if key not in ("self", "kwargs", *made)]
+    unknown = [key for key in given or {} if key not in known]
+    if unknown:
+        raise ValueError(f"{name!r} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
+    return dict(given or {})
+
+
+def freeze_all_but_last(model: PreTrainedModel, count: int) -> None:
+    """
+    Train the head and the last `count` layers alone, of a model whose layers are one list, as those of transformers
+    are. What lies between layers and head, such as a pooler, is trained with the head.
+    """
+    body = model.base_model
+    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
+    layers = max(lists, key=len, default=nn.ModuleList())
+    if not 0 <= count <= len(layers) or body is model:
+        raise ValueError(f"{type(model).__name__} has {len(layers)} layers; cannot train the last {count} of them.")
+    body.requires_grad_(False)
+    trained = list(layers)[len(layers) - count :]
+    trained += [module for name, module in body.named_children() if "pool" in name]
+    for module in trained:
+        module.requires_grad_(True)
+
+
+def _labels(label_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "num_labels": len(label_names),  # TimmWrapperConfig would keep the number in its file whatever id2label says
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {label: index for index, label in enumerate(label_names)},
+    }
+
+
+def _timm_checkpoint(name: str) -> str:
+    """The Hub id of the pretrained weights of a timm name."""
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        raise ValueError(f"timm has no pretrained weights for {name!r}. Train it from scratch (from_scratch=True).")
+    return cfg.hf_hub_id if "." in cfg.hf_hub_id else f"{cfg.hf_hub_id}{name}"
+
+
+def _timm_from_scratch(
+    architecture: str,
+    label_names: Sequence[str],
+    image_size: int | None,
+    data_size: int | None,
+    image_mean: Sequence[float] | None,
+    image_std: Sequence[float] | None,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    known: Any = timm.get_pretrained_cfg(architecture)
+    defaults = (known or PretrainedCfg()).to_dict()
+    input_size = list(defaults["input_size"])
+    model_args: dict[str, Any] = {}
+    if image_size is None and data_size is not None and max(data_size, 32) < input_size[1]:
+        image_size = max(data_size, 32)
+    if image_size is not None:
+        if defaults.get("fixed_input_size"):
+            model_args["img_size"] = image_size
+        input_size = [input_size[0], image_size, image_size]
+    # crop_pct 1: the processor resizes to the input size and cuts nothing off.
+    kept = {key: defaults[key] for key in ("mean", "std", "interpolation", "first_conv", "classifier")}
+    pretrained_cfg = {**kept, "input_size": input_size, "crop_pct": 1.0}
+    for key, values in (("mean", image_mean), ("std", image_std)):
+        if values is not None:
+            if len(values) != 3 or (key == "std" and min(values) <= 0):
+                raise ValueError(f"image_{key} must hold one number per colour, deviations above 0, got {values}.")
+            pretrained_cfg[key] = tuple(values)
+    config = TimmWrapperConfig.from_dict(
+        {
+            "architecture": architecture,
+            "num_classes": len(label_names),
+            "label_names": list(label_names),
+            "model_args": model_args,
+            "pretrained_cfg": pretrained_cfg,
+        }
+    )
+    size = input_size[1]
+    try:
+        model = _initialized(AutoModelForImageClassification.from_config(config))
+        with torch.no_grad():
+            model.eval()(pixel_values=torch.zeros(1, *input_size))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{architecture!r} cannot take images of {size}x{size} pixels ({reason}). Set image_size (--image_size); "
+            f"its own is {defaults['input_size'][1]}, to which smaller images are enlarged."
+        ) from error
+    model.train()
+    return model, TimmWrapperImageProcessor(pretrained_cfg=pretrained_cfg, architecture=architecture)
+
+
+def _initialized(model: Any) -> PreTrainedModel:
+    """
+    Give a wrapped timm network the initial weights of timm. The wrapper draws every convolution from N(0, 0.02^2),
+    as if all but the head were about to be loaded.
+    """
+    if hasattr(model, "timm_model"):
+        config = model.config
+        fresh = timm.create_model(config.architecture, num_classes=config.num_labels, **(config.model_args or {}))
+        model.timm_model.load_state_dict(fresh.state_dict())
+    return model

@@ -1,0 +1,116 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""What a model said of a data set: logits with labels, and which of them belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from .checks import to_numpy
+
+
+IGNORED = -100  # the label that no loss and no metric counts
+_SUFFIXES = {"logits": "logits", "labels": "labels", "groups": "sentences"}  # field to what the file calls it
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """
+    Logits before any calibration, with their labels; ignored labels are left out.
+
+    Attributes:
+        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Raw scores.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices.
+        groups (`np.ndarray` of shape `(num_samples,)`, *optional*):
+            Number of what each row belongs to, such as the sentence of a token, where rows depend on one another.
+        split (`str`, *optional*, defaults to `"test"`):
+            What the data are called.
+    """
+
+    logits: NDArray[Any]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
+    split: str = "test"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def of_output(cls, output: Any, split: str = "test") -> Predictions:
+        """
+        The rows of what a `Trainer` predicted; labels of -100 are left out.
+
+        Args:
+            output (`transformers.EvalPrediction` or `PredictionOutput`):
+                `predictions` are logits of shape `(N, K)`, or `(N, T, K)` for sequences, or a tuple led by them;
+                `label_ids` of shape `(N,)` or `(N, T)`. The rows of a sequence become a group.
+            split (`str`, *optional*, defaults to `"test"`):
+                What the data are called.
+
+        Raises:
+            ValueError: If there are no labels, or shapes disagree.
+        """
+        logits, labels = (
+            value[0] if isinstance(value, (tuple, list)) else value for value in (output.predictions, output.label_ids)
+        )
+        if labels is None:
+            raise ValueError("The data have no labels, so that nothing can be measured or fitted on them.")
+        logits, labels = to_numpy("predictions", logits), to_numpy("label_ids", labels)
+        if labels.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"label_ids must have shape {logits.shape[:-1]} to go with predictions of shape {logits.shape}, got "
+                f"{labels.shape}. Predictions must be logits: leave preprocess_logits_for_metrics unset."
+            )
+        groups = np.nonzero(labels != IGNORED)[0] if labels.ndim == 2 else None
+        logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+        kept = labels != IGNORED
+        if not kept.all():
+            logits, labels = logits[kept], labels[kept]
+        return cls(logits, labels, groups, split)
+
+
+def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metadata: str) -> None:
+    """
+    Write predictions as safetensors: logits in float32, labels and groups in int64.
+
+    Args:
+        path (`str` or `Path`):
+            The file.
+        parts (`Mapping[str, Predictions]`):
+            By the name that they have in the file, such as `"validation"` and `"test"`.
+        metadata (`str`):
+            What else to say of them; the names that they have in their data set are added.
+    """
+    arrays = {}
+    for part, predictions in parts.items():
+        arrays[f"{part}_logits"] = np.ascontiguousarray(predictions.logits, dtype=np.float32)
+        arrays[f"{part}_labels"] = np.ascontiguousarray(predictions.labels, dtype=np.int64)
+        if predictions.groups is not None:
+            arrays[f"{part}_{_SUFFIXES['groups']}"] = np.ascontiguousarray(predictions.groups, dtype=np.int64)
+    splits = json.dumps({part: predictions.split for part, predictions in parts.items()})
+    save_file(arrays, str(path), metadata={**metadata, "splits": splits})
+
+
+def load_predictions(path: str | Path) -> tuple[dict[str, Predictions], dict[str, str]]:
+    """What [`save_predictions`] wrote, and the metadata beside it."""
+    with safe_open(str(path), "np") as stored:
+        metadata = dict(stored.metadata() or {})
+        arrays = {name: stored.get_tensor(name) for name in stored.keys()}
+    splits = json.loads(metadata.get("splits", "{}"))
+    parts = {}
+    for part in [name.removesuffix("_logits") for name in arrays if name.endswith("_logits")]:
+        fields = {field: arrays.get(f"{part}_{suffix}") for field, suffix in _SUFFIXES.items()}
+        if fields["logits"] is None or fields["labels"] is None:
+            raise ValueError(f"{path} has logits of {part!r} without labels.")
+        parts[part] = Predictions(fields["logits"], fields["labels"], fields["groups"], splits.get(part, part))
+    return parts, metadata

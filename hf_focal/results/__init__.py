@@ -1,0 +1,2 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""What a run found: predictions, report, card, tables and pictures."""

@@ -1,0 +1,236 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Pictures of calibration, drawn with matplotlib (imported on use) and no global state: each call returns a Figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+from ...checks import check_n_bins, check_probabilities
+from ...metrics.base import bin_statistics
+from ...metrics.bins import BinStatistics, equal_width
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# Of the Okabe-Ito palette, which colour-blind readers tell apart.
+BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", DARK)
+
+
+def reliability_diagram(
+    probabilities: ArrayLike | Mapping[str, ArrayLike], labels: ArrayLike, n_bins: int = 15, level: float = 0.9
+) -> Figure:
+    """
+    Accuracy against confidence per bin, above a histogram of the confidences.
+
+    Blue bars are the accuracy of a bin; the hatched orange gap reaches from there to its mean confidence, and is what
+    ECE averages. The whiskers are Wilson intervals of the accuracy.
+
+    Args:
+        probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
+            Softmax outputs; a mapping draws one panel each, side by side, on the same labels.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Number of equal-width bins.
+        level (`float`, *optional*, defaults to `0.9`):
+            Level of the whiskers, in (0, 1).
+
+    Returns:
+        `matplotlib.figure.Figure`: 4 inches wide per panel; `figure.savefig("reliability.png")` writes it.
+
+    Raises:
+        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
+        TypeError: If `n_bins` is not a whole number.
+    """
+    panels = _panels(probabilities)
+    _check_level(level)
+    statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
+    figure = _figure(4.0 * len(panels), 5.2)
+    axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
+    for (top, bottom), (title, bins) in zip(axes.T, statistics.items(), strict=True):
+        _bars(top, bins, level, "accuracy")
+        total = bins.counts.sum()
+        mean, share = bins.confidence_sums.sum() / total, bins.correct_sums.sum() / total
+        lines = [title] if title else []
+        top.set_title("\n".join([*lines, f"ECE {bins.expected_error():.2%}"]), fontsize=11)
+        bottom.bar(bins.edges[:-1], bins.counts, 1 / n_bins, align="edge", color=GREY, edgecolor="white")
+        bottom.axvline(mean, color=ORANGE, linewidth=1.5, label="mean confidence")
+        bottom.axvline(share, color=BLUE, linewidth=1.5, linestyle="--", label="overall accuracy")
+        bottom.set_yscale("log")
+        bottom.set_ylim(bottom=0.8)
+        bottom.set_xlabel(f"confidence (mean {mean:.1%}, accuracy {share:.1%})")
+    axes[0, 0].set_ylabel("accuracy")
+    axes[1, 0].set_ylabel("samples")
+    _legend(figure, axes[0, 0], axes[1, 0])
+    return figure
+
+
+def classwise_reliability_diagram(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = 15,
+    classes: Sequence[int] | None = None,
+    label_names: Sequence[str] | None = None,
+    level: float = 0.9,
+) -> Figure:
+    """
+    One small diagram per class: how often the class is the true one, against the probability that it was given.
+
+    Args:
+        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Softmax outputs; each row sums to 1.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Number of equal-width bins.
+        classes (`Sequence[int]`, *optional*):
+            Classes to draw; by default the 12 that add most to Classwise-ECE, the worst first.
+        label_names (`Sequence[str]`, *optional*):
+            Names for the titles.
+        level (`float`, *optional*, defaults to `0.9`):
+            Level of the whiskers, in (0, 1).
+
+    Returns:
+        `matplotlib.figure.Figure`: Up to four diagrams a row.
+
+    Raises:
+        ValueError: If shapes disagree, values are no probabilities, or labels or classes are out of range.
+        TypeError: If `n_bins` is not a whole number.
+    """
+    n_bins = check_n_bins(n_bins)
+    _check_level(level)
+    array, indices = check_probabilities(probabilities, labels)
+    num_labels = array.shape[1]
+    if label_names is not None and len(label_names) != num_labels:
+        raise ValueError(f"label_names must hold {num_labels} names, got {len(label_names)}.")
+    if classes is not None and (not classes or not all(0 <= index < num_labels for index in classes)):
+        raise ValueError(f"classes must be indices in [0, {num_labels - 1}], got {list(classes)}.")
+    drawn = range(num_labels) if classes is None else classes
+    statistics = {index: equal_width(array[:, index], indices == index, n_bins) for index in drawn}
+    if classes is None:
+        worst = sorted(statistics, key=lambda index: -statistics[index].expected_error())
+        statistics = {index: statistics[index] for index in worst[:12]}
+    columns = min(4, len(statistics))
+    rows = math.ceil(len(statistics) / columns)
+    figure = _figure(2.4 * columns, 2.4 * rows + 0.6)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(statistics) :]:
+        axis.set_axis_off()
+    for axis, (index, bins) in zip(axes.flat, statistics.items(), strict=False):
+        _bars(axis, bins, level, "frequency of the class")
+        name = str(index) if label_names is None else label_names[index]
+        axis.set_title(f"{name}: {bins.expected_error():.2%}", fontsize=10)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("frequency")
+    for axis in axes[-1]:
+        axis.set_xlabel("probability")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def confidence_histogram(
+    probabilities: ArrayLike | Mapping[str, ArrayLike], labels: ArrayLike, n_bins: int = 15
+) -> Figure:
+    """
+    How confident the model is where it is right, and where it is wrong.
+
+    Args:
+        probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
+            Softmax outputs; a mapping draws one panel each, side by side, on the same labels.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Number of equal-width bins.
+
+    Returns:
+        `matplotlib.figure.Figure`: 4 inches wide per panel.
+
+    Raises:
+        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
+        TypeError: If `n_bins` is not a whole number.
+    """
+    panels = _panels(probabilities)
+    statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
+    figure = _figure(4.0 * len(panels), 3.4)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, bins) in zip(axes, statistics.items(), strict=True):
+        right, wrong = bins.correct_sums, bins.counts - bins.correct_sums
+        width = 1 / n_bins
+        place: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
+        axis.bar(bins.edges[:-1], right, width / 2, color=BLUE, label="right", **place)
+        axis.bar(bins.edges[:-1] + width / 2, wrong, width / 2, color=ORANGE, hatch="////", label="wrong", **place)
+        axis.set_yscale("log")
+        axis.set(xlim=(0, 1), xlabel="confidence")
+        axis.set_ylim(bottom=0.8)
+        axis.set_title(title, fontsize=11)
+    axes[0].set_ylabel("samples")
+    _legend(figure, axes[0])
+    return figure
+
+
+def _panels(probabilities: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+    panels = dict(probabilities) if isinstance(probabilities, Mapping) else {"": probabilities}
+    if not panels:
+        raise ValueError("probabilities holds no panel: give at least one array.")
+    return panels
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}.")
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _legend(figure: Figure, *axes: Axes) -> None:
+    """One legend for all panels, below them, where it hides nothing."""
+    handles: list[Any] = []
+    names: list[str] = []
+    for axis in axes:
+        more_handles, more_names = axis.get_legend_handles_labels()
+        handles, names = handles + more_handles, names + more_names
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+
+def _bars(axis: Axes, bins: BinStatistics, level: float, name: str) -> None:
+    """Bars of accuracy, the gap to the mean confidence, whiskers and the diagonal."""
+    filled = bins.counts > 0
+    lower, width = bins.edges[:-1][filled], bins.edges[1] - bins.edges[0]
+    accuracy, confidence = bins.accuracy[filled], bins.confidence[filled]
+    axis.bar(lower, accuracy, width, align="edge", color=BLUE, edgecolor="white", label=name)
+    gap: dict[str, Any] = {"bottom": np.minimum(accuracy, confidence), "height": np.abs(confidence - accuracy)}
+    style: dict[str, Any] = {"facecolor": "none", "edgecolor": ORANGE, "hatch": "////", "linewidth": 1}
+    axis.bar(lower, width=width, align="edge", label="gap to mean confidence", **gap, **style)
+    whiskers = _wilson(bins.correct_sums[filled], bins.counts[filled], accuracy, level)
+    middle = lower + width / 2
+    axis.errorbar(
+        middle, accuracy, whiskers, fmt="none", ecolor=DARK, elinewidth=1, capsize=2, label=f"{level:.0%} interval"
+    )
+    axis.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+
+
+def _wilson(
+    hits: NDArray[np.float64], counts: NDArray[np.int64], accuracy: NDArray[np.float64], level: float
+) -> NDArray[np.float64]:
+    """Distances from the accuracy to both ends of its Wilson interval, shape `(2, n_bins)`."""
+    intervals = [
+        binomtest(round(hit), int(count)).proportion_ci(level, "wilson")
+        for hit, count in zip(hits, counts, strict=True)
+    ]
+    ends = [(share - interval.low, interval.high - share) for share, interval in zip(accuracy, intervals, strict=True)]
+    return np.maximum(np.transpose(ends), 0)  # rounding can put an end a hair inside the accuracy itself

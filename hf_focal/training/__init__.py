@@ -1,0 +1,2 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""`CalibrationTrainer`, its arguments and its callbacks."""

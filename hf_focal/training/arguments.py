@@ -1,0 +1,166 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The arguments of `CalibrationTrainer`: `TrainingArguments` plus the loss, its parameters and the temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy, SchedulerType
+
+from ..calibrators.base import CRITERIA
+from ..losses.base import LOSSES, FocalLoss, LabelSmoothingLoss, MMCELoss, create_loss
+from ..metrics.base import METRIC_KEYS, check_n_bins
+
+
+def lower_is_better(metric: str | None) -> bool:
+    """Whether `metric`, a key of `evaluate()`, is one of ours of which less is better."""
+    return metric is not None and metric.removeprefix("eval_") in set(METRIC_KEYS) - {"accuracy"}
+
+
+@dataclass
+class CalibrationTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments` with a calibration loss.
+
+    Args:
+        loss (`str`, *optional*):
+            A key of `hf_focal.LOSSES`. By default the trainer's own (`flsd-53` for `CalibrationTrainer`).
+        gamma (`float`, *optional*):
+            Focusing parameter of `focal` and `dual-focal`, not negative. Other losses refuse it.
+        lam (`float`, *optional*):
+            Weight of the calibration term of `mmce` and `mmce-unweighted`, or the rate of `adafocal`; not negative.
+        smoothing (`float`, *optional*):
+            Smoothing of `label_smoothing`, in `[0, 1)`.
+        loss_kwargs (`dict` or `str`, *optional*):
+            Further parameters of the loss, such as `{"milestones": [100, 250]}`; JSON on the command line.
+        loss_reduction (`str`, *optional*, defaults to `"mean"`):
+            `"mean"` over the accumulated batch, or its plain `"sum"`, which is never divided.
+        lr_milestones (`list[float]`, *optional*):
+            Epochs after which the learning rate is divided by 10, increasing and below `num_train_epochs`; with
+            `lr_scheduler_type="constant"`. Under `max_steps` they move as the end of training does.
+        decay_all_parameters (`bool`, *optional*, defaults to `False`):
+            Apply `weight_decay` to biases and normalisations too, as the optimizers of PyTorch do and `Trainer` does
+            not.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Bins of the calibration errors.
+        temperature_criterion (`str`, *optional*, defaults to `"ece"`):
+            What `CalibrationTrainer.calibrate` minimises: `"ece"` on the paper's grid, or `"nll"`.
+        fold_temperature (`bool`, *optional*, defaults to `True`):
+            Divide the head by the temperature, so that the plain softmax is calibrated. Otherwise the temperature
+            stays in the config alone, where [`from_pretrained`] finds it.
+        push_predictions (`bool`, *optional*, defaults to `False`):
+            Push `predictions.safetensors`, logits and labels of the validation and test data, along with the model.
+
+    Three defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy,
+    so `metric_for_best_model="ece"` keeps the checkpoint of LOWEST calibration error. `eval_accumulation_steps` is 32:
+    without a limit the time to predict grows with the square of the data set. `hub_strategy` is `"end"`: nothing is
+    pushed before the temperature is fitted. `"every_save"` pushes weights during training as well; the strategies that
+    push whole checkpoints are refused, because optimizer states are pickles.
+
+    Raises:
+        ValueError: If the loss is unknown, does not take a given parameter, or a parameter is out of range; with
+            `label_smoothing_factor > 0`, which a loss of ours would silently replace; or with a `hub_strategy` that
+            pushes pickles.
+    """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]
+
+    loss: str | None = field(
+        default=None,
+        metadata={"help": f"The loss to train with: {', '.join(LOSSES)}. Default: the trainer's (flsd-53)."},
+    )
+    gamma: float | None = field(
+        default=None, metadata={"help": "Focusing parameter of focal (3 if unset) and dual-focal (5)."}
+    )
+    lam: float | None = field(
+        default=None, metadata={"help": "Weight of the MMCE term (2 if unset) or rate of adafocal (1)."}
+    )
+    smoothing: float | None = field(
+        default=None, metadata={"help": "Probability that label smoothing takes off the true class (0.05 if unset)."}
+    )
+    loss_kwargs: dict | str | None = field(
+        default=None,
+        metadata={"help": "Further parameters of the loss as JSON, such as '{\"milestones\": [100, 250]}'."},
+    )
+    loss_reduction: str = field(
+        default="mean", metadata={"help": "'mean' over the accumulated batch, or its plain 'sum'."}
+    )
+    lr_milestones: list[float] | None = field(
+        default=None, metadata={"help": "Epochs after which the (constant) learning rate is divided by 10."}
+    )
+    decay_all_parameters: bool = field(
+        default=False, metadata={"help": "Weight decay for biases and normalisations too."}
+    )
+    n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
+    temperature_criterion: str = field(
+        default="ece",
+        metadata={"help": "What the temperature minimises: 'ece' or 'nll'.", "aliases": ["--criterion"]},
+    )
+    fold_temperature: bool = field(
+        default=True, metadata={"help": "Divide the head by the temperature; else it stays in the config alone."}
+    )
+    push_predictions: bool = field(
+        default=False, metadata={"help": "Push predictions.safetensors (logits and labels) along with the model."}
+    )
+    hub_strategy: HubStrategy | str = field(
+        default="end", metadata={"help": "When to push: 'end' (once it is calibrated), or 'every_save' as well."}
+    )
+    eval_accumulation_steps: int | None = field(
+        default=32, metadata={"help": "Prediction steps after which outputs move to the CPU."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.greater_is_better is None and lower_is_better(self.metric_for_best_model):
+            self.greater_is_better = False
+        super().__post_init__()
+        check_n_bins(self.n_bins)
+        if self.temperature_criterion not in CRITERIA:
+            raise ValueError(
+                f"temperature_criterion must be one of {', '.join(CRITERIA)}, got {self.temperature_criterion!r}."
+            )
+        if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise ValueError(
+                f"hub_strategy={HubStrategy(self.hub_strategy).value!r} would push optimizer states, which are "
+                "pickles. Use 'end' or 'every_save'."
+            )
+        if self.loss_reduction not in ("mean", "sum"):
+            raise ValueError(f"loss_reduction must be 'mean' or 'sum', got {self.loss_reduction!r}.")
+        self._check_milestones()
+        if self.label_smoothing_factor > 0:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor} would be ignored, because the loss is ours. "
+                "Use loss='label_smoothing' with smoothing=..., or label_smoothing_factor=0."
+            )
+        if self.loss is not None:
+            create_loss(self.loss, **self.loss_parameters())
+        else:  # the trainer chooses the loss, so only the ranges can be checked
+            for parameter, owner in (("gamma", FocalLoss), ("lam", MMCELoss), ("smoothing", LabelSmoothingLoss)):
+                if getattr(self, parameter) is not None:
+                    owner(**{parameter: getattr(self, parameter)})
+
+    def _check_milestones(self) -> None:
+        milestones = self.lr_milestones
+        if milestones is None:
+            return
+        bounds = [0.0, *milestones, self.num_train_epochs]
+        if not all(before < after for before, after in pairwise(bounds)):
+            raise ValueError(
+                f"lr_milestones must increase and lie between 0 and num_train_epochs={self.num_train_epochs:g}, got "
+                f"{milestones}."
+            )
+        if self.lr_scheduler_type != SchedulerType.CONSTANT:
+            raise ValueError(
+                "lr_milestones divide a constant learning rate: use lr_scheduler_type='constant', not "
+                f"{SchedulerType(self.lr_scheduler_type).value!r}."
+            )
+
+    def loss_parameters(self) -> dict[str, Any]:
+        """What `create_loss` is called with: the parameters that were set, and the reduction."""
+        if self.loss_kwargs is not None and not isinstance(self.loss_kwargs, dict):
+            raise ValueError(f"loss_kwargs must be a JSON object of parameters, got {self.loss_kwargs!r}.")
+        given = {"gamma": self.gamma, "lam": self.lam, "smoothing": self.smoothing}
+        parameters = {name: value for name, value in given.items() if value is not None}
+        return {**parameters, **(self.loss_kwargs or {}), "reduction": self.loss_reduction}

@@ -1,0 +1,196 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Early stopping in hindsight: the best model of a run by each of several criteria, and how they compare."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from ..calibrators.base import fit_temperature
+from ..metrics.base import METRIC_KEYS, calibration_metrics_from_logits
+from ..models.folding import calibration_record
+from ..predictions import Predictions
+from ..results.report import BEST
+from .arguments import lower_is_better
+from .dynamics import refuse_sharded
+
+
+class KeepBestCallback(TrainerCallback):
+    """
+    Keep the best model by each of several criteria in one run, as if it had been stopped early by that criterion
+    (Mukhoti et al., 2020, Appendix J).
+
+    Whenever an evaluation during training improves a criterion, the model is saved to `best-<criterion>` in the output
+    folder, with `best.json` beside it: the value, the epoch and the step. The earliest of equal values is kept, NaN
+    is never the best. A resumed run goes on from what is there, a new one starts anew.
+
+    Args:
+        trainer (`transformers.Trainer`):
+            A [`CalibrationTrainer`], or a `Trainer` whose `compute_metrics` gives the criteria; then
+            `trainer.add_callback(callback)`.
+        criteria (`Sequence[str]`, *optional*, defaults to `("ece", "nll", "accuracy")`):
+            Metrics of the validation data: accuracy (the highest is best), NLL, Brier score or a calibration error.
+
+    Raises:
+        ValueError: If there is no criterion or one is unknown; when training starts, if there is no single evaluation
+            data set, no evaluation during training, `load_best_model_at_end` is set, or weights are sharded over
+            processes; if an evaluation lacks a criterion.
+    """
+
+    trainer: Any
+
+    def __init__(self, trainer: Trainer, criteria: Sequence[str] = ("ece", "nll", "accuracy")) -> None:
+        unknown = [criterion for criterion in criteria if criterion not in METRIC_KEYS]
+        if unknown or not criteria:
+            raise ValueError(f"criteria must be some of {', '.join(METRIC_KEYS)}, got {list(criteria)}.")
+        self.trainer = trainer
+        self.criteria = list(dict.fromkeys(criteria))
+        self.best: dict[str, dict[str, float]] = {}
+
+    def folder(self, criterion: str) -> Path:
+        """Where the best model by that criterion is."""
+        return Path(self.trainer.args.output_dir, f"best-{criterion}")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        refuse_sharded(self.trainer)
+        data = self.trainer.eval_dataset
+        if data is None or isinstance(data, dict) or args.eval_strategy == "no":
+            raise ValueError(
+                "The best model is found by evaluation during training: give the trainer one eval_dataset (no dict of "
+                'them), and its arguments eval_strategy="epoch".'
+            )
+        if args.load_best_model_at_end:
+            raise ValueError(
+                "load_best_model_at_end would replace the last model, which the best ones are compared with: leave it "
+                "False. Each of the best models is kept in a folder of its own."
+            )
+        self.best = {}
+        with args.main_process_first(local=False):
+            for criterion in self.criteria if state.global_step else ():
+                # It was killed before it replaced the model.
+                if args.should_save and (self._unfinished(criterion) / BEST).is_file():
+                    self._replace(criterion)
+                if (self.folder(criterion) / BEST).is_file():
+                    self.best[criterion] = json.loads((self.folder(criterion) / BEST).read_text("utf-8"))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        metrics = kwargs["metrics"]
+        if not self.trainer.is_in_train or not any(key.startswith("eval_") for key in metrics):
+            return
+        for criterion in self.criteria:
+            if f"eval_{criterion}" not in metrics:
+                raise ValueError(f"The evaluation gives no eval_{criterion}, but {', '.join(metrics)}.")
+            value, sign = metrics[f"eval_{criterion}"], -1 if lower_is_better(criterion) else 1
+            if math.isnan(value):
+                continue
+            if criterion not in self.best or sign * value > sign * self.best[criterion]["value"]:
+                self.best[criterion] = {"value": value, "epoch": state.epoch, "step": state.global_step}
+                self._save(criterion)
+
+    def _save(self, criterion: str) -> None:
+        if not self.trainer.args.should_save:
+            return
+        unfinished = self._unfinished(criterion)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self.trainer.save_model(str(unfinished), _internal_call=True)
+        (unfinished / BEST).write_text(json.dumps(self.best[criterion], indent=2) + "\n", encoding="utf-8")
+        self._replace(criterion)
+
+    def _unfinished(self, criterion: str) -> Path:
+        """Where a model is written; it is complete once its record is there."""
+        return Path(f"{self.folder(criterion)}.tmp")
+
+    def _replace(self, criterion: str) -> None:
+        shutil.rmtree(self.folder(criterion), ignore_errors=True)
+        self._unfinished(criterion).rename(self.folder(criterion))
+
+    def restore(self, criterion: str) -> None:
+        """Load the best weights by that criterion into the trainer's model."""
+        self.trainer.accelerator.wait_for_everyone()
+        model = self.trainer.model
+        if isinstance(model, PreTrainedModel):  # the Trainer itself passes over weights of other names in the file
+            model.load_state_dict(type(model).from_pretrained(self.folder(criterion)).state_dict())
+            return
+        state = self.trainer.state
+        chosen, state.best_model_checkpoint = state.best_model_checkpoint, str(self.folder(criterion))
+        try:
+            self.trainer._load_best_model()
+        finally:
+            state.best_model_checkpoint = chosen
+
+    def compare(self, validation: Any, test: Any) -> dict[str, dict[str, float]]:
+        """
+        Measure the best models, and the one that training ended with, which the trainer has again afterwards.
+
+        Args:
+            validation (`Dataset`):
+                Labelled data that each model's own temperature is fitted on.
+            test (`Dataset`):
+                Labelled data to measure on, before and after that temperature.
+
+        Returns:
+            `dict[str, dict[str, float]]`: Criterion, or `last`, to `epoch`, `step`, `value` (of the criterion),
+            `temperature`, and `test_before_<metric>` and `test_after_<metric>`.
+
+        Raises:
+            ValueError: If nothing was kept, or the model was calibrated in the meantime.
+        """
+        if not self.best:
+            raise ValueError("No model was kept yet: compare after training.")
+        if calibration_record(self.trainer.model) is not None:
+            raise ValueError("Compare the models before calibrate() gives the last one a temperature.")
+        state, model = self.trainer.state, self.trainer.model
+        last = {name: value.clone() for name, value in model.state_dict().items()}
+        compared = {"last": {"epoch": state.epoch, "step": state.global_step, **self._measure(validation, test)}}
+        for criterion, found in self.best.items():
+            self.restore(criterion)
+            compared[criterion] = {**found, **self._measure(validation, test)}
+        model.load_state_dict(last)
+        return compared
+
+    def _measure(self, validation: Any, test: Any) -> dict[str, float]:
+        args = self.trainer.args
+        held_out = Predictions.of_output(self.trainer.predict(validation))
+        fit = fit_temperature(
+            held_out.logits,
+            held_out.labels,
+            criterion=getattr(args, "temperature_criterion", "ece"),
+            n_bins=getattr(args, "n_bins", 15),
+        )
+        measured = Predictions.of_output(self.trainer.predict(test))
+        numbers = {"temperature": fit.temperature}
+        for moment, temperature in (("before", 1.0), ("after", fit.temperature)):
+            metrics = calibration_metrics_from_logits(
+                measured.logits, measured.labels, getattr(args, "n_bins", 15), temperature
+            )
+            numbers |= {f"test_{moment}_{key}": value for key, value in metrics.items()}
+        return numbers
+
+
+def stopping_table(compared: Mapping[str, Mapping[str, float]]) -> str:
+    """
+    What [`KeepBestCallback.compare`] found, as text: percent, and NLL in nats.
+
+    Args:
+        compared (`Mapping[str, Mapping[str, float]]`):
+            As returned by `compare`.
+
+    Returns:
+        `str`: One line per criterion.
+    """
+    lines = [
+        f"{'best by':<16}{'epoch':>6}{'T':>7}{'error':>9}{'ECE before':>12}{'after':>9}{'NLL before':>12}{'after':>9}"
+    ]
+    for criterion, row in compared.items():
+        lines.append(
+            f"{criterion:<16}{row['epoch']:>6.4g}{row['temperature']:>7.3g}{1 - row['test_before_accuracy']:>9.2%}"
+            f"{row['test_before_ece']:>12.2%}{row['test_after_ece']:>9.2%}"
+            f"{row['test_before_nll']:>12.4f}{row['test_after_nll']:>9.4f}"
+        )
+    return "\n".join(lines)

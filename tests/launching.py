@@ -1,0 +1,26 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Scripts as a user starts them, and the snippets of a Markdown file."""
+
+import os
+import re
+import subprocess
+import sys
+
+from conftest import ROOT
+
+
+def launch(*arguments, processes=1, check=True, cwd=ROOT):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    options = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
+    options += ["--dynamo_backend", "no"]
+    if processes > 1:
+        environment["ACCELERATE_USE_CPU"] = "true"
+        options += ["--multi_gpu"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    assert not check or result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return result
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)

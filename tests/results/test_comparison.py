@@ -1,0 +1,117 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Finished runs in one table: means and ranges worked out by hand, and what cannot be compared."""
+
+import json
+import runpy
+import shutil
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+from launching import blocks
+from PIL import Image
+
+from hf_focal import compare_runs
+
+
+def run(folder, name, temperature=1.5, accuracy=0.6, ece=(0.12, 0.02), nll=(1.2, 1.1), **settings):
+    """The results of a run; AdaECE is ECE + 0.01 and Classwise-ECE a tenth of ECE."""
+    results = {"dataset": "cifar10", "model": "resnet", "loss": "focal", "loss_parameters": {"reduction": "mean"},
+               "epoch": 40.0, "temperature": temperature, "temperature_criterion": "ece", "n_bins": 15,
+               "test_after_accuracy": accuracy, **settings}  # fmt: skip
+    for moment, error, value in zip(("before", "after"), ece, nll, strict=True):
+        results |= {f"test_{moment}_ece": error, f"test_{moment}_adaptive_ece": error + 0.01}
+        results |= {f"test_{moment}_classwise_ece": error / 10, f"test_{moment}_nll": value}
+    (folder / name).mkdir()
+    (folder / name / "all_results.json").write_text(json.dumps(results))
+    return folder / name
+
+
+def test_seeds_become_one_row_with_mean_and_half_range(tmp_path):
+    runs = [
+        run(tmp_path, "a", 1.5, 0.60, (0.12, 0.02), (1.20, 1.10), seed=1),
+        run(tmp_path, "b", 2.0, 0.55, (0.30, 0.01), (2.00, 1.05), loss="cross_entropy", seed=1),
+        run(tmp_path, "c", 1.6, 0.63, (0.16, 0.03), (1.30, 1.16), seed=2),
+        run(tmp_path, "d", 1.4, 0.60, (0.14, 0.01), (1.10, 1.10), seed=3),
+    ]
+    assert compare_runs(runs).splitlines() == [
+        "| loss | runs | T | error | ECE before | ECE after | AdaECE before | AdaECE after | Classwise-ECE before "
+        "| Classwise-ECE after | NLL before | NLL after |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| focal | 3 | 1.5 ± 0.1 | **39.00% ± 1.50%** | **14.00% ± 2.00%** | 2.00% ± 1.00% | **15.00% ± 2.00%** "
+        "| 3.00% ± 1.00% | **1.40% ± 0.20%** | 0.20% ± 0.10% | **1.2000 ± 0.1000** | 1.1200 ± 0.0300 |",
+        "| cross_entropy | 1 | 2 | 45.00% | 30.00% | **1.00%** | 31.00% | **2.00%** | 3.00% | **0.10%** | 2.0000 "
+        "| **1.0500** |",
+    ]
+
+
+def test_what_rows_differ_in_comes_first_and_equal_values_are_bold_alike(tmp_path):
+    focal = [run(tmp_path, f"gamma-{gamma}", loss_parameters={"gamma": gamma}) for gamma in (1.0, 2.0)]
+    other = run(tmp_path, "sum", model="vit", loss_parameters={"reduction": "sum"}, temperature_criterion="nll")
+    unnamed = run(tmp_path, "unnamed", loss=None, accuracy=0.59999)
+    head, _, *rows = compare_runs([*focal, other, unnamed]).splitlines()
+    assert head.startswith("| model | loss | T by | T | error |")
+    assert [row.split(" | 1.5 | ")[0] for row in rows] == [
+        "| resnet | focal (gamma 1.0) | ece", "| resnet | focal (gamma 2.0) | ece",
+        "| vit | focal (reduction sum) | nll", "| resnet | - | ece",
+    ]  # fmt: skip
+    assert all("| **40.00%** | **12.00%** |" in row for row in rows)
+    for number, (title, setting) in enumerate((("dataset", "dataset"), ("epochs", "epoch"), ("bins", "n_bins"))):
+        changed = [run(tmp_path, f"{number}-{value}", **{setting: value}) for value in (7, 9)]
+        head, _, *rows = compare_runs(changed).splitlines()
+        assert head.startswith(f"| {title} | T |") and [row[:5] for row in rows] == ["| 7 |", "| 9 |"]
+    (row,) = compare_runs([other]).splitlines()[2:]
+    assert row.startswith("| focal (reduction sum) | 1.5 | 40.00% | 12.00% |")
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path):
+    first, again = run(tmp_path, "first", seed=1), run(tmp_path, "again", seed=1)
+    with pytest.raises(ValueError, match="first and .*again would become one row, but are of the same seed, 1"):
+        compare_runs([first, again])
+    with pytest.raises(ValueError, match="given twice"):
+        compare_runs([first, f"{first}/"])
+    with pytest.raises(ValueError, match="holds no all_results.json: is its run finished"):
+        compare_runs([first, tmp_path])
+    with pytest.raises(ValueError, match="folders is empty"):
+        compare_runs([])
+    (again / "all_results.json").write_text(json.dumps({"temperature": 1.0, "test_after_accuracy": 0.5}))
+    with pytest.raises(ValueError, match="lacks test_before_ece, .*test_after_nll: it is not of a finished run"):
+        compare_runs([again])
+
+
+@pytest.mark.filterwarnings("ignore:The (best )?temperature")
+def test_commands_of_the_readme_compare_seeds(tmp_path, monkeypatch, capsys):
+    (block,) = [block for block in blocks("bash") if "compare_runs" in block]
+    train, compare, draw = block.splitlines()
+    quick = " --model_name_or_path cifar_resnet8 --train_from_scratch --num_train_epochs 1 --max_train_samples 32"
+
+    def start(command, program):
+        assert command.startswith(program)
+        words = command.removeprefix(program).replace("outputs", str(tmp_path)).replace("figures", str(tmp_path / "f"))
+        monkeypatch.setattr(sys, "argv", words.split())
+        runpy.run_path(str(ROOT / sys.argv[0]), run_name="__main__")
+
+    start(f"{train}{quick} --max_eval_samples 50 --use_cpu true --disable_tqdm true", "accelerate launch ")
+    seed = json.loads((tmp_path / "focal-43" / "all_results.json").read_text())
+    assert seed["seed"] == 43 and seed["loss_parameters"] == {"reduction": "mean"}
+    for name, loss in (("focal", "focal"), ("cross_entropy", "cross_entropy")):
+        shutil.copytree(tmp_path / "focal-43", tmp_path / name)
+        results = {**seed, "seed": 42, "loss": loss, "test_before_ece": 0.5, "test_after_ece": 0.5}
+        (tmp_path / name / "all_results.json").write_text(json.dumps(results))
+        table = pq.read_table(tmp_path / name / "training_dynamics.parquet")
+        rows = [{**row, "loss": loss} for row in table.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), tmp_path / name / "training_dynamics.parquet")
+    for command in (compare, draw):
+        start(command, "python ")
+    printed = capsys.readouterr().out
+    mean, half = (seed["test_before_ece"] + 0.5) / 2, abs(seed["test_before_ece"] - 0.5) / 2
+    assert "| cross_entropy | 1 |" in printed and f"{mean:.2%} ± {half:.2%}" in printed
+    with Image.open(tmp_path / "f" / "nll_and_entropy.png") as picture:
+        assert picture.width > 700
+
+
+def test_runs_of_unknown_seeds_stay_apart(tmp_path):
+    folders = [run(tmp_path, name) for name in ("a", "b")] + [run(tmp_path, "c", seed=1)]
+    assert len(compare_runs(folders).splitlines()) == 2 + 3

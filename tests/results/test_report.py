@@ -1,0 +1,236 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Reliability diagrams, model cards, and the folder that a run leaves."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from scipy.special import softmax
+from transformers import TrainerState
+
+from hf_focal import (
+    calibration_metrics,
+    classwise_reliability_diagram,
+    confidence_histogram,
+    create_model_card,
+    prepare_output_dir,
+    reliability_diagram,
+)
+from hf_focal.results.card import results_table
+
+
+def predictions(count=500, classes=4, seed=0):
+    generator = np.random.default_rng(seed)
+    return softmax(3 * generator.normal(size=(count, classes)), axis=1), generator.integers(0, classes, count)
+
+
+# ---- Pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_diagram_shows_the_bins_of_the_metric():
+    probabilities, labels = predictions()
+    figure = reliability_diagram(
+        {"before": probabilities, "after": probabilities**0.5 / (probabilities**0.5).sum(1, keepdims=True)}, labels, 10
+    )  # noqa: E501
+    tops, bottoms = figure.axes[:2], figure.axes[2:]
+    assert len(tops) == len(bottoms) == 2
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    filled = [index for index in range(10) if np.any((confidence > index / 10) & (confidence <= (index + 1) / 10))]
+    heights = [patch.get_height() for patch in tops[0].containers[0]]
+    for height, index in zip(heights, filled, strict=True):
+        inside = (confidence > index / 10) & (confidence <= (index + 1) / 10)
+        assert height == pytest.approx(correct[inside].mean())
+    counts = [patch.get_height() for patch in bottoms[0].containers[0]]
+    assert counts == np.histogram(confidence, bins=np.arange(11) / 10)[0].tolist()
+    ece = calibration_metrics(probabilities, labels, 10)["ece"]
+    assert tops[0].get_title() == f"before\nECE {ece:.2%}"
+
+
+def test_diagram_is_a_png_of_card_width(tmp_path):
+    probabilities, labels = predictions(20)
+    reliability_diagram(probabilities, labels).savefig(tmp_path / "picture.png")
+    header = (tmp_path / "picture.png").read_bytes()
+    assert header.startswith(b"\x89PNG")
+    assert int.from_bytes(header[16:20], "big") == 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(({}, [0]), "no panel"), (([[3.0, -1.0]], [0]), "softmax"), (([[0.5, 0.5]], [2]), "labels must lie")],
+)
+def test_diagram_refuses_what_is_no_probability(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        reliability_diagram(*arguments)
+    with pytest.raises(ValueError, match="level"):
+        reliability_diagram([[0.5, 0.5]], [0], level=1)
+
+
+def test_classwise_diagram_shows_the_worst_classes_first():
+    probabilities, labels = predictions(2000, classes=15)
+    probabilities[:, 3] += 0.5  # claimed far too often
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    figure = classwise_reliability_diagram(probabilities, labels, n_bins=10)
+    drawn = [axis for axis in figure.axes if axis.axison]
+    assert len(drawn) == 12
+    assert drawn[0].get_title().startswith("3: ")
+    values = [float(axis.get_title().split()[1].rstrip("%")) for axis in drawn]
+    assert values == sorted(values, reverse=True)
+    one = classwise_reliability_diagram(probabilities, labels, 10, classes=[3], label_names=list("abcdefghijklmno"))
+    (axis,) = one.axes
+    edges = np.arange(11) / 10
+    claimed = probabilities[:, 3]
+    inside = [(claimed > low) & (claimed <= high) for low, high in zip(edges, edges[1:], strict=False)]
+    expected = [(labels[rows] == 3).mean() for rows in inside if rows.any()]
+    assert [patch.get_height() for patch in axis.containers[0]] == pytest.approx(expected)
+    gaps = [abs((labels[rows] == 3).sum() - probabilities[rows, 3].sum()) for rows in inside]
+    assert axis.get_title() == f"d: {sum(gaps) / 2000:.2%}"
+    with pytest.raises(ValueError, match="classes must be"):
+        classwise_reliability_diagram(probabilities, labels, classes=[15])
+    with pytest.raises(ValueError, match="label_names"):
+        classwise_reliability_diagram(probabilities, labels, label_names=["a"])
+
+
+def test_histogram_counts_right_and_wrong_apart():
+    probabilities, labels = predictions()
+    (axis,) = confidence_histogram(probabilities, labels, 8).axes
+    right, wrong = ([patch.get_height() for patch in container] for container in axis.containers)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    edges = np.arange(9) / 8
+    assert right == np.histogram(confidence[correct], edges)[0].tolist()
+    assert wrong == np.histogram(confidence[~correct], edges)[0].tolist()
+
+
+# ---- Cards ----------------------------------------------------------------------------------------------------------
+
+
+def card(**kwargs):
+    probabilities, labels = predictions()
+    before = calibration_metrics(probabilities, labels)
+    after = {**before, "ece": 0.0123}
+    record = {"temperature": 1.7, "folded": True, "loss": "flsd-53", "split": "validation", "n_samples": 300}
+    defaults = {
+        "model_name": "some-model", "task": "image-classification", "dataset": "user/images", "before": before,
+        "after": after, "calibration": record, "n_test": 500, "confidence_sentence": "It was over-confident.",
+    }  # fmt: skip
+    return create_model_card(**{**defaults, **kwargs}), before, after
+
+
+def test_card_holds_every_metric_before_and_after_in_its_metadata():
+    made, before, after = card()
+    results = made.data.eval_results
+    assert len(results) == 14
+    values = {(result.metric_type, result.metric_name.split()[1]): result.metric_value for result in results}
+    for key in before:
+        assert values[key, "before"] == before[key] and values[key, "after"] == after[key]
+    assert {result.dataset_split for result in results} == {"test"}
+    assert made.data.tags[:2] == ["calibration", "focal-loss"]
+    again = ModelCard(str(made))
+    assert again.data.to_dict() == made.data.to_dict()
+    assert "](reliability.png)" in made.text and "mukhoti2020calibrating" in made.text
+
+
+def test_card_says_which_import_an_architecture_of_ours_needs():
+    assert "import hf_focal" not in card(architecture="resnet18")[0].text
+    assert "import hf_focal.networks  # registers cifar_resnet20" in card(architecture="cifar_resnet20")[0].text
+
+
+def test_card_tells_how_to_use_a_model_whose_temperature_is_not_folded():
+    record = {"temperature": 1.7, "folded": False, "criterion": "nll", "split": "test"}
+    text = card(calibration=record, architecture="cifar_resnet20")[0].text
+    assert "from hf_focal import pipeline" in text and "import hf_focal.networks" not in text
+    assert "divide them by the temperature 1.7" in text
+    assert "fitted on these very samples" in text and "by `nll` on an unknown number of samples" in text
+
+
+def test_card_of_a_model_that_was_never_calibrated_claims_nothing():
+    made = create_model_card(model_name="m", task="text-classification", model_id="user/m")
+    assert "No temperature has been fitted" in made.text and "plain softmax" in made.text
+    assert "80%" not in made.text and "reliability.png" not in made.text and made.data.eval_results is None
+
+
+def test_intervals_are_in_the_table_and_in_the_metadata():
+    intervals = {"before": {"accuracy": (0.2, 0.3)}, "after": {"ece": (0.01, 0.02)}}
+    made = card(intervals=intervals, interval_level=0.95, dataset_config="plain", dataset_revision="main", n_bins=10)[
+        0
+    ]
+    assert re.search(r"Error \| [\d.]+% \(70.00% to 80.00%\) \|", made.text)
+    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 95% bootstrap intervals" in made.text
+    args = {result.metric_name: result.metric_args for result in made.data.eval_results}
+    assert args["Accuracy before temperature"] == {"interval": [0.2, 0.3], "level": 0.95}
+    assert args["ECE after temperature"] == {"n_bins": 10, "interval": [0.01, 0.02], "level": 0.95}
+    assert args["ECE before temperature"] == {"n_bins": 10} and args["NLL after temperature"] is None
+    (result,) = {(r.dataset_type, r.dataset_config, r.dataset_revision) for r in made.data.eval_results}
+    assert result == ("user/images", "plain", "main")
+
+
+def test_card_does_not_tell_where_a_local_data_set_lies(tmp_path):
+    (tmp_path / "private").mkdir()
+    made = card(dataset=str(tmp_path / "private"))[0]
+    assert str(tmp_path) not in str(made) and "of private (500 samples)" in made.text and made.data.datasets is None
+
+
+def test_names_cannot_break_out_of_the_metadata_or_the_table():
+    evil = "x\ntags:\n- injected\n---\n# Heading | <script>`"
+    record = {"temperature": 1.7, "folded": True} | dict.fromkeys(("loss", "split", "criterion", "n_samples"), evil)
+    made, _, _ = card(dataset=evil, model_name=evil, test_split=evil, base_model=evil, calibration=record)
+    assert "injected" not in (made.data.tags or [])
+    assert len(re.findall(r"^---$", str(made), flags=re.MULTILINE)) == 2
+    assert "<script>" not in made.text and "\n# Heading" not in made.text
+    assert ModelCard(str(made)).data.tags == made.data.tags
+    assert "\n```\n#" not in card(model_id='x"\n```\n# Heading')[0].text
+
+
+def test_table_shows_errors_in_percent_and_scores_plain():
+    row = {"accuracy": 0.9, "nll": 0.5, "brier": 0.25, "ece": 0.055, "mce": 1.0, "adaptive_ece": 0, "classwise_ece": 0}
+    table = {title: (old, new) for title, old, new in results_table(row, {**row, "ece": 0.0123456})}
+    assert table["Error"] == ("10.00%", "10.00%") and table["ECE"] == ("5.50%", "1.23%")
+    assert table["NLL"] == ("0.5000", "0.5000") and table["Brier"] == ("0.2500", "0.2500")
+    assert list(table) == ["Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"]
+
+
+# ---- Output folders -------------------------------------------------------------------------------------------------
+
+
+def arguments(folder, resume=None):
+    return SimpleNamespace(output_dir=str(folder), resume_from_checkpoint=resume, should_save=True)
+
+
+def finished(folder, steps=(10,)):
+    for step in steps:
+        (folder / f"checkpoint-{step}").mkdir(parents=True)
+        TrainerState().save_to_json(str(folder / f"checkpoint-{step}" / "trainer_state.json"))
+    (folder / "all_results.json").write_text(json.dumps({}))
+    (folder / "notes.txt").write_text("mine")
+
+
+def test_a_finished_run_is_not_buried(tmp_path):
+    assert prepare_output_dir(arguments(tmp_path / "new")) is None
+    finished(tmp_path)
+    with pytest.raises(ValueError, match="finished run.*--overwrite.*--resume_from_checkpoint"):
+        prepare_output_dir(arguments(tmp_path))
+    (tmp_path / "all_results.json").unlink()
+    with pytest.raises(ValueError, match="unfinished run.*checkpoint-10.*--overwrite.*--resume_from_checkpoint"):
+        prepare_output_dir(arguments(tmp_path))
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
+    finished(tmp_path)
+    assert prepare_output_dir(arguments(tmp_path), overwrite=True) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_resuming_finds_the_newest_checkpoint(tmp_path):
+    finished(tmp_path, steps=(9, 10))
+    assert Path(prepare_output_dir(arguments(tmp_path, "last"))).name == "checkpoint-10"
+    (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"epoch": 1.')  # the run was killed meanwhile
+    assert Path(prepare_output_dir(arguments(tmp_path, "last"))).name == "checkpoint-10"
+    named = str(tmp_path / "checkpoint-9")
+    assert prepare_output_dir(arguments(tmp_path, named)) == named
+    for missing in (str(tmp_path / "checkpoint-11"), "last"):
+        with pytest.raises(ValueError, match="no such checkpoint"):
+            prepare_output_dir(arguments(tmp_path / "elsewhere", missing))
