@@ -42,6 +42,7 @@ from hf_focal import (
 from hf_focal.checks import check_count
 from hf_focal.cli.run import start_logging
 from hf_focal.hub.load import load_processor
+from hf_focal.metrics import Scored
 from hf_focal.metrics.intervals import metric_intervals
 from hf_focal.metrics.risk_coverage import check_threshold
 from hf_focal.models.folding import calibration_record, recorded_scaling
@@ -176,9 +177,10 @@ def measure(
         for moment, (temperature, gamma) in scalings.items():
             probabilities = focal_recalibration(values, gamma, temperature)
             options = {"n_resamples": args.n_resamples, "seed": args.seed, "n_bins": args.n_bins}
+            options["keys"] = ("accuracy", "nll", "ece")
             measured[moment] = {
                 **calibration_metrics_from_logits(values, labels, args.n_bins, temperature, gamma),
-                "intervals": metric_intervals(("accuracy", "nll", "ece"), probabilities, labels, **options),
+                "intervals": metric_intervals(Scored(probabilities, labels), **options),
             }
         return measured
 

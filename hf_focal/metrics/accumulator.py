@@ -2,8 +2,7 @@
 """
 Metrics of more samples than fit into memory: batches are added up and can be merged.
 
-All but AdaECE are exact. AdaECE needs the confidences in order; here they are counted in some 14,000 fixed cells, and
-how far that can be from the exact value is worked out from the counts.
+All but AdaECE are exact; how far it can be from the exact value is told with it.
 """
 
 from __future__ import annotations
@@ -14,44 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import (
-    check_count,
-    check_gamma,
-    check_logits,
-    check_n_bins,
-    check_positive,
-    check_probabilities_and_maxima,
-    row_maxima,
-)
-from ..predictions import Predictions
-from .base import brier_of_samples, classwise_gaps, nll_of_samples, softmax_and_nll
-from .bins import BinStatistics, confidence_and_correct, equal_mass_counts, equal_width
+from ..checks import check_count, check_n_bins
+from .base import METRICS, Sums, scaling_of, whole_rows_first
+from .scored import LogitMap, Scored
 
 
-# Cells of u = 1 - confidence. Below 2^-7 their width is 1/128 of a power of two, for the confidences of accurate
-# networks crowd at 1; above, it is 2^-13. The cell of u = 0 comes first. All edges are exact in float64.
-_SHIFT = 52 - 7
-_LOWEST = (1023 - 53) << 7
-_N_FINE = ((1023 - 7) << 7) - _LOWEST + 1
-_N_CELLS = _N_FINE + (1 << 13) - (1 << 6)
-
-
-def _cell_indices(confidences: NDArray[np.float64]) -> NDArray[np.int64]:
-    u = np.maximum(1 - confidences, 0.0)
-    fine = np.maximum((u.view(np.int64) >> _SHIFT) - _LOWEST + 1, 0)
-    coarse = (u * (1 << 13)).astype(np.int64) - (1 << 6) + _N_FINE
-    return np.where(u < 2.0**-7, fine, np.minimum(coarse, _N_CELLS - 1))
-
-
-def _cell_widths() -> NDArray[np.float64]:
-    fine = (np.arange(_LOWEST, _LOWEST + _N_FINE) << _SHIFT).view(np.float64)
-    coarse = np.full(_N_CELLS - _N_FINE, 2.0**-13)
-    return np.concatenate([fine[:1], np.diff(fine), coarse])
+_BINS = ("counts", "confidence_sums", "correct_sums")
 
 
 class CalibrationAccumulator:
     """
-    Every metric of [`calibration_metrics`] over any number of batches.
+    Every metric of [`calibration_metrics`] over any number of batches; a registered metric that does not say how it is
+    added up is left out.
 
     Memory is that of `num_labels * n_bins` sums and of the cells of AdaECE, whatever the number of samples.
 
@@ -74,22 +47,27 @@ class CalibrationAccumulator:
         self.n_bins = check_n_bins(n_bins)
         self.num_labels = None if num_labels is None else check_count("num_labels", num_labels)
         self._fixed_num_labels = self.num_labels
+        self._running = {key: metric.running for key, metric in METRICS.items() if metric.running is not None}
+        self._order = [metric.key for metric in whole_rows_first(METRICS.values()) if metric.key in self._running]
+        self._shapes: dict[str, tuple[int | str, ...]] = dict.fromkeys(_BINS, ("n_bins",))
+        for running in self._running.values():
+            self._shapes.update(running.shapes)
         self.reset()
 
     def reset(self) -> None:
         """Forget every sample."""
-        self.num_labels = self._fixed_num_labels
-        n_bins, num_labels = self.n_bins, self.num_labels or 0
-        self._sums: dict[str, NDArray[Any]] = {
-            "nll": np.zeros(()),
-            "brier": np.zeros(()),
-            "counts": np.zeros(n_bins, np.int64),
-            "confidence_sums": np.zeros(n_bins),
-            "correct_sums": np.zeros(n_bins),
-            "classwise_gaps": np.zeros((num_labels, n_bins)),
-            "cell_counts": np.zeros(_N_CELLS, np.int64),
-            "cell_confidence_sums": np.zeros(_N_CELLS),
-            "cell_correct": np.zeros(_N_CELLS, np.int64),
+        self._start(self._fixed_num_labels)
+
+    def _start(self, num_labels: int | None) -> None:
+        self.num_labels = num_labels
+        shapes = self._shapes_for(num_labels or 0)
+        self._sums: dict[str, NDArray[Any]] = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
+
+    def _shapes_for(self, num_labels: int) -> dict[str, tuple[int, ...]]:
+        sizes = {"n_bins": self.n_bins, "num_labels": num_labels}
+        return {
+            name: tuple(sizes[size] if isinstance(size, str) else size for size in shape)
+            for name, shape in self._shapes.items()
         }
 
     @property
@@ -111,11 +89,15 @@ class CalibrationAccumulator:
             ValueError: If shapes disagree, values are no probabilities, labels are out of range, or the number of
                 columns is not that of the batches before. The batch is then not added.
         """
-        array, indices, maxima = check_probabilities_and_maxima(probabilities, labels)
-        self._add(array, indices, maxima, float(nll_of_samples(array, indices).sum()))
+        self.add(Scored(probabilities, labels))
 
     def update_logits(
-        self, logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0, gamma: float = 0.0
+        self,
+        logits: ArrayLike,
+        labels: ArrayLike,
+        temperature: float = 1.0,
+        gamma: float = 0.0,
+        calibrator: LogitMap | None = None,
     ) -> None:
         """
         Add a batch of logits: of `softmax(logits / temperature)` in float64, with the NLL from the logits.
@@ -129,40 +111,32 @@ class CalibrationAccumulator:
                 What the logits are divided by; positive.
             gamma (`float`, *optional*, defaults to `0.0`):
                 Above 0: undo the bias of focal loss of this gamma, see [`focal_recalibration`].
+            calibrator (*optional*):
+                Any object with `calibrated_logits(logits)`, in place of temperature and gamma.
 
         Raises:
             ValueError: If shapes disagree, logits are not finite, labels are out of range, or the number of columns is
                 not that of the batches before. The batch is then not added.
         """
-        array, indices = check_logits(logits, labels)
-        temperature, gamma = check_positive("temperature", temperature), check_gamma(gamma)
-        probabilities, nll = softmax_and_nll(array, indices, temperature, gamma)
-        self._add(probabilities, indices, row_maxima(probabilities), float(nll.sum()))
+        scaling = scaling_of(temperature, gamma)
+        self.add(Scored.from_logits(logits, labels, scaling if calibrator is None else calibrator))
 
-    def _add(self, probabilities: NDArray[Any], labels: NDArray[np.int64], maxima: NDArray[Any], nll: float) -> None:
-        self._set_num_labels(probabilities.shape[1])
-        confidences, correct = confidence_and_correct(probabilities, labels, maxima)
-        bins = equal_width(confidences, correct, self.n_bins)
-        wide = confidences.astype(np.float64)
-        cells = _cell_indices(wide)
-        additions = {
-            "nll": nll,
-            "brier": brier_of_samples(probabilities, labels).sum(),
-            "counts": bins.counts,
-            "confidence_sums": bins.confidence_sums,
-            "correct_sums": bins.correct_sums,
-            "classwise_gaps": classwise_gaps(probabilities, labels, self.n_bins),
-            "cell_counts": np.bincount(cells, minlength=_N_CELLS),
-            "cell_confidence_sums": np.bincount(cells, wide, _N_CELLS),
-            "cell_correct": np.bincount(cells[correct], minlength=_N_CELLS),
-        }
+    def add(self, scored: Scored) -> None:
+        """Add a batch that was checked already."""
+        self._set_num_labels(scored.num_labels)
+        additions: dict[str, Any] = {}
+        for key in self._order:
+            additions.update(self._running[key].add(scored, self.n_bins))
+        bins = scored.bins(self.n_bins)
+        self._add({**additions, **{name: getattr(bins, name) for name in _BINS}})
+
+    def _add(self, additions: Mapping[str, Any]) -> None:
         for name, value in additions.items():
-            self._sums[name] += value
+            self._sums[name] = np.asarray(self._sums[name] + value)
 
     def _set_num_labels(self, num_labels: int) -> None:
         if self.num_labels is None:
-            self.num_labels = num_labels
-            self._sums["classwise_gaps"] = np.zeros((num_labels, self.n_bins))
+            self._start(num_labels)
         elif num_labels != self.num_labels:
             raise ValueError(
                 f"Every batch must have the same number of classes: {self.num_labels} so far, now {num_labels}."
@@ -173,15 +147,17 @@ class CalibrationAccumulator:
         Add what another accumulator has seen, which stays as it is.
 
         Raises:
-            ValueError: If it has another number of bins or classes.
+            ValueError: If it has another number of bins or classes, or other metrics.
         """
         if other.n_bins != self.n_bins:
             raise ValueError(f"Only equal bins can be merged: {self.n_bins} here, {other.n_bins} there.")
+        state = other.state_dict()
+        if state.keys() != self._sums.keys():
+            raise ValueError(f"Only equal metrics can be merged: {list(self._sums)} here, {list(state)} there.")
         if other.num_labels is not None:
             self._set_num_labels(other.num_labels)
         if other.num_samples:
-            for name, value in other._sums.items():
-                self._sums[name] = self._sums[name] + value
+            self._add(state)
 
     def compute(self, error_bound: bool = False) -> dict[str, float]:
         """
@@ -194,66 +170,20 @@ class CalibrationAccumulator:
                 in are both many and mixed, some right and some wrong.
 
         Returns:
-            `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
+            `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`, and what
+            else was registered with a way to add it up.
 
         Raises:
             ValueError: If there were no samples.
         """
-        n, sums = self.num_samples, self._sums
-        if n == 0 or self.num_labels is None:
+        if not self.num_samples or self.num_labels is None:
             raise ValueError("No samples to compute metrics of: call update first.")
-        edges = np.arange(self.n_bins + 1) / self.n_bins
-        bins = BinStatistics(edges, sums["counts"], sums["confidence_sums"], sums["correct_sums"])
-        adaptive, bound = self._adaptive_error()
-        values = {
-            "accuracy": float(sums["correct_sums"].sum() / n),
-            "nll": float(sums["nll"] / n),
-            "brier": float(sums["brier"] / n),
-            "ece": bins.expected_error(),
-            "mce": bins.maximum_error(),
-            "adaptive_ece": adaptive,
-            "classwise_ece": float(np.abs(sums["classwise_gaps"]).sum() / (n * self.num_labels)),
-        }
-        return {**values, "adaptive_ece_error_bound": bound} if error_bound else values
-
-    def _adaptive_error(self) -> tuple[float, float]:
-        r"""
-        AdaECE with the samples of a cell taken as alike, and a bound of the error.
-
-        Of a cell with c samples, h of them right, and a width w, a part of s samples is said to have s h / c right.
-        It has at least max(0, h - c + s) and at most min(h, s); over all parts the differences add up to at most
-        2 h (c - h) / c. Its sum of confidences is off by at most min(s, c - s) w. Gaps of bins change by no more than
-        what is in them, and so does AdaECE.
-        """
-        n = self.num_samples
-        # Ascending confidence, empty cells left out.
-        filled = np.flatnonzero(self._sums["cell_counts"])[::-1]
-        counts, right = self._sums["cell_counts"][filled], self._sums["cell_correct"][filled].astype(np.float64)
-        gaps = right - self._sums["cell_confidence_sums"][filled]
-        ends = np.cumsum(counts)
-        bin_ends = np.cumsum(equal_mass_counts(n, self.n_bins))
-        # Cells and bins together cut the samples into parts, each within one cell and one bin.
-        part_ends = np.union1d(ends, bin_ends)
-        sizes = np.diff(part_ends, prepend=0)
-        cells, bins = np.searchsorted(ends, part_ends), np.searchsorted(bin_ends, part_ends)
-        c, h = counts[cells], right[cells]
-        shares = sizes / c
-        error = float(np.abs(np.bincount(bins, shares * gaps[cells])).sum() / n)
-
-        expected = shares * h
-        off = np.maximum(np.minimum(h, sizes) - expected, expected - np.maximum(0, h - c + sizes))
-        off_right = np.minimum(np.bincount(cells, off), 2 * right * (counts - right) / counts)
-        # Rounded rows may be a little above 1: the first cell is as wide as its samples need.
-        off_confidence = np.bincount(cells, np.minimum(sizes, c - sizes)) * self._widths()[filled]
-        bound = float((off_right + off_confidence).sum() / n)
-        return error, min(bound, max(error, 1 - error))
-
-    def _widths(self) -> NDArray[np.float64]:
-        widths = _cell_widths()
-        excess = self._sums["cell_confidence_sums"][0] - self._sums["cell_counts"][0]
-        if excess > 0:
-            widths[0] += 1e-2  # what the sum of a row may be off by
-        return widths
+        sums = Sums(self._sums, self.n_bins, self.num_labels)
+        values = {key: running.compute(sums) for key, running in self._running.items()}
+        for key, running in self._running.items() if error_bound else ():
+            if running.error_bound is not None:
+                values[f"{key}_error_bound"] = running.error_bound(sums)
+        return values
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays, which `numpy.savez` or safetensors can store."""
@@ -264,45 +194,22 @@ class CalibrationAccumulator:
         Go on from what [`~CalibrationAccumulator.state_dict`] gave.
 
         Raises:
-            ValueError: If the arrays do not belong to an accumulator with this number of bins and classes.
+            ValueError: If the arrays do not belong to an accumulator of these metrics, this number of bins and of
+                classes.
         """
         arrays = {name: np.array(value) for name, value in state.items()}
-        shapes = {name: value.shape for name, value in self._sums.items()}
-        num_labels = arrays["classwise_gaps"].shape[0] if "classwise_gaps" in arrays else 0
-        shapes["classwise_gaps"] = (self.num_labels or num_labels, self.n_bins)
-        if {name: value.shape for name, value in arrays.items()} != shapes:
+        num_labels = self.num_labels or self._num_labels_of(arrays)
+        if {name: value.shape for name, value in arrays.items()} != self._shapes_for(num_labels):
             raise ValueError(
-                f"The state is not one of an accumulator with n_bins={self.n_bins} and num_labels={self.num_labels}."
+                f"The state is not one of an accumulator of {', '.join(self._running)} with n_bins={self.n_bins} and "
+                f"num_labels={self.num_labels}."
             )
         self._sums = arrays
         self.num_labels = num_labels or None
 
-
-class BatchMetrics:
-    """
-    A `compute_metrics` for `TrainingArguments(batch_eval_metrics=True)`, with which evaluating never holds the logits
-    of all samples.
-
-    Args:
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
-    """
-
-    def __init__(self, n_bins: int = 15) -> None:
-        self.accumulator = CalibrationAccumulator(n_bins=n_bins)
-
-    def __call__(
-        self, eval_prediction: Any, compute_result: bool, temperature: float = 1.0, gamma: float = 0.0
-    ) -> dict[str, float]:
-        """Add a batch; with the last one, give the metrics of all and start anew."""
-        try:
-            predictions = Predictions.of_output(eval_prediction)
-            if len(predictions):  # none where every label of the batch is -100
-                self.accumulator.update_logits(predictions.logits, predictions.labels, temperature, gamma)
-            metrics = self.accumulator.compute() if compute_result else {}
-        except ValueError:
-            self.accumulator.reset()
-            raise
-        if compute_result:
-            self.accumulator.reset()
-        return metrics
+    def _num_labels_of(self, arrays: Mapping[str, NDArray[Any]]) -> int:
+        """The number of classes that the shapes of a state tell of."""
+        for name, shape in self._shapes.items():
+            if "num_labels" in shape and name in arrays and arrays[name].ndim == len(shape):
+                return arrays[name].shape[shape.index("num_labels")]
+        return 0

@@ -1,36 +1,225 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Metrics of accuracy and calibration in NumPy, summed in float64.
+What a metric is, and the registry of them.
 
-They take probabilities, never logits, as arrays, lists or tensors. Confidence is the largest probability of a row and
-the prediction is its class, the lowest one where several tie. Equal-width bins are `(lower, upper]` with float64 edges
-`i / n_bins` and no tolerance; a value of 1 is in the last bin, a value of 0 in the first.
+Public functions take probabilities, never logits, as arrays, lists or tensors, and sum in float64. Confidence is the
+largest probability of a row and the prediction is its class, the lowest one where several tie.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import (
-    check_gamma,
-    check_logits,
-    check_n_bins,
-    check_positive,
-    check_probabilities,
-    check_probabilities_and_maxima,
-    row_blocks,
-    row_maxima,
-)
+from ..checks import check_gamma, check_n_bins, check_positive
 from ..gamma import focal_log_probabilities
-from ..predictions import Predictions
-from .bins import BinStatistics, bin_indices, confidence_and_correct, equal_mass, equal_width, true_values
+from .bins import BinStatistics
+from .scored import Scored
 
 
-METRIC_KEYS = ("accuracy", "nll", "brier", "ece", "mce", "adaptive_ece", "classwise_ece")
-_CHUNK = 1 << 18  # probabilities binned at a time in Classwise-ECE: they stay in the cache
+Value = Callable[[Scored, int], float]
+Statistic = Callable[[NDArray[np.int64]], float]  # of the rows of a resample
+AnyValue = TypeVar("AnyValue", bound=Value)
+Function = TypeVar("Function", bound=Callable[..., Any])
+_MANY = 1 << 24  # probabilities: above, going through them for every resample takes minutes
+
+
+@dataclass(frozen=True)
+class Sums:
+    """
+    What was added up over batches.
+
+    Attributes:
+        arrays (`dict[str, np.ndarray]`): The bins, and the arrays that the metrics themselves add up, by name.
+        n_bins, num_labels (`int`): Number of bins and of classes.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    n_bins: int
+    num_labels: int
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there were."""
+        return int(self.arrays["counts"].sum())
+
+    @property
+    def bins(self) -> BinStatistics:
+        """What [`Scored.bins`] is of all samples."""
+        names = ("counts", "confidence_sums", "correct_sums")
+        return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *(self.arrays[name] for name in names))
+
+
+def _nothing(scored: Scored, n_bins: int) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Running:
+    """
+    How a metric is told from sums over batches. Bins of equal width are always summed; what else it needs it adds up.
+
+    Attributes:
+        compute (`Callable[[Sums], float]`):
+            The metric of all samples.
+        add (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*):
+            What a batch adds, by name, for a number of bins.
+        shapes (`Mapping[str, tuple]`, *optional*):
+            The shapes of that, in numbers and the words `"n_bins"` and `"num_labels"`.
+        error_bound (`Callable[[Sums], float]`, *optional*):
+            How far from the exact value that of `compute` may be; without it they are equal.
+    """
+
+    compute: Callable[[Sums], float]
+    add: Callable[[Scored, int], dict[str, Any]] = _nothing
+    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    error_bound: Callable[[Sums], float] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """
+    An entry of `METRICS`: all that trainers, tables, intervals and cards know of a metric.
+
+    Attributes:
+        key (`str`): What it is called in results: `eval_<key>`.
+        title (`str`): What it is called in tables.
+        value (`Callable[[Scored, int], float]`): The metric itself, with a number of bins.
+        style (`str`): How tables format it.
+        lower_is_better (`bool`): The direction.
+        bounds (`tuple[float, float]`): The least and the most that it can be.
+        binned (`bool`): Whether it depends on the number of bins.
+        whole_rows (`bool`):
+            Whether it goes through all probabilities by [`Scored.blocks`], more than the one or two of each row that
+            are known without. It is then measured first, and not resampled in reports where that takes minutes.
+        function (`Callable`, *optional*):
+            The public function of probabilities and labels, by which it is known as well.
+        resampled (`Callable[[Scored, int], Callable[[np.ndarray], float]]`, *optional*):
+            A function of the rows of a resample that gives `value(scored.take(rows), n_bins)`, but faster.
+        running ([`Running`], *optional*): How it is added up over batches.
+    """
+
+    key: str
+    title: str
+    value: Value
+    style: str = ".2%"
+    lower_is_better: bool = True
+    bounds: tuple[float, float] = (0.0, 1.0)
+    binned: bool = True
+    whole_rows: bool = False
+    function: Callable[..., float] | None = None
+    resampled: Callable[[Scored, int], Statistic] | None = None
+    running: Running | None = None
+
+    def statistic(self, scored: Scored, n_bins: int) -> Statistic:
+        """The metric as a function of the rows of a resample."""
+        if self.resampled is not None:
+            return self.resampled(scored, n_bins)
+        return lambda rows: self.value(scored.take(rows), n_bins)
+
+    def slow_to_resample(self, scored: Scored) -> bool:
+        """Whether hundreds of resamples take minutes."""
+        return self.whole_rows and len(scored) * scored.num_labels > _MANY
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def register_metric(key: str, *, title: str, **details: Any) -> Callable[[AnyValue], AnyValue]:
+    """
+    Make a function the metric of that name, everywhere: in evaluations, tables, intervals, cards and comparisons.
+
+    Args:
+        key (`str`):
+            Its name in results, such as `"ece"`.
+        title (`str`):
+            Its name in tables, such as `"ECE"`.
+        details (*optional*):
+            Further attributes of [`Metric`]: `style`, `lower_is_better`, `bounds` and so on.
+
+    Returns:
+        `Callable`: A decorator of a function `(scored, n_bins) -> float`, which it returns as it is.
+
+    Raises:
+        ValueError: If there is a metric of that name already, or the name is no identifier.
+
+    Example:
+    >>> @register_metric("rmsce", title="RMSCE")
+    ... def rmsce(scored, n_bins):
+    ...     bins = scored.bins(n_bins)
+    ...     gaps = (bins.correct_sums - bins.confidence_sums) / np.maximum(bins.counts, 1)
+    ...     return float(np.sqrt((bins.counts * gaps**2).sum() / len(scored)))
+    >>> round(calibration_metrics([[0.9, 0.1], [0.6, 0.4]], [0, 1])["rmsce"], 2)
+    0.43
+    >>> _ = METRICS.pop("rmsce")
+    """
+    if not key.isidentifier():
+        raise ValueError(f"The name of a metric must be an identifier, such as 'ece', got {key!r}.")
+    if key in METRICS:
+        raise ValueError(f"There is a metric {key!r} already; choose another name.")
+
+    def register(value: AnyValue) -> AnyValue:
+        METRICS[key] = Metric(key, title, value, **details)
+        return value
+
+    return register
+
+
+def whole_rows_first(metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics in the order to work them out: going through all probabilities leaves behind what others need."""
+    return sorted(metrics, key=lambda metric: not metric.whole_rows)
+
+
+def measure(scored: Scored, n_bins: int = 15) -> dict[str, float]:
+    """Every registered metric, in the order in which they were registered."""
+    values = {metric.key: metric.value(scored, n_bins) for metric in whole_rows_first(METRICS.values())}
+    return {key: values[key] for key in METRICS}
+
+
+# ---- Docstrings -----------------------------------------------------------------------------------------------------
+
+_ARGS = """\
+Args:
+    probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
+        Softmax outputs; each row sums to 1.
+    labels (`np.ndarray` of shape `(num_samples,)`):
+        Class indices in `[0, num_labels)`.
+"""
+_BINS = """\
+    n_bins (`int`, *optional*, defaults to `15`):
+        Number of bins.
+"""
+_RAISES = """\
+Raises:
+    ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
+"""
+_RAISES_BINS = """\
+Raises:
+    ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
+    TypeError: If `n_bins` is not a whole number.
+"""
+
+
+def of_probabilities(function: Function) -> Function:
+    """
+    Complete the docstring of a function of probabilities, labels and perhaps `n_bins`: what all of them say of these
+    arguments, and of the errors, comes before and after its Returns.
+    """
+    doc = inspect.cleandoc(function.__doc__ or "")
+    binned = "n_bins" in inspect.signature(function).parameters
+    before, returns, after = doc.partition("Returns:\n")
+    result, gap, rest = after.partition("\n\n")
+    raises = _RAISES_BINS if binned else _RAISES
+    function.__doc__ = f"{before}{_ARGS}{_BINS if binned else ''}\n{returns}{result}\n\n{raises}{gap[:1]}{rest}"
+    return function
+
+
+# ---- All of them ----------------------------------------------------------------------------------------------------
 
 
 def bin_statistics(
@@ -56,340 +245,21 @@ def bin_statistics(
         ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
         TypeError: If `n_bins` is not a whole number.
     """
-    n_bins = check_n_bins(n_bins)
-    pair = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
-    return (equal_mass if adaptive else equal_width)(*pair, n_bins)
+    n_bins, scored = check_n_bins(n_bins), Scored(probabilities, labels)
+    return scored.mass_bins(n_bins) if adaptive else scored.bins(n_bins)
 
 
-# ---- Metrics --------------------------------------------------------------------------------------------------------
-
-
-def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """
-    Share of samples whose largest probability is that of the true class; ties go to the lowest class.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; higher is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
-
-    Example:
-    >>> accuracy([[0.8, 0.2], [0.6, 0.4]], [0, 1])
-    0.5
-    """
-    _, correct = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
-    return float(correct.mean())
-
-
-def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    r"""
-    Mean of $-\log p_y$. It is infinite where a true class has probability 0, and never clipped; where logits are at
-    hand [`negative_log_likelihood_from_logits`] loses nothing to rounding.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-
-    Returns:
-        `float`: Nats per sample; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
-
-    Example:
-    >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
-    0.6931
-    """
-    return _nll(*check_probabilities(probabilities, labels))
-
-
-def _nll(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float(nll_of_samples(probabilities, labels).mean() + 0.0)  # + 0.0: no negative zero
-
-
-def nll_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore"):
-        return -np.log(true_values(probabilities, labels).astype(np.float64))
-
-
-def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:
-    r"""
-    Mean of $\log \sum_k e^{z_k} - z_y$ in float64: finite however small the probability of the true class.
-
-    Args:
-        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Raw scores, finite.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-
-    Returns:
-        `float`: Nats per sample; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, logits are not finite, or labels are out of range.
-
-    Example:
-    >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
-    1000.0
-    """
-    return float(softmax_and_nll(*check_logits(logits, labels))[1].mean() + 0.0)
-
-
-def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    r"""
-    Mean of $\sum_k (p_k - [k = y])^2$ (Brier, 1950), for any number of classes; not divided by it.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-
-    Returns:
-        `float`: In `[0, 2]`; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
-
-    Example:
-    >>> round(brier_score([[0.8, 0.2]], [0]), 2)
-    0.08
-    """
-    return _brier(*check_probabilities(probabilities, labels))
-
-
-def _brier(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float(brier_of_samples(probabilities, labels).mean())
-
-
-def brier_of_samples(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    scores = np.empty(len(probabilities))
-    for block, values, axis in row_blocks(probabilities, np.float64):
-        np.add.reduce(values * values, axis=axis, out=scores[block])
-    scores -= 2 * true_values(probabilities, labels).astype(np.float64)
-    return scores + 1
-
-
-def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
-    r"""
-    Weighted mean gap between accuracy and confidence over equal-width bins.
-
-    $\sum_b \frac{|B_b|}{N} |\mathrm{acc}(B_b) - \mathrm{conf}(B_b)|$ (Naeini et al., 2015; Mukhoti et al., 2020,
-    Section 2). Bins are `(lower, upper]`; empty bins count for nothing. What to prefer to it, and when, is said in
-    `hf_focal.measures`.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
-
-    Example:
-    >>> round(expected_calibration_error([[0.8, 0.2]], [0]), 2)
-    0.2
-    """
-    return bin_statistics(probabilities, labels, n_bins).expected_error()
-
-
-def maximum_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
-    r"""
-    Largest gap between accuracy and confidence over equal-width bins that are not empty (Naeini et al., 2015; Mukhoti
-    et al., 2020, Section 2). One sample in a bin of its own can set it.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
-
-    Example:
-    >>> round(maximum_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1]), 2)
-    0.6
-    """
-    return bin_statistics(probabilities, labels, n_bins).maximum_error()
-
-
-def adaptive_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
-    r"""
-    Expected calibration error over bins of equal mass (AdaECE; Nguyen and O'Connor, 2015; Mukhoti et al., 2020,
-    Section 2).
-
-    Samples are sorted by confidence (a stable sort, so tied samples keep their order) and cut as by
-    `numpy.array_split`: the first `N mod n_bins` bins, those of lowest confidence, hold one sample more. The paper's
-    published code drops the sample of lowest confidence and merges bins that tie; this does neither.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
-
-    Example:
-    >>> round(adaptive_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1], n_bins=1), 2)
-    0.2
-    """
-    return bin_statistics(probabilities, labels, n_bins, adaptive=True).expected_error()
-
-
-def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
-    r"""
-    Calibration error of every class's probability, not of the largest alone (Classwise-ECE; Kull et al., 2019; Mukhoti
-    et al., 2020, Section 2).
-
-    $\frac{1}{K} \sum_k \sum_b \frac{|B_{bk}|}{N} |A_{bk} - C_{bk}|$: for each class all samples are binned by its
-    probability, A is the share of them that belong to the class, C its mean probability. K is the number of columns
-    and no sample is left out; the paper's published code takes the largest label plus one for K and drops p = 0.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
-
-    Example:
-    >>> round(classwise_calibration_error([[0.8, 0.2]], [0]), 2)
-    0.2
-    """
-    n_bins = check_n_bins(n_bins)
-    return classwise_error(*check_probabilities(probabilities, labels), n_bins)
-
-
-def classwise_error(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> float:
-    gaps = classwise_gaps(probabilities, labels, n_bins)
-    return float(np.abs(gaps).sum() / probabilities.size)
-
-
-def classwise_gaps(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> NDArray[np.float64]:
-    """Per class and bin `(num_labels, n_bins)`: number of samples of the class less the sum of its probabilities."""
-    num_labels = probabilities.shape[1]
-    gaps = np.zeros(num_labels * n_bins)
-    totals = np.bincount(labels, minlength=num_labels).astype(np.float64)
-    # Most probabilities are in the first bin, whose gap is the gap of the whole class less those of the other bins.
-    for _, values, axis in row_blocks(probabilities, np.float64, _CHUNK):
-        totals -= values.sum(axis=1 - axis)
-        above = values > 1 / n_bins
-        places = np.flatnonzero(above)
-        if axis:
-            offsets = places % num_labels * n_bins
-        else:
-            offsets = np.repeat(np.arange(0, len(gaps), n_bins), np.count_nonzero(above, axis=1))
-        chosen = values.reshape(-1).take(places)
-        gaps -= np.bincount(offsets + bin_indices(chosen, n_bins), chosen, len(gaps))
-    true_bins = bin_indices(true_values(probabilities, labels).astype(np.float64), n_bins)
-    gaps += np.bincount(labels * n_bins + true_bins, minlength=len(gaps))
-    gaps = gaps.reshape(num_labels, n_bins)
-    gaps[:, 0] = totals - gaps[:, 1:].sum(axis=1)
-    return gaps
-
-
-def softmax_and_nll(
-    logits: NDArray[Any], labels: NDArray[np.int64], temperature: float = 1.0, gamma: float = 0.0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities at a temperature and gamma, and the NLL of each sample, in float64."""
-    probabilities, nll = np.empty(logits.shape), np.empty(len(logits))
-    for block, values, axis in row_blocks(logits, np.float64):
-        if gamma:
-            log_probabilities = focal_log_probabilities((values if axis else values.T) / temperature, gamma)
-            probabilities[block] = np.exp(log_probabilities)
-            nll[block] = -log_probabilities[np.arange(len(log_probabilities)), labels[block]]
-            continue
-        margins = values - values.max(axis=axis, keepdims=True)
-        margins /= temperature
-        weights = np.exp(margins)
-        sums = weights.sum(axis=axis, keepdims=True)
-        weights /= sums
-        weights, margins = (weights, margins) if axis else (weights.T, margins.T)
-        probabilities[block] = weights
-        nll[block] = np.log(sums).ravel() - margins[np.arange(len(margins)), labels[block]]
-    return probabilities, nll
-
-
-# ---- All of them ----------------------------------------------------------------------------------------------------
-
-
-def _metrics(
-    probabilities: NDArray[Any], labels: NDArray[np.int64], maxima: NDArray[Any], nll: float, n_bins: int
-) -> dict[str, float]:
-    confidences, correct = confidence_and_correct(probabilities, labels, maxima)
-    bins = equal_width(confidences, correct, n_bins)
-    return {
-        "accuracy": float(correct.mean()),
-        "nll": nll,
-        "brier": _brier(probabilities, labels),
-        "ece": bins.expected_error(),
-        "mce": bins.maximum_error(),
-        "adaptive_ece": equal_mass(confidences, correct, n_bins).expected_error(),
-        "classwise_ece": classwise_error(probabilities, labels, n_bins),
-    }
-
-
+@of_probabilities
 def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> dict[str, float]:
     """
-    Every metric of this module.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
+    Every metric of `METRICS`.
 
     Returns:
-        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
+        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`, and what
+        else was registered.
     """
     n_bins = check_n_bins(n_bins)
-    array, indices, maxima = check_probabilities_and_maxima(probabilities, labels)
-    return _metrics(array, indices, maxima, _nll(array, indices), n_bins)
+    return measure(Scored(probabilities, labels), n_bins)
 
 
 def calibration_metrics_from_logits(
@@ -411,47 +281,28 @@ def calibration_metrics_from_logits(
             Above 0: undo the bias of focal loss of this gamma, see [`focal_recalibration`].
 
     Returns:
-        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`.
+        `dict[str, float]`: As [`calibration_metrics`].
 
     Raises:
         ValueError: If shapes disagree, logits are not finite, labels are out of range, the temperature is not
             positive, gamma is negative, or `n_bins < 1`.
         TypeError: If `n_bins` is not a whole number.
     """
-    n_bins = check_n_bins(n_bins)
+    n_bins, scaling = check_n_bins(n_bins), scaling_of(temperature, gamma)
+    return measure(Scored.from_logits(logits, labels, scaling), n_bins)
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    temperature: float
+    gamma: float
+
+    def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
+        scaled = logits / self.temperature
+        return focal_log_probabilities(scaled, self.gamma) if self.gamma else scaled
+
+
+def scaling_of(temperature: float, gamma: float) -> _Scaling | None:
+    """A temperature, and then the gamma of [`focal_recalibration`]; `None` where they change nothing."""
     temperature, gamma = check_positive("temperature", temperature), check_gamma(gamma)
-    array, indices = check_logits(logits, labels)
-    scaled, nll = softmax_and_nll(array, indices, temperature, gamma)
-    return _metrics(scaled, indices, row_maxima(scaled), float(nll.mean() + 0.0), n_bins)
-
-
-def compute_metrics(eval_prediction: Any, n_bins: int = 15, compute_result: bool | None = None) -> dict[str, float]:
-    """
-    `Trainer(compute_metrics=compute_metrics)`: every metric of a sequence, image or token classifier.
-
-    With `TrainingArguments(batch_eval_metrics=True)` the logits of no more than one batch are held, and AdaECE is that
-    of [`CalibrationAccumulator`]. The batches are then added up in this module until the last one: after an evaluation
-    that was broken off, or for two at a time, give a [`BatchMetrics`] of their own.
-
-    Args:
-        eval_prediction (`transformers.EvalPrediction`):
-            `predictions` are logits of shape `(N, K)` or `(N, T, K)`, or a tuple led by them; `label_ids` of shape
-            `(N,)` or `(N, T)`. Labels of -100 are left out.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins; `functools.partial` sets another.
-        compute_result (`bool`, *optional*):
-            Set by the `Trainer` under `batch_eval_metrics`: whether this batch is the last.
-
-    Returns:
-        `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`; of a batch that
-        is not the last, nothing.
-    """
-    if compute_result is None:
-        predictions = Predictions.of_output(eval_prediction)
-        return calibration_metrics_from_logits(predictions.logits, predictions.labels, n_bins=n_bins)
-    from .accumulator import BatchMetrics
-
-    return _BATCHES.setdefault(check_n_bins(n_bins), BatchMetrics(n_bins))(eval_prediction, compute_result)
-
-
-_BATCHES: dict[int, Any] = {}  # by number of bins, what compute_metrics has seen of an evaluation
+    return None if temperature == 1 and gamma == 0 else _Scaling(temperature, gamma)

@@ -9,35 +9,24 @@ resample: what each sample adds is worked out once and then only summed, with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
 
-from ..checks import check_count, check_n_bins, check_probabilities_and_maxima
-from . import base as metrics
-from .bins import bin_indices, confidence_and_correct, equal_mass
+from ..checks import check_count, check_n_bins
+from .base import METRICS, Metric, Statistic
+from .scored import Scored
 
 
-Metric = Callable[[Any, Any], float]
+AnyMetric = str | Callable[[Any, Any], float]
 METHODS = ("percentile", "basic")
-_FUNCTIONS: dict[str, Callable[..., float]] = {
-    "accuracy": metrics.accuracy,
-    "nll": metrics.negative_log_likelihood,
-    "brier": metrics.brier_score,
-    "ece": metrics.expected_calibration_error,
-    "mce": metrics.maximum_calibration_error,
-    "adaptive_ece": metrics.adaptive_calibration_error,
-    "classwise_ece": metrics.classwise_calibration_error,
-}
-_SPARSE_LIMIT = 1 << 24  # probabilities: up to here Classwise-ECE is resampled as a sparse matrix
 
 
 def bootstrap_interval(
-    metric: str | Metric,
+    metric: AnyMetric,
     probabilities: ArrayLike,
     labels: ArrayLike,
     level: float = 0.9,
@@ -99,10 +88,16 @@ def bootstrap_interval(
     check_options(level, n_resamples)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    statistic, num_samples = _statistic(metric, probabilities, labels, n_bins)
-    resamples = _resamples(num_samples, n_resamples, seed, metric, groups)
-    values = np.array([statistic(rows) for rows in resamples])
-    low, high = interval_ends(values, level)
+    entry, n_bins, scored = _entry(metric), check_n_bins(n_bins), Scored(probabilities, labels)
+    statistic = _statistic(entry, scored, n_bins)
+    resamples = _resamples(len(scored), n_resamples, seed, groups, slow=not isinstance(entry, Metric))
+    return _interval(statistic, len(scored), resamples, level, method)
+
+
+def _interval(
+    statistic: Statistic, num_samples: int, resamples: Iterable[NDArray[np.int64]], level: float, method: str
+) -> tuple[float, float]:
+    low, high = interval_ends(np.array([statistic(rows) for rows in resamples]), level)
     if method == "percentile":
         return low, high
     estimate = statistic(np.arange(num_samples))
@@ -110,24 +105,35 @@ def bootstrap_interval(
 
 
 def metric_intervals(
-    keys: Sequence[str],
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    scored: Scored,
     n_bins: int = 15,
     groups: ArrayLike | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    keys: Iterable[str] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """
     The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high), cut off
-    at what a metric can be. Arguments as for [`bootstrap_interval`], `keys` some of [`calibration_metrics`].
+    at what a metric can be. A metric whose resamples would take minutes is left out.
+
+    Args:
+        scored ([`Scored`]):
+            Probabilities with labels.
+        n_bins, groups, n_resamples, seed (*optional*):
+            As for [`bootstrap_interval`].
+        keys (`Iterable[str]`, *optional*):
+            Some of `METRICS`; by default all of them.
     """
     intervals = {}
-    for key in keys:
-        options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "n_bins": n_bins, "groups": groups}
-        low, high = bootstrap_interval(key, probabilities, labels, method="basic", **options)
-        most = np.inf if key in ("nll", "brier") else 1.0
-        intervals[key] = min(max(low, 0.0), most), min(max(high, 0.0), most)
+    for key in METRICS if keys is None else keys:
+        metric = METRICS[key]
+        if metric.slow_to_resample(scored):
+            continue
+        resamples = _resamples(len(scored), n_resamples, seed, groups)
+        ends = _interval(metric.statistic(scored, n_bins), len(scored), resamples, 0.9, "basic")
+        least, most = metric.bounds
+        low, high = (min(max(end, least), most) for end in ends)
+        intervals[key] = low, high
     return intervals
 
 
@@ -155,7 +161,7 @@ class PairedComparison:
 
 
 def paired_bootstrap(
-    metric: str | Metric,
+    metric: AnyMetric,
     probabilities_a: ArrayLike,
     probabilities_b: ArrayLike,
     labels: ArrayLike,
@@ -169,7 +175,7 @@ def paired_bootstrap(
     Whether model A has a better metric than model B: both are computed on the same resamples, so that what makes a
     resample hard for both cancels.
 
-    Lower is better, except for `"accuracy"`.
+    Lower is better, but for metrics registered as the other way round, such as `"accuracy"`.
 
     Args:
         metric (`str` or `Callable`):
@@ -189,15 +195,16 @@ def paired_bootstrap(
         TypeError: If `n_bins` or `n_resamples` is not a whole number.
     """
     check_options(level, n_resamples)
-    statistic_a, num_samples = _statistic(metric, probabilities_a, labels, n_bins)
-    statistic_b, _ = _statistic(metric, probabilities_b, labels, n_bins)
-    resamples = _resamples(num_samples, n_resamples, seed, metric, groups)
+    entry, n_bins = _entry(metric), check_n_bins(n_bins)
+    scored_a, scored_b = Scored(probabilities_a, labels), Scored(probabilities_b, labels)
+    statistic_a, statistic_b = _statistic(entry, scored_a, n_bins), _statistic(entry, scored_b, n_bins)
+    resamples = _resamples(len(scored_a), n_resamples, seed, groups, slow=not isinstance(entry, Metric))
     pairs = [(statistic_a(rows), statistic_b(rows)) for rows in resamples]
     values_a, values_b = np.array(pairs).T
     with np.errstate(invalid="ignore"):  # NaN where both are infinite
         low, high = interval_ends(values_a - values_b, level)
-    everything = np.arange(num_samples)
-    sign = -1 if _key(metric) == "accuracy" else 1
+    everything = np.arange(len(scored_a))
+    sign = 1 if not isinstance(entry, Metric) or entry.lower_is_better else -1
     undecided = not (low > 0 or high < 0)
     return PairedComparison(
         difference=statistic_a(everything) - statistic_b(everything),
@@ -231,12 +238,12 @@ def interval_ends(values: NDArray[np.float64], level: float) -> tuple[float, flo
 
 
 def _resamples(
-    num_samples: int, n_resamples: int, seed: int, metric: str | Metric, groups: ArrayLike | None
+    num_samples: int, n_resamples: int, seed: int, groups: ArrayLike | None, slow: bool = False
 ) -> Iterator[NDArray[np.int64]]:
     rows_of, count = (None, num_samples) if groups is None else _rows_of_groups(groups, num_samples)
     generator = np.random.default_rng(seed)
     steps: Any = range(n_resamples)
-    if _key(metric) is None:
+    if slow:
         from tqdm.auto import tqdm
 
         steps = tqdm(steps, desc="bootstrap", leave=False)
@@ -267,74 +274,19 @@ def _rows_of_groups(
     return rows_of, len(sizes)
 
 
-def _key(metric: str | Metric) -> str | None:
-    """The key of one of our own metrics, `None` for any other function."""
-    if isinstance(metric, str):
-        if metric not in _FUNCTIONS:
-            raise ValueError(f"metric must be a function or one of {', '.join(_FUNCTIONS)}, got {metric!r}.")
-        return metric
-    if not callable(metric):
-        raise ValueError(f"metric must be a function or one of {', '.join(_FUNCTIONS)}, got {metric!r}.")
-    return next((key for key, function in _FUNCTIONS.items() if function is metric), None)
-
-
 # ---- Metrics of a resample ------------------------------------------------------------------------------------------
 
 
-def _statistic(
-    metric: str | Metric, probabilities: ArrayLike, labels: ArrayLike, n_bins: int
-) -> tuple[Callable[[NDArray[np.int64]], float], int]:
-    """The metric as a function of the rows of a resample, and the number of rows there are."""
-    key, n_bins = _key(metric), check_n_bins(n_bins)
-    array, indices, maxima = check_probabilities_and_maxima(probabilities, labels)
-    num_samples = len(array)
-    confidences, correct = confidence_and_correct(array, indices, maxima)
-
-    if key in ("accuracy", "nll", "brier"):
-        contributions = {
-            "accuracy": lambda: correct.astype(np.float64),
-            "nll": lambda: metrics.nll_of_samples(array, indices),
-            "brier": lambda: metrics.brier_of_samples(array, indices),
-        }[key]()
-        return lambda rows: float(contributions.take(rows).mean() + 0.0), num_samples
-
-    if key in ("ece", "mce"):
-        wide = confidences.astype(np.float64)
-        bins, gaps = bin_indices(wide, n_bins), wide - correct
-
-        def equal_width_error(rows: NDArray[np.int64]) -> float:
-            drawn = bins.take(rows)
-            sums = np.abs(np.bincount(drawn, gaps.take(rows)))
-            if key == "ece":
-                return float(sums.sum() / len(rows))
-            return float((sums / np.maximum(np.bincount(drawn), 1)).max())
-
-        return equal_width_error, num_samples
-
-    if key == "adaptive_ece":
-        return lambda rows: equal_mass(confidences[rows], correct[rows], n_bins).expected_error(), num_samples
-
-    if key == "classwise_ece":
-        if array.size > _SPARSE_LIMIT:
-            return lambda rows: metrics.classwise_error(array[rows], indices[rows], n_bins), num_samples
-        matrix = _classwise_matrix(array, indices, n_bins)
-
-        def classwise_error(rows: NDArray[np.int64]) -> float:
-            repeats = np.bincount(rows, minlength=num_samples).astype(np.float64)
-            return float(np.abs(matrix @ repeats).sum() / (len(rows) * array.shape[1]))
-
-        return classwise_error, num_samples
-
-    assert callable(metric)
-    return lambda rows: float(metric(array[rows], indices[rows])), num_samples
+def _entry(metric: AnyMetric) -> Metric | Callable[[Any, Any], float]:
+    """The entry of a metric given by its key or its function; any other function as it is."""
+    if isinstance(metric, str) and metric in METRICS:
+        return METRICS[metric]
+    if not callable(metric):
+        raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.")
+    return next((entry for entry in METRICS.values() if metric in (entry.function, entry.value)), metric)
 
 
-def _classwise_matrix(probabilities: NDArray[Any], labels: NDArray[np.int64], n_bins: int) -> csr_array:
-    """What each sample adds to the gap of each class and bin, `(num_labels * n_bins, num_samples)`."""
-    num_samples, num_labels = probabilities.shape
-    gaps = probabilities.astype(np.float64)
-    places = bin_indices(gaps, n_bins) + np.arange(num_labels) * n_bins
-    gaps[np.arange(num_samples), labels] -= 1
-    starts = np.arange(0, gaps.size + 1, num_labels)
-    shape = (num_samples, num_labels * n_bins)
-    return csr_array((gaps.ravel(), places.ravel(), starts), shape=shape).T.tocsr()
+def _statistic(entry: Metric | Callable[[Any, Any], float], scored: Scored, n_bins: int) -> Statistic:
+    if isinstance(entry, Metric):
+        return entry.statistic(scored, n_bins)
+    return lambda rows: float(entry(scored.probabilities[rows], scored.labels[rows]))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import check_probabilities_and_maxima
-from .bins import confidence_and_correct
+from .base import of_probabilities
+from .scored import Scored
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def confident_predictions(
     ConfidentPredictions(count=2, share=0.6666666666666666, accuracy=0.5)
     """
     check_threshold(threshold)
-    confidences, correct = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
+    confidences, correct = Scored(probabilities, labels).pairs
     kept = confidences.astype(np.float64) >= threshold
     count = int(kept.sum())
     return ConfidentPredictions(count, count / len(kept), float(correct[kept].mean()) if count else None)
@@ -69,6 +69,7 @@ def check_threshold(threshold: float) -> None:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}.")
 
 
+@of_probabilities
 def risk_coverage_curve(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -78,30 +79,22 @@ def risk_coverage_curve(
     Samples of equal confidence cannot be told apart by any threshold: where k cuts through them, the risk is the mean
     over all their orders, so that it does not depend on the order in which samples come.
 
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-
     Returns:
         `tuple[np.ndarray, np.ndarray]`: Coverage k / N and risk, for k = 1, ..., N.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
 
     Example:
     >>> coverage, risk = risk_coverage_curve([[0.9, 0.1], [0.2, 0.8]], [0, 0])
     >>> coverage.tolist(), risk.tolist()
     ([0.5, 1.0], [0.0, 0.5])
     """
-    confidences, correct = confidence_and_correct(*check_probabilities_and_maxima(probabilities, labels))
+    confidences, correct = Scored(probabilities, labels).pairs
     _, places, counts = np.unique(-confidences, return_inverse=True, return_counts=True)  # most confident first
     errors = np.cumsum(np.repeat(np.bincount(places, ~correct) / counts, counts))
     kept = np.arange(1, len(correct) + 1)
     return kept / len(correct), errors / kept
 
 
+@of_probabilities
 def area_under_risk_coverage(probabilities: ArrayLike, labels: ArrayLike) -> float:
     r"""
     AURC: the mean risk over the coverages 1/N, 2/N, ..., 1 of [`risk_coverage_curve`] (Geifman et al., 2019, after
@@ -110,17 +103,8 @@ def area_under_risk_coverage(probabilities: ArrayLike, labels: ArrayLike) -> flo
     It rewards accuracy as well as a confidence that ranks errors last; a temperature changes it only where it changes
     the order of samples. It serves as a metric of [`bootstrap_interval`] and [`paired_bootstrap`].
 
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-
     Returns:
         `float`: Fraction in `[0, 1]`; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
 
     Example:
     >>> area_under_risk_coverage([[0.9, 0.1], [0.2, 0.8]], [0, 0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..metrics.base import METRIC_KEYS
+from ..metrics.base import METRICS
 from ..networks import ARCHITECTURES, MODEL_TYPES
 from ..version import __version__
 
@@ -160,7 +160,7 @@ def create_model_card(
     measured = before is not None and after is not None and calibration is not None
     results = []
     for moment, values in (("before", before or {}), ("after", after or {})) if measured else ():
-        for key in METRIC_KEYS:
+        for key in METRICS:
             details: dict[str, Any] = {"n_bins": n_bins} if key in _BINNED else {}
             if interval := ((intervals or {}).get(moment) or {}).get(key):
                 details |= {"interval": [float(end) for end in interval], "level": interval_level}

@@ -19,8 +19,9 @@ from transformers.trainer_callback import TrainerState
 
 from ..calibrators.base import TemperatureFit, describe_confidence
 from ..gamma import focal_recalibration
-from ..metrics.base import METRIC_KEYS, calibration_metrics_from_logits
+from ..metrics.base import calibration_metrics_from_logits
 from ..metrics.intervals import metric_intervals
+from ..metrics.scored import Scored
 from ..models.folding import UnfoldableError, calibration_record, has_adapter, recorded_scaling
 from ..predictions import Predictions, save_predictions
 from .card import create_model_card, infer_task, results_table, unit_of
@@ -41,7 +42,6 @@ PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
 CARD = "README.md"
 BEST = "best.json"  # in the folders of KeepBestCallback
-_MANY = 1 << 24  # probabilities: above, resampling Classwise-ECE takes minutes
 _LAST = ("last", "true", "True")
 
 
@@ -302,18 +302,10 @@ def _measure(
         "before": calibration_metrics_from_logits(logits, labels, n_bins),
         "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature, gamma),
         "intervals": {
-            "before": _intervals(before, labels, n_bins, groups),
-            "after": _intervals(after, labels, n_bins, groups),
+            "before": metric_intervals(Scored(before, labels), n_bins, groups),
+            "after": metric_intervals(Scored(after, labels), n_bins, groups),
         },
         "n_test": len(np.asarray(labels)),
         "n_bins": n_bins,
         "confidence_sentence": describe_confidence(logits, labels, temperature),
     }
-
-
-def _intervals(
-    probabilities: NDArray[np.float64], labels: ArrayLike, n_bins: int, groups: ArrayLike | None
-) -> dict[str, tuple[float, float]]:
-    """90% intervals of the metrics, but for Classwise-ECE where it would take minutes."""
-    keys = [key for key in METRIC_KEYS if key != "classwise_ece" or probabilities.size <= _MANY]
-    return metric_intervals(keys, probabilities, labels, n_bins=n_bins, groups=groups)

@@ -11,13 +11,15 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SchedulerType
 
 from ..calibrators.base import CRITERIA
+from ..checks import check_n_bins
 from ..losses.base import LOSSES, FocalLoss, LabelSmoothingLoss, MMCELoss, create_loss
-from ..metrics.base import METRIC_KEYS, check_n_bins
+from ..metrics.base import METRICS
 
 
 def lower_is_better(metric: str | None) -> bool:
     """Whether `metric`, a key of `evaluate()`, is one of ours of which less is better."""
-    return metric is not None and metric.removeprefix("eval_") in set(METRIC_KEYS) - {"accuracy"}
+    entry = METRICS.get((metric or "").removeprefix("eval_"))
+    return entry is not None and entry.lower_is_better
 
 
 @dataclass

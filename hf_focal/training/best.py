@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..calibrators.base import fit_temperature
-from ..metrics.base import METRIC_KEYS, calibration_metrics_from_logits
+from ..metrics.base import METRICS, calibration_metrics_from_logits
 from ..models.folding import calibration_record
 from ..predictions import Predictions
 from ..results.report import BEST
@@ -46,9 +46,9 @@ class KeepBestCallback(TrainerCallback):
     trainer: Any
 
     def __init__(self, trainer: Trainer, criteria: Sequence[str] = ("ece", "nll", "accuracy")) -> None:
-        unknown = [criterion for criterion in criteria if criterion not in METRIC_KEYS]
+        unknown = [criterion for criterion in criteria if criterion not in METRICS]
         if unknown or not criteria:
-            raise ValueError(f"criteria must be some of {', '.join(METRIC_KEYS)}, got {list(criteria)}.")
+            raise ValueError(f"criteria must be some of {', '.join(METRICS)}, got {list(criteria)}.")
         self.trainer = trainer
         self.criteria = list(dict.fromkeys(criteria))
         self.best: dict[str, dict[str, float]] = {}

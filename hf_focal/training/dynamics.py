@@ -23,7 +23,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..checks import check_count, check_n_bins
 from ..losses.base import CalibrationLoss, CrossEntropyLoss, extract_logits
-from ..metrics.base import expected_calibration_error
+from ..metrics.ece import expected_calibration_error
 from ..models.folding import UnfoldableError, evaluating, find_head
 from ..results.plots.dynamics import DYNAMICS, NUMBERS, PARTS
 

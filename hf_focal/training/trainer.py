@@ -24,8 +24,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators.base import TemperatureFit, fit_temperature
 from ..losses.base import ScheduledFocalLoss, create_loss, extract_logits
-from ..metrics.accumulator import BatchMetrics
 from ..metrics.base import calibration_metrics_from_logits
+from ..metrics.evaluation import BatchMetrics
 from ..models.folding import (
     ADAPTER_RECORD,
     calibration_record,

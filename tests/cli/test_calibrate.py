@@ -42,7 +42,7 @@ from hf_focal import (
     load_image_dataset,
     load_text_dataset,
 )
-from hf_focal.metrics import METRIC_KEYS
+from hf_focal.metrics import METRICS
 from hf_focal.tasks.text import tokenize, train_tokenizer
 
 
@@ -149,7 +149,7 @@ def test_table_and_card_tell_the_same_intervals_and_no_loss(calibrate, text, tmp
     table = dict(re.findall(r"^([\w-]+) +(\d.*\)) *$", output, flags=re.MULTILINE))
     card = (tmp_path / "out" / "README.md").read_text()
     metrics = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["metrics"]
-    assert len(metrics) == 2 * len(METRIC_KEYS)
+    assert len(metrics) == 2 * len(METRICS)
     assert list(table) == ["Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"]
     for title, cells in table.items():
         assert f"| {title} | " + " | ".join(re.split(r" {2,}", cells)) + " |" in card
@@ -194,7 +194,7 @@ def test_a_model_that_is_calibrated_is_never_divided_twice(calibrate, text, tmp_
     expected, _ = calibrate(folder, data, *flags[first])
     results, _ = calibrate(tmp_path / "out", data, *flags[second], folder="again")
     assert results["temperature"] == pytest.approx(expected["temperature"], rel=1e-5)
-    for key in METRIC_KEYS:
+    for key in METRICS:
         assert results[f"test_before_{key}"] == pytest.approx(expected[f"test_before_{key}"], abs=1e-6)
     assert "is undone and cleared" in caplog.text
     record = json.loads((tmp_path / "again" / "config.json").read_text())["calibration"]

@@ -20,7 +20,7 @@ from small_texts import SIZES, checkpoint, rows, write
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config
 
 from hf_focal import calibration_metrics_from_logits, load_text_dataset
-from hf_focal.metrics import METRIC_KEYS
+from hf_focal.metrics import METRICS
 from hf_focal.models.create import freeze_all_but_last
 from hf_focal.tasks.embedded import scipy_docs
 
@@ -131,7 +131,7 @@ def test_its_results_are_those_of_the_stored_logits(embedded):
     metrics = calibration_metrics_from_logits(
         arrays["test_logits"], arrays["test_labels"], 15, temperature=results["temperature"]
     )
-    for key in METRIC_KEYS:
+    for key in METRICS:
         assert results[f"test_after_{key}"] == pytest.approx(metrics[key], abs=1e-12)
 
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from scipy.special import softmax
 
 from hf_focal import calibration_metrics_from_logits, load_image_dataset
-from hf_focal.metrics import METRIC_KEYS
+from hf_focal.metrics import METRICS
 
 
 SCRIPT = str(ROOT / "scripts" / "run_image.py")
@@ -85,7 +85,7 @@ def test_results_are_those_of_the_stored_logits(run, predictions):
             metrics = calibration_metrics_from_logits(
                 arrays[f"{split}_logits"], arrays[f"{split}_labels"], 15, temperature
             )
-            for key in METRIC_KEYS:
+            for key in METRICS:
                 assert results[f"{split}_{moment}_{key}"] == pytest.approx(metrics[key], abs=1e-12)
 
 
@@ -111,7 +111,7 @@ def test_the_card_has_every_metric_and_validates_as_one(run):
     card = ModelCard.load(run[0] / "README.md")
     results = json.loads((run[0] / "all_results.json").read_text())
     values = {(r.metric_type, r.metric_name.split()[1]): r.metric_value for r in card.data.eval_results}
-    for key in METRIC_KEYS:
+    for key in METRICS:
         for moment in ("before", "after"):
             assert values[key, moment] == pytest.approx(results[f"test_{moment}_{key}"])
     assert (run[0] / "reliability.png").read_bytes().startswith(b"\x89PNG")
@@ -164,7 +164,7 @@ def test_a_second_run_is_refused_before_it_starts_and_can_go_on(run):
     assert (run[0] / "all_results.json").read_text() == before
     launch(SCRIPT, "--output_dir", str(run[0]), "--num_train_epochs", "8", "--resume_from_checkpoint", "last")
     again = json.loads((run[0] / "all_results.json").read_text())
-    for key in METRIC_KEYS:  # nothing was left to train
+    for key in METRICS:  # nothing was left to train
         assert again[f"test_after_{key}"] == pytest.approx(json.loads(before)[f"test_after_{key}"], abs=1e-6)
 
 

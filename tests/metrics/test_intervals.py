@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-import hf_focal.metrics.intervals
+import hf_focal.metrics.classwise_ece
 from hf_focal import bootstrap_interval, metrics, paired_bootstrap
-from hf_focal.metrics import METRIC_KEYS
+from hf_focal.metrics import METRICS, Scored
 from hf_focal.metrics.intervals import metric_intervals
 
 
@@ -23,7 +23,7 @@ FUNCTIONS = {
     "adaptive_ece": metrics.adaptive_calibration_error,
     "classwise_ece": metrics.classwise_calibration_error,
 }
-BINNED = METRIC_KEYS[3:]
+BINNED = [key for key, metric in METRICS.items() if metric.binned]
 
 
 def draw(seed, n=200, k=4, sharpness=2.0, digits=None):
@@ -49,7 +49,7 @@ def plain_values(function, probabilities, labels, n_resamples, seed):
 
 @pytest.mark.parametrize("digits", [None, 1])
 @pytest.mark.parametrize("method", ["percentile", "basic"])
-@pytest.mark.parametrize("key", METRIC_KEYS)
+@pytest.mark.parametrize("key", METRICS)
 def test_interval_is_that_of_the_plain_loop(key, method, digits):
     probabilities, labels = draw(0, digits=digits)
     values = plain_values(FUNCTIONS[key], probabilities, labels, 60, seed=3)
@@ -62,7 +62,7 @@ def test_interval_is_that_of_the_plain_loop(key, method, digits):
     assert low < high
 
 
-@pytest.mark.parametrize("key", METRIC_KEYS)
+@pytest.mark.parametrize("key", METRICS)
 def test_key_function_and_any_other_callable_give_the_same_interval(key):
     probabilities, labels = draw(1)
     expected = bootstrap_interval(key, probabilities, labels, n_resamples=20)
@@ -83,7 +83,7 @@ def test_number_of_bins_is_heeded(key):
 def test_classwise_interval_of_large_arrays_is_the_same(monkeypatch):
     probabilities, labels = draw(3)
     expected = bootstrap_interval("classwise_ece", probabilities, labels, n_resamples=20)
-    monkeypatch.setattr(hf_focal.metrics.intervals, "_SPARSE_LIMIT", 10)
+    monkeypatch.setattr(hf_focal.metrics.classwise_ece, "_SPARSE_LIMIT", 10)
     actual = bootstrap_interval("classwise_ece", probabilities, labels, n_resamples=20)
     assert actual == pytest.approx(expected, abs=1e-12)
 
@@ -140,7 +140,7 @@ def sharpened(probabilities, power):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("key", METRIC_KEYS)
+@pytest.mark.parametrize("key", METRICS)
 def test_paired_difference_is_that_of_the_plain_loop(key):
     good, labels = draw(8)
     bad = sharpened(good, 3)
@@ -201,7 +201,7 @@ def plain_values_of_groups(function, probabilities, labels, groups, n_resamples,
     return np.array(values)
 
 
-@pytest.mark.parametrize("key", METRIC_KEYS)
+@pytest.mark.parametrize("key", METRICS)
 def test_groups_are_drawn_whole_as_in_the_plain_loop(key, monkeypatch):
     probabilities, labels, groups = grouped(0)
     values = plain_values_of_groups(FUNCTIONS[key], probabilities, labels, groups, 60, seed=3)
@@ -209,7 +209,7 @@ def test_groups_are_drawn_whole_as_in_the_plain_loop(key, monkeypatch):
     estimate = FUNCTIONS[key](probabilities, labels)
     options = {"level": 0.8, "n_resamples": 60, "seed": 3, "groups": groups}
     for limit in (1 << 24, 10):  # of the sparse matrix of Classwise-ECE
-        monkeypatch.setattr(hf_focal.metrics.intervals, "_SPARSE_LIMIT", limit)
+        monkeypatch.setattr(hf_focal.metrics.classwise_ece, "_SPARSE_LIMIT", limit)
         actual = bootstrap_interval(key, probabilities, labels, **options)
         assert actual == pytest.approx((low, high), abs=1e-12)
     basic = bootstrap_interval(key, probabilities, labels, method="basic", **options)
@@ -224,7 +224,7 @@ def test_paired_differences_of_groups_are_those_of_the_plain_loop():
     assert (actual.low, actual.high) == pytest.approx(np.quantile(a - b, [0.1, 0.9]), abs=1e-12)
 
 
-@pytest.mark.parametrize("key", METRIC_KEYS)
+@pytest.mark.parametrize("key", METRICS)
 def test_groups_of_one_are_samples(key):
     probabilities, labels = draw(4)
     expected = bootstrap_interval(key, probabilities, labels, n_resamples=50)
@@ -287,7 +287,7 @@ def test_reported_intervals_are_basic_ones_cut_off_at_what_a_metric_can_be():
     """One of 10 samples is wrong: resamples have an accuracy of 0.7 to 1, and 2 * 0.9 - 0.7 is above 1."""
     p = np.full(10, 0.99)
     probabilities, labels = np.stack([p, 1 - p], axis=1), np.eye(10, dtype=int)[0]
-    found = metric_intervals(("accuracy", "nll", "ece"), probabilities, labels, n_resamples=200, seed=3)
+    found = metric_intervals(Scored(probabilities, labels), n_resamples=200, seed=3)
     generator = np.random.default_rng(3)
     wrong = np.array([labels[generator.integers(0, 10, 10)].mean() for _ in range(200)])
     assert np.quantile(1 - wrong, 0.05) < 0.8

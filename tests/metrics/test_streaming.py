@@ -12,7 +12,6 @@ from scipy.special import softmax
 from small_models import arguments, build, samples
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
-import hf_focal.metrics
 from hf_focal import (
     BatchMetrics,
     CalibrationAccumulator,
@@ -22,11 +21,11 @@ from hf_focal import (
     calibration_metrics_from_logits,
     compute_metrics,
 )
-from hf_focal.metrics import METRIC_KEYS
-from hf_focal.metrics.accumulator import _N_CELLS, _cell_indices, _cell_widths
+from hf_focal.metrics import METRICS
+from hf_focal.metrics.adaptive_ece import _N_CELLS, _cell_indices, _cell_widths
 
 
-EXACT = [key for key in METRIC_KEYS if key != "adaptive_ece"]
+EXACT = [key for key in METRICS if key != "adaptive_ece"]
 
 
 def draw(seed, n=500, k=4, sharpness=2.0):
@@ -38,7 +37,7 @@ def draw(seed, n=500, k=4, sharpness=2.0):
 def check(accumulator, expected, slack=1e-12):
     actual = accumulator.compute(error_bound=True)
     bound = actual.pop("adaptive_ece_error_bound")
-    assert list(actual) == list(METRIC_KEYS)
+    assert list(actual) == list(METRICS)
     for key in EXACT:
         assert actual[key] == pytest.approx(expected[key], abs=slack)
     assert abs(actual["adaptive_ece"] - expected["adaptive_ece"]) <= bound + slack
@@ -259,7 +258,7 @@ def evaluations(folder, make, **kwargs):
         trainer = make(data, folder, args)
         first = trainer.evaluate()
         assert trainer.evaluate()["eval_nll"] == first["eval_nll"]  # nothing is left over
-        values.append({key: first[f"eval_{key}"] for key in METRIC_KEYS})
+        values.append({key: first[f"eval_{key}"] for key in METRICS})
     return values
 
 
@@ -277,7 +276,7 @@ def plain(data, folder, args):
 @pytest.mark.parametrize("make", [ours, plain])
 def test_trainer_evaluates_in_batches_to_the_same_metrics(tmp_path, make):
     whole, batches = evaluations(tmp_path, make)
-    assert set(batches) == set(METRIC_KEYS)
+    assert set(batches) == set(METRICS)
     for key in EXACT:
         assert batches[key] == pytest.approx(whole[key], abs=1e-6)
     assert batches["adaptive_ece"] == pytest.approx(whole["adaptive_ece"], abs=0.05)
@@ -338,4 +337,4 @@ def test_a_bad_batch_drops_what_compute_metrics_has_seen():
     compute_metrics(good, compute_result=False)
     with pytest.raises(ValueError, match="label_ids"):
         compute_metrics(EvalPrediction(predictions=torch.zeros(4, 3), label_ids=torch.zeros(3)), compute_result=False)
-    assert hf_focal.metrics._BATCHES[15].accumulator.num_samples == 0
+    assert compute_metrics.batches == {}

@@ -33,7 +33,7 @@ from hf_focal import (
     tokenize_trees,
 )
 from hf_focal.cli.run import TrainArguments, parse_arguments
-from hf_focal.metrics import METRIC_KEYS
+from hf_focal.metrics import METRICS
 from hf_focal.networks.trees import parse_tree
 
 
@@ -107,7 +107,7 @@ def test_the_recipe_trains_on_phrases_with_a_third_class(phrases):
     results = json.loads((folder / "all_results.json").read_text())
     for moment, temperature in (("before", 1.0), ("after", results["temperature"])):
         measured = calibration_metrics_from_logits(arrays["test_logits"], arrays["test_labels"], 15, temperature)
-        for key in METRIC_KEYS:
+        for key in METRICS:
             assert results[f"test_{moment}_{key}"] == pytest.approx(measured[key], abs=1e-12)
     assert re.search(r"(over|under)-confident", result.stdout)
 

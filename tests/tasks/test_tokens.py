@@ -46,7 +46,7 @@ from hf_focal import (
     parse_tree,
     tokenize_words,
 )
-from hf_focal.metrics import METRIC_KEYS
+from hf_focal.metrics import METRICS
 from hf_focal.tasks.text import train_tokenizer
 
 
@@ -329,7 +329,7 @@ def test_results_are_those_of_the_stored_logits_of_tokens(run, treebank):
     for temperature, moment in ((1, "before"), (results["temperature"], "after")):
         logits = arrays["test_logits"], arrays["test_labels"]
         metrics = calibration_metrics_from_logits(*logits, temperature=temperature)
-        for key in METRIC_KEYS:
+        for key in METRICS:
             assert results[f"test_{moment}_{key}"] == pytest.approx(metrics[key], abs=1e-12)
     assert results["test_after_nll"] < results["test_before_nll"]
     assert results["test_after_accuracy"] > 0.8 and results["loss"] == "flsd-53"
@@ -413,7 +413,7 @@ def test_two_processes_give_the_results_of_one(run, treebank, tmp_path):
     arrays, results = load_file(two / "predictions.safetensors"), json.loads((two / "all_results.json").read_text())
     for key, value in run[1].items():
         assert value.shape == arrays[key].shape and np.abs(value - arrays[key]).max() < 1e-3, key
-    for key in METRIC_KEYS:
+    for key in METRICS:
         assert results[f"test_before_{key}"] == pytest.approx(run[2][f"test_before_{key}"], abs=1e-3)
     tables = [pq.read_table(out / "training_dynamics.parquet").to_pylist() for out in (run[0], two)]
     for row, other in zip(*tables, strict=True):

@@ -26,7 +26,7 @@ from hf_focal import (
     ScheduledFocalLoss,
     compute_metrics,
 )
-from hf_focal.metrics import METRIC_KEYS
+from hf_focal.metrics import METRICS
 
 
 # ---- Splitting a batch changes nothing ------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_evaluate_reports_every_metric_of_the_logits(tmp_path):
     metrics = trainer.evaluate()
     output = trainer.predict(data)
     expected = hf_focal.calibration_metrics_from_logits(output.predictions, output.label_ids, n_bins=7)
-    assert {f"eval_{key}" for key in METRIC_KEYS} <= set(metrics)
+    assert {f"eval_{key}" for key in METRICS} <= set(metrics)
     for key, value in expected.items():
         assert metrics[f"eval_{key}"] == pytest.approx(value, abs=1e-12)
     pixels = torch.stack([row["pixel_values"] for row in data])

@@ -1,0 +1,48 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Expected calibration error."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from ..checks import check_n_bins
+from .base import Running, Statistic, of_probabilities, register_metric
+from .resampled import binned_gaps
+from .scored import Scored
+
+
+@of_probabilities
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+    r"""
+    Weighted mean gap between accuracy and confidence over equal-width bins.
+
+    $\sum_b \frac{|B_b|}{N} |\mathrm{acc}(B_b) - \mathrm{conf}(B_b)|$ (Naeini et al., 2015; Mukhoti et al., 2020,
+    Section 2). Bins are `(lower, upper]`; empty bins count for nothing. What to prefer to it, and when, is said in
+    `hf_focal.metrics`.
+
+    Returns:
+        `float`: Fraction in `[0, 1]`; lower is better.
+
+    Example:
+    >>> round(expected_calibration_error([[0.8, 0.2]], [0]), 2)
+    0.2
+    """
+    n_bins = check_n_bins(n_bins)
+    return expected_error(Scored(probabilities, labels), n_bins)
+
+
+def _resampled(scored: Scored, n_bins: int) -> Statistic:
+    gaps_of = binned_gaps(scored, n_bins)
+    return lambda rows: float(gaps_of(rows)[0].sum() / len(rows))
+
+
+@register_metric(
+    "ece",
+    title="ECE",
+    function=expected_calibration_error,
+    resampled=_resampled,
+    running=Running(lambda sums: sums.bins.expected_error()),
+)
+def expected_error(scored: Scored, n_bins: int) -> float:
+    """[`expected_calibration_error`] of what was checked."""
+    return scored.bins(n_bins).expected_error()

@@ -1,0 +1,51 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Maximum calibration error."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..checks import check_n_bins
+from .base import Running, Statistic, of_probabilities, register_metric
+from .resampled import binned_gaps
+from .scored import Scored
+
+
+@of_probabilities
+def maximum_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+    r"""
+    Largest gap between accuracy and confidence over equal-width bins that are not empty (Naeini et al., 2015; Mukhoti
+    et al., 2020, Section 2). One sample in a bin of its own can set it.
+
+    Returns:
+        `float`: Fraction in `[0, 1]`; lower is better.
+
+    Example:
+    >>> round(maximum_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1]), 2)
+    0.6
+    """
+    n_bins = check_n_bins(n_bins)
+    return maximum_error(Scored(probabilities, labels), n_bins)
+
+
+def _resampled(scored: Scored, n_bins: int) -> Statistic:
+    gaps_of = binned_gaps(scored, n_bins)
+
+    def statistic(rows: NDArray[np.int64]) -> float:
+        sums, bins = gaps_of(rows)
+        return float((sums / np.maximum(np.bincount(bins), 1)).max())
+
+    return statistic
+
+
+@register_metric(
+    "mce",
+    title="MCE",
+    function=maximum_calibration_error,
+    resampled=_resampled,
+    running=Running(lambda sums: sums.bins.maximum_error()),
+)
+def maximum_error(scored: Scored, n_bins: int) -> float:
+    """[`maximum_calibration_error`] of what was checked."""
+    return scored.bins(n_bins).maximum_error()

@@ -1,0 +1,70 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Negative log-likelihood."""
+
+from __future__ import annotations
+
+import math
+
+from numpy.typing import ArrayLike
+
+from .base import Running, of_probabilities, register_metric
+from .resampled import mean_of
+from .scored import Scored
+
+
+@of_probabilities
+def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    r"""
+    Mean of $-\log p_y$. It is infinite where a true class has probability 0, and never clipped; where logits are at
+    hand [`negative_log_likelihood_from_logits`] loses nothing to rounding.
+
+    Returns:
+        `float`: Nats per sample; lower is better.
+
+    Example:
+    >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
+    0.6931
+    """
+    return mean_nll(Scored(probabilities, labels, maxima=False))
+
+
+def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:
+    r"""
+    Mean of $\log \sum_k e^{z_k} - z_y$ in float64: finite however small the probability of the true class.
+
+    Args:
+        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Raw scores, finite.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+
+    Returns:
+        `float`: Nats per sample; lower is better.
+
+    Raises:
+        ValueError: If shapes disagree, logits are not finite, or labels are out of range.
+
+    Example:
+    >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
+    1000.0
+    """
+    return mean_nll(Scored.from_logits(logits, labels))
+
+
+@register_metric(
+    "nll",
+    title="NLL",
+    style=".4f",
+    bounds=(0.0, math.inf),
+    binned=False,
+    function=negative_log_likelihood,
+    resampled=lambda scored, n_bins: mean_of(scored.nll),
+    running=Running(
+        lambda sums: float(sums.arrays["nll"] / sums.num_samples),
+        add=lambda scored, n_bins: {"nll": scored.nll.sum()},
+        shapes={"nll": ()},
+    ),
+)
+def mean_nll(scored: Scored, n_bins: int = 0) -> float:
+    """[`negative_log_likelihood`] of what was checked."""
+    return float(scored.nll.mean() + 0.0)  # + 0.0: no negative zero
