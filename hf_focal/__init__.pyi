@@ -81,10 +81,10 @@ from .networks.word_vectors import set_word_vectors as set_word_vectors
 from .networks.word_vectors import train_word_tokenizer as train_word_tokenizer
 from .results.card import create_model_card as create_model_card
 from .results.compare import compare_runs as compare_runs
+from .results.dynamics_file import read_dynamics as read_dynamics
 from .results.plots.dynamics import gradient_norm_histograms as gradient_norm_histograms
 from .results.plots.dynamics import gradient_ratio_curves as gradient_ratio_curves
 from .results.plots.dynamics import nll_and_entropy_curves as nll_and_entropy_curves
-from .results.plots.dynamics import read_dynamics as read_dynamics
 from .results.plots.dynamics import weight_norm_curves as weight_norm_curves
 from .results.plots.reliability import classwise_reliability_diagram as classwise_reliability_diagram
 from .results.plots.reliability import confidence_histogram as confidence_histogram

@@ -9,50 +9,24 @@ another data set, how calibration holds out as images get worse, and what their 
 Several models are drawn side by side. `--config file.yaml` sets many flags at once.
 """
 
-import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
-from torchvision.transforms import Compose
-from transformers import Trainer, TrainingArguments
 
-from hf_focal import (
-    ImageCorruption,
-    ImageTransform,
-    calibration_metrics_from_logits,
-    confident_predictions,
-    focal_recalibration,
-    from_pretrained,
-    load_image_dataset,
-    load_images,
-    ood_detection,
-    ood_scores,
-    parse_arguments,
-    risk_coverage_curve,
-    risk_coverage_diagram,
-    roc_diagram,
-    severity_diagram,
-)
+from hf_focal import ImageCorruption, load_image_dataset, load_images, parse_arguments
 from hf_focal.checks import check_count
 from hf_focal.cli.run import start_logging
-from hf_focal.hub.load import load_processor
-from hf_focal.metrics import Scored
-from hf_focal.metrics.intervals import metric_intervals
 from hf_focal.metrics.risk_coverage import check_threshold
-from hf_focal.models.folding import calibration_record, recorded_scaling
 from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
-from hf_focal.tasks.load import DIGITS, load_labelled, match_labels, take
+from hf_focal.robustness.study import Study, UncalibratedModel, measure, save, tables, titles_of
+from hf_focal.tasks.load import DIGITS, load_labelled, take
 
 
 logger = logging.getLogger("run_ood")
-RESULTS = "ood_results.json"
-TABLES = "ood_results.txt"
 UNSET = "none"
 
 
@@ -96,33 +70,6 @@ class OodArguments:
     seed: int = field(default=0, metadata={"help": "Seed of noise and bootstrap."})
 
 
-class Model:
-    """A checkpoint, and its logits as they were before its temperature."""
-
-    def __init__(self, name: str, class_names: list[str], args: OodArguments) -> None:
-        self.name, self.model = name, from_pretrained(name, task="image-classification")
-        record = calibration_record(self.model) or {"temperature": 1.0, "folded": False}
-        self.loss, (self.temperature, self.gamma) = record.get("loss"), recorded_scaling(record)
-        self.factor = self.temperature if record["folded"] else 1.0
-        self.model.config.calibration = None  # its logits are then those of the weights, and divided by nothing
-        config = self.model.config
-        self.classes = np.array(match_labels(class_names, [config.id2label[i] for i in range(config.num_labels)]))
-        self.transform = ImageTransform(load_processor(name, "image-classification", self.model))
-        training_args = TrainingArguments(
-            output_dir=args.output_dir,
-            per_device_eval_batch_size=args.per_device_eval_batch_size,
-            eval_accumulation_steps=16,
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            report_to="none",
-        )
-        self.trainer = Trainer(model=self.model, args=training_args)
-
-    def logits(self, data: Dataset, *corruption: ImageCorruption) -> np.ndarray:
-        predictions = self.trainer.predict(data.with_transform(Compose([*corruption, self.transform]))).predictions
-        return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, np.float64) * self.factor
-
-
 def load_ood_data(args: OodArguments) -> dict[str, Dataset]:
     count, columns = len(args.ood_dataset_name), {}
     for flag in ("ood_config_name", "ood_image_column_name", "ood_split"):
@@ -155,113 +102,6 @@ def load_test_data(args: OodArguments) -> Dataset:
     return load_image_dataset(*source, holdout=args.holdout, seed=args.split_seed, **columns)["test"]
 
 
-def titles_of(models: Sequence[Model]) -> list[str]:
-    """The losses where they tell the models apart, else the names of their folders, else what was given."""
-    for titles in ([model.loss for model in models], [Path(model.name).name for model in models]):
-        if None not in titles and len(set(titles)) == len(models):
-            return titles
-    return [model.name for model in models]
-
-
-def measure(
-    model: Model, logits: np.ndarray, labels: np.ndarray, others: dict[Any, np.ndarray], args: OodArguments
-) -> tuple[dict[str, Any], dict[Any, Any], dict[str, Any]]:
-    """
-    All figures of one model, from its logits on the test data and on others, which are named by a data set or by
-    `(corruption, severity)`; and what is drawn of it: scores by name, and risk-coverage curves.
-    """
-    scalings = {"before": (1.0, 0.0), "after": (model.temperature, model.gamma)}
-
-    def calibration(values: np.ndarray) -> dict[str, Any]:
-        measured = {}
-        for moment, (temperature, gamma) in scalings.items():
-            probabilities = focal_recalibration(values, gamma, temperature)
-            options = {"n_resamples": args.n_resamples, "seed": args.seed, "n_bins": args.n_bins}
-            options["keys"] = ("accuracy", "nll", "ece")
-            measured[moment] = {
-                **calibration_metrics_from_logits(values, labels, args.n_bins, temperature, gamma),
-                "intervals": metric_intervals(Scored(probabilities, labels), **options),
-            }
-        return measured
-
-    clean = calibration(logits) if args.corruption else None
-    found: dict[str, Any] = {"model": model.name, "loss": model.loss, "temperature": model.temperature}
-    found |= {"gamma": model.gamma, "ood": {}, "shift": {name: {0: clean} for name in args.corruption}}
-    found["selective"] = {}
-    scores: dict[Any, Any] = {}
-    for name, values in others.items():
-        title = name
-        if isinstance(name, tuple):
-            found["shift"][name[0]][name[1]] = calibration(values)
-            title = f"{name[0]} {name[1]}"
-        results = ood_detection(
-            logits, values, model.temperature, model.gamma, n_resamples=args.n_resamples, seed=args.seed
-        )
-        found["ood"][title] = {
-            score: {moment: asdict(one) for moment, one in row.items()} for score, row in results.items()
-        }
-        scores[title] = {
-            moment: (ood_scores(logits, *scaling)["entropy"], ood_scores(values, *scaling)["entropy"])
-            for moment, scaling in scalings.items()
-        }
-    curves = {}
-    for moment, (temperature, gamma) in scalings.items() if args.selective else ():
-        probabilities = focal_recalibration(logits, gamma, temperature)
-        curves[moment] = risk_coverage_curve(probabilities, labels)
-        confident = asdict(confident_predictions(probabilities, labels, args.threshold))
-        aurc = float(curves[moment][1].mean())
-        found["selective"][moment] = {"threshold": args.threshold, **confident, "aurc": aurc}
-    return found, scores, curves
-
-
-# ---- Tables ---------------------------------------------------------------------------------------------------------
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (header, *rows)]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
-
-
-def percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}%"
-
-
-def with_interval(share: float, low: float, high: float) -> str:
-    return f"{percent(share)} ({percent(low)} to {percent(high)})"
-
-
-def tables(found: dict[str, Any], panels: list[str]) -> str:
-    """What was found about one model."""
-    parts = []
-    if panels:
-        rows = [
-            [
-                name,
-                score,
-                *(with_interval(one["auroc"], one["low"], one["high"]) for one in row.values()),
-            ]
-            for name in panels
-            for score, row in found["ood"][name].items()
-        ]
-        parts.append(table(["AUROC (90% interval)", "score", "before", "after"], rows))
-    for name, by_severity in found["shift"].items():
-        rows = []
-        for severity, row in by_severity.items():
-            errors = [with_interval(one["ece"], *one["intervals"]["ece"]) for one in row.values()]
-            nlls = [f"{one['nll']:.4f}" for one in row.values()]
-            rows.append([f"severity {severity}", percent(1 - row["after"]["accuracy"]), *errors, *nlls])
-        parts.append(table([name, "error", "ECE before", "ECE after", "NLL before", "NLL after"], rows))
-    if selective := found["selective"]:
-        rows = [
-            [moment, f"{one['count']} ({percent(one['share'])})", percent(one["accuracy"]), percent(one["aurc"])]
-            for moment, one in selective.items()
-        ]
-        header = ["temperature", f"confidence >= {selective['after']['threshold']:g}", "of these right", "AURC"]
-        parts.append(table(header, rows))
-    return "\n\n".join(parts)
-
-
 def check(args: OodArguments) -> None:
     """What can be known to be wrong before anything is loaded."""
     if not (args.ood_dataset_name or args.corruption or args.selective):
@@ -275,65 +115,45 @@ def check(args: OodArguments) -> None:
             raise ValueError(f"--model_name_or_path {name} is given twice.")
 
 
-def save(
-    args: OodArguments, num_samples: int, results: dict[str, Any], rocs: dict[str, Any], curves: dict[str, Any]
-) -> None:
-    """Write and print what was found: by model, and for the pictures by panel and by model."""
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"dataset": args.dataset_name, "num_samples": num_samples, "seed": args.seed}
-    (folder / RESULTS).write_text(json.dumps({**settings, "models": results}, indent=2) + "\n", encoding="utf-8")
-    pictures = {
-        f"severity_{name}.png": severity_diagram({t: found["shift"][name] for t, found in results.items()})
-        for name in args.corruption
-    }
-    if rocs:
-        pictures["roc.png"] = roc_diagram(rocs)
-    if args.selective:
-        pictures["risk_coverage.png"] = risk_coverage_diagram(curves)
-    for name, figure in pictures.items():
-        figure.savefig(folder / name)
-    parts = []
-    for title, found in results.items():
-        heading = f"== {title}: {args.dataset_name}, {num_samples} images, T = {found['temperature']:.4g}"
-        heading += f", gamma = {found['gamma']:g}" if found["gamma"] else ""
-        parts += [heading, tables(found, list(rocs))]
-    report = "\n\n".join(parts)
-    (folder / TABLES).write_text(report + "\n", encoding="utf-8")
-    print(f"\n{report}\n\nSaved to {folder}: {', '.join([RESULTS, TABLES, *pictures])}")
-
-
 def main() -> None:
     (args,) = parse_arguments([OodArguments])
     start_logging()
     check(args)
-    severities = sorted(set(args.severities))
-    corruptions = [ImageCorruption(name, level, args.seed) for name in args.corruption for level in severities]
+    names, severities = list(dict.fromkeys(args.corruption)), sorted(set(args.severities))
+    corruptions = [ImageCorruption(name, severity, args.seed) for name in names for severity in severities]
     ood_data = load_ood_data(args)
     test = load_test_data(args)
-    class_names = test.features["label"].names
+    classes = test.features["label"].names
     test = take(test, args.max_samples, args.split_seed)
-    labels = np.asarray(test["label"][:])
-    models = [Model(name, class_names, args) for name in args.model_name_or_path]
+    models = [
+        UncalibratedModel(name, args.output_dir, args.per_device_eval_batch_size) for name in args.model_name_or_path
+    ]
+    labels = [model.labels(test["label"][:], classes) for model in models]
 
-    results, curves = {}, {}
-    # As in the paper, one panel for each other data set and one for each corruption at its worst.
-    rocs = {panel: {} for panel in (*ood_data, *(f"{name} {severities[-1]}" for name in args.corruption))}
-    for title, model in zip(titles_of(models), models, strict=True):
-        logger.info("%s: %s", title, args.dataset_name)
-        logits, others = model.logits(test), {}
+    def predict(title: str, model: UncalibratedModel) -> Iterator[tuple[str | ImageCorruption, np.ndarray]]:
         for name, data in ood_data.items():
             logger.info("%s: %s", title, name)
-            others[name] = model.logits(data)
+            yield name, model.logits(data)
         for one in corruptions:
             logger.info("%s: %s of severity %d", title, one.name, one.severity)
-            others[one.name, one.severity] = model.logits(test, one)
-        if model.trainer.is_world_process_zero():
-            results[title], scores, curves[title] = measure(model, logits, model.classes[labels], others, args)
-            for panel, models_of_panel in rocs.items():
-                models_of_panel[title] = scores[panel]
-    if results:  # else another process writes
-        save(args, len(test), results, rocs, curves)
+            yield one, model.logits(test, one)
+
+    # As in the paper, one panel for each other data set and one for each corruption at its worst.
+    panels = [*ood_data, *(f"{name} {severities[-1]}" for name in names)]
+    study = Study(args.dataset_name, len(test), args.seed, panels)
+    options = {"n_bins": args.n_bins, "n_resamples": args.n_resamples, "seed": args.seed}
+    options |= {"corruptions": names, "threshold": args.threshold if args.selective else None}
+    for title, model, classes_of_test in zip(titles_of(models), models, labels, strict=True):
+        logger.info("%s: %s", title, args.dataset_name)
+        logits, others = model.logits(test), predict(title, model)
+        if model.is_main_process:
+            about = {"model": model.name, "loss": model.loss}
+            study.models[title] = measure(logits, classes_of_test, others, model.scaling, **about, **options)
+        for _ in others:  # where another process measures, this one helps to predict
+            pass
+    if study.models:  # else another process writes
+        files = save(study, args.output_dir)
+        print(f"\n{tables(study)}\n\nSaved to {Path(args.output_dir)}: {', '.join(files)}")
 
 
 if __name__ == "__main__":

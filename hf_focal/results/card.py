@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..metrics.base import METRICS
 from ..networks import ARCHITECTURES, MODEL_TYPES
 from ..version import __version__
+from .tables import PERCENT, with_interval
 
 
 if TYPE_CHECKING:
@@ -65,15 +66,12 @@ def results_table(
             Under `"before"` and `"after"`, `(low, high)` of any of the metrics.
     """
 
-    def shown(key: str, value: float) -> str:
-        return f"{value:.4f}" if key in ("nll", "brier") else f"{100 * value:.2f}%"
-
     def cell(key: str, moment: str) -> str:
         value = (before if moment == "before" else after)[key]
         ends = list(((intervals or {}).get(moment) or {}).get(key, ()))
         if key == "accuracy":
             value, ends = 1 - value, [1 - end for end in reversed(ends)]
-        return shown(key, value) + (f" ({' to '.join(shown(key, end) for end in ends)})" if ends else "")
+        return with_interval(value, ends, ".4f" if key in ("nll", "brier") else PERCENT)
 
     keys = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece", "mce", "brier")
     titles = {**TITLES, "accuracy": "Error"}

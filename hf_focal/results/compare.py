@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..metrics.base import METRICS
 from .report import RESULTS
+from .tables import PERCENT, cell, markdown_table
 
 
 # What tells one row from another, by its title; runs that agree in all of it are taken for seeds of one.
@@ -20,19 +23,23 @@ _SETTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "T by": lambda results: results.get("temperature_criterion"),
     "bins": lambda results: results.get("n_bins"),
 }
-_METRICS = {"ECE": "ece", "AdaECE": "adaptive_ece", "Classwise-ECE": "classwise_ece", "NLL": "nll"}
+_MOMENTS = ("before", "after")
+_AT_LEAST = ("ece", "adaptive_ece", "classwise_ece", "nll")  # held by every file that names no metrics
 
 
 def compare_runs(folders: Sequence[str | Path]) -> str:
     """
-    A table of finished runs like Tables 1 and 2 of Mukhoti et al. (2020): temperature, error, and ECE, AdaECE,
-    Classwise-ECE and NLL on the test data, before and after temperature scaling.
+    A table of finished runs like Tables 1 and 2 of Mukhoti et al. (2020): temperature, error, and the other metrics on
+    the test data, before and after temperature scaling.
 
     Runs of the same data set, model, loss and its parameters, epochs, criterion of the temperature and bins are taken
     for seeds of one, where the seed is recorded, and become one row: the mean, and half of what lies between the
     highest and the lowest. (Whatever else they differ in, such as the learning rate, is not recorded.) Rows are in the
-    order of the folders, the first columns say what tells them apart, and the lowest value of each column, as printed,
-    is bold.
+    order of the folders, and the first columns say what tells them apart.
+
+    Metrics are those that the runs were measured by, those in percent first; what a run was not measured by is `-`.
+    The best value of each column, as printed, is bold: the highest or the lowest, as the metric has it, among the rows
+    of the same data set. A row that is alone with its data set, or whose data set is not recorded, has nothing bold.
 
     Args:
         folders (`Sequence` of `str` or `Path`):
@@ -58,22 +65,41 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
         runs[folder] = results
     differing = [index for index in range(len(_SETTINGS)) if len({group[index] for group in groups}) > 1]
     named = differing or [list(_SETTINGS).index("loss")]
-    titles = [list(_SETTINGS)[index] for index in named]
-    rows = [["-" if group[index] is None else f"{group[index]}" for index in named] for group in groups]
-    if any(len(runs) > 1 for runs in groups.values()):
-        titles.append("runs")
-        rows = [[*row, str(len(runs))] for row, runs in zip(rows, groups.values(), strict=True)]
-    for title, column in _columns([list(runs.values()) for runs in groups.values()]).items():
-        titles.append(title)
-        rows = [[*row, cell] for row, cell in zip(rows, column, strict=True)]
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    columns = [
+        (title, [f"{'-' if group[index] is None else group[index]}" for group in groups])
+        for index, title in enumerate(_SETTINGS)
+        if index in named
+    ]
+    rows = [list(runs.values()) for runs in groups.values()]
+    if any(len(runs) > 1 for runs in rows):
+        columns.append(("runs", [str(len(runs)) for runs in rows]))
+    columns += _measured(rows)
+    header, cells = zip(*columns, strict=True)
+    return markdown_table(header, zip(*cells, strict=True))
+
+
+def _loss(results: Mapping[str, Any]) -> str | None:
+    """The whole loss: its name with the parameters that were set, such as `focal (gamma 2)`."""
+    usual = {"reduction": "mean", "ignore_index": -100}
+    parameters = results.get("loss_parameters", {}).items()
+    listed = ", ".join(f"{key} {value}" for key, value in parameters if value not in (None, usual.get(key)))
+    return f"{results['loss']} ({listed})" if listed else results.get("loss")
+
+
+def _metrics(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Title, style and direction of what a run was measured by; older files do not name it, but it is ours."""
+    if "metrics" in results:
+        return results["metrics"]
+    return {
+        key: {"title": metric.title, "style": metric.style, "lower_is_better": metric.lower_is_better}
+        for key, metric in METRICS.items()
+        if all(f"test_{moment}_{key}" in results for moment in _MOMENTS)
+    }
 
 
 def _read(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
     if not folders:
         raise ValueError("folders is empty: give at least one.")
-    needed = ["temperature", *(f"test_{moment}_{key}" for moment in ("before", "after") for key in _METRICS.values())]
     runs: dict[str, dict[str, Any]] = {}
     for folder in map(str, map(Path, folders)):
         if folder in runs:
@@ -81,45 +107,47 @@ def _read(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
         if not (Path(folder) / RESULTS).is_file():
             raise ValueError(f"{folder} holds no {RESULTS}: is its run finished?")
         runs[folder] = json.loads((Path(folder) / RESULTS).read_text("utf-8"))
-        missing = [key for key in [*needed, "test_after_accuracy"] if key not in runs[folder]]
+        needed = [f"test_{moment}_{key}" for moment in _MOMENTS for key in runs[folder].get("metrics", _AT_LEAST)]
+        missing = [key for key in ["temperature", *needed, "test_after_accuracy"] if key not in runs[folder]]
         if missing:
             raise ValueError(f"{Path(folder) / RESULTS} lacks {', '.join(missing)}: it is not of a finished run.")
     return runs
 
 
-def _loss(results: dict[str, Any]) -> str | None:
-    """With the parameters that were set, such as `focal (gamma 2)`."""
-    parameters = {**results.get("loss_parameters", {})}
-    if parameters.get("reduction") == "mean":
-        del parameters["reduction"]
-    listed = ", ".join(f"{key} {value}" for key, value in parameters.items())
-    return f"{results['loss']} ({listed})" if listed else results.get("loss")
+def _measured(rows: list[list[dict[str, Any]]]) -> list[tuple[str, list[str]]]:
+    """Titles of the columns of numbers, each with a cell for every row; a row is one run, or the seeds of one."""
+    datasets = [runs[0].get("dataset") for runs in rows]
+    metrics: dict[str, dict[str, Any]] = {}
+    for results in (results for runs in rows for results in runs):
+        metrics |= {key: metric for key, metric in _metrics(results).items() if key not in metrics}
 
+    def values(key: str) -> list[list[float | None]]:
+        return [[results.get(key) for results in runs] for runs in rows]
 
-def _columns(groups: list[list[dict[str, Any]]]) -> dict[str, list[str]]:
-    """Title to a cell for each group of runs."""
-
-    def values(key: str) -> list[list[float]]:
-        return [[results[key] for results in runs] for runs in groups]
-
-    errors = [[1 - accuracy for accuracy in runs] for runs in values("test_after_accuracy")]
-    columns = {"T": _cells(values("temperature"), ".3g", ranked=False), "error": _cells(errors, ".2%")}
-    for title, key in _METRICS.items():
-        for moment in ("before", "after"):
-            style = ".4f" if key == "nll" else ".2%"
-            columns[f"{title} {moment}"] = _cells(values(f"test_{moment}_{key}"), style)
+    errors = [[1 - results["test_after_accuracy"] for results in runs] for runs in rows]
+    columns = [("T", _cells(values("temperature"), ".3g")), ("error", _cells(errors, PERCENT, min, datasets))]
+    for key, metric in sorted(metrics.items(), key=lambda item: not item[1]["style"].endswith("%")):
+        best = min if metric["lower_is_better"] else max
+        for moment in _MOMENTS if key != "accuracy" else ():  # it is there as the error
+            cells = _cells(values(f"test_{moment}_{key}"), metric["style"], best, datasets)
+            columns.append((f"{metric['title']} {moment}", cells))
     return columns
 
 
-def _cells(groups: list[list[float]], style: str, ranked: bool = True) -> list[str]:
-    """Mean and half the range of each group, the lowest mean in bold."""
-    means = [format(sum(values) / len(values), style) for values in groups]
-    halves = [format((max(values) - min(values)) / 2, style) for values in groups]
+def _cells(
+    rows: list[list[Any]], style: str, best: Callable[[list[float]], float] = min, datasets: Sequence[str | None] = ()
+) -> list[str]:
+    """Mean and half the range of each row; the best mean, as printed, of each data set that is known is bold."""
+    means = [None if None in row else sum(row) / len(row) for row in rows]
     cells = [
-        f"{mean} ± {half}" if len(values) > 1 else mean
-        for mean, half, values in zip(means, halves, groups, strict=True)
+        cell(mean, style) + (f" ± {cell((max(row) - min(row)) / 2, style)}" if mean is not None and row[1:] else "")
+        for mean, row in zip(means, rows, strict=True)
     ]
-    if not ranked or len(groups) == 1:
-        return cells
-    best = min(means, key=lambda mean: float(mean.rstrip("%")))
-    return [f"**{cell}**" if mean == best else cell for mean, cell in zip(means, cells, strict=True)]
+    for dataset in {*datasets} - {None}:
+        places = [index for index, name in enumerate(datasets) if name == dataset]
+        ranked = [mean for mean in (means[index] for index in places) if mean is not None and not math.isnan(mean)]
+        if len(ranked) > 1:
+            for index in places:
+                if cell(means[index], style) == cell(best(ranked), style):
+                    cells[index] = f"**{cells[index]}**"
+    return cells

@@ -25,8 +25,9 @@ from ..metrics.scored import Scored
 from ..models.folding import UnfoldableError, calibration_record, has_adapter, recorded_scaling
 from ..predictions import Predictions, save_predictions
 from .card import create_model_card, infer_task, results_table, unit_of
-from .plots.dynamics import DYNAMICS
+from .dynamics_file import DYNAMICS
 from .plots.reliability import reliability_diagram
+from .tables import text_table
 
 
 if TYPE_CHECKING:
@@ -125,11 +126,10 @@ class RunReport:
 
     def __str__(self) -> str:
         title, drawn = (self.split, "") if self.unit == "samples" else (f"{self.split} {self.unit}", ", by sentence")
-        rows = [(title, "before", "after"), *results_table(self.before, self.after, self.intervals)]
-        widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-        lines = [f"{title:<{widths[0]}}{old:>{widths[1]}}{new:>{widths[2]}}" for title, old, new in rows]
-        lines[0] += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals{drawn})"
-        return "\n".join([*lines, self.words])
+        rows = results_table(self.before, self.after, self.intervals)
+        head, *lines = text_table((title, "before", "after"), rows, numbers=True).splitlines()
+        head += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals{drawn})"
+        return "\n".join([head, *lines, self.words])
 
 
 def finish_run(

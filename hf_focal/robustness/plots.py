@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of models beside each other on unfamiliar data; like those of `plots`, each call returns a Figure."""
+"""Pictures of models beside each other on unfamiliar data, in the style of the others; each call returns a Figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..results.plots.reliability import COLOURS, GREY, _figure, _legend
+from ..results.plots.style import COLOURS, GREY, add_legend, new_figure
 from .ood import auroc, roc_points
 
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_DASHES = {"before": "--", "after": "-"}
+_MOMENTS = {"before": "--", "after": "-"}
 # One look for each model: colours that come again are of thicker lines, with other marks.
 _LOOKS = [
     {"color": colour, "marker": marker, "linewidth": width}
@@ -33,7 +33,7 @@ _SHOWN: dict[str, Callable[[float], float]] = {
 
 
 def _look(index: int, moment: str, **more: Any) -> dict[str, Any]:
-    return {**_LOOKS[index % len(_LOOKS)], "linestyle": _DASHES[moment], **more}
+    return {**_LOOKS[index % len(_LOOKS)], "linestyle": _MOMENTS[moment], **more}
 
 
 def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]]]) -> Figure:
@@ -53,7 +53,7 @@ def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, 
     """
     _refuse_empty(scores)
     lines = max(sum(map(len, models.values())) for models in scores.values())
-    figure = _figure(4.0 * len(scores), 4.0 + 0.17 * lines)
+    figure = new_figure(4.0 * len(scores), 4.0 + 0.17 * lines)
     axes = figure.subplots(1, len(scores), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (title, models) in zip(axes, scores.items(), strict=True):
         for index, (model, moments) in enumerate(models.items()):
@@ -85,11 +85,11 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
         ValueError: If there is nothing to draw.
     """
     _refuse_empty(results)
-    figure = _figure(11.0, 3.8)
+    figure = new_figure(11.0, 3.8)
     axes = figure.subplots(1, 3, sharex=True)
     for index, (model, by_severity) in enumerate(results.items()):
         severities = sorted(by_severity)
-        for moment in _DASHES:
+        for moment in _MOMENTS:
             style = _look(index, moment, markersize=4)
             rows = [by_severity[severity][moment] for severity in severities]
             for axis, (key, shown) in zip(axes, _SHOWN.items(), strict=True):
@@ -103,7 +103,7 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
     for axis, name in zip(axes, ("ECE in %", "NLL in nats", "error in %"), strict=True):
         axis.set(xlabel="severity", ylabel=name, xticks=ticks)
         axis.set_ylim(bottom=0)
-    _legend(figure, axes[0])
+    add_legend(figure, axes[0])
     return figure
 
 
@@ -123,7 +123,7 @@ def risk_coverage_diagram(curves: Mapping[str, Mapping[str, tuple[NDArray[Any], 
         ValueError: If there is nothing to draw.
     """
     _refuse_empty(curves)
-    figure = _figure(5.0, 4.2)
+    figure = new_figure(5.0, 4.2)
     axis, highest = figure.subplots(), 0.0
     for index, (model, moments) in enumerate(curves.items()):
         for moment, (coverage, risk) in moments.items():

@@ -17,6 +17,7 @@ from ..metrics.base import METRICS, calibration_metrics_from_logits
 from ..models.folding import calibration_record
 from ..predictions import Predictions
 from ..results.report import BEST
+from ..results.tables import PERCENT, cell, text_table
 from .arguments import lower_is_better
 from .dynamics import refuse_sharded
 
@@ -184,13 +185,11 @@ def stopping_table(compared: Mapping[str, Mapping[str, float]]) -> str:
     Returns:
         `str`: One line per criterion.
     """
-    lines = [
-        f"{'best by':<16}{'epoch':>6}{'T':>7}{'error':>9}{'ECE before':>12}{'after':>9}{'NLL before':>12}{'after':>9}"
-    ]
+    header = ["best by", "epoch", "T", "error", "ECE before", "after", "NLL before", "after"]
+    styles = {"epoch": ".4g", "temperature": ".3g", "error": PERCENT, "test_before_ece": PERCENT}
+    styles |= {"test_after_ece": PERCENT, "test_before_nll": ".4f", "test_after_nll": ".4f"}
+    rows = []
     for criterion, row in compared.items():
-        lines.append(
-            f"{criterion:<16}{row['epoch']:>6.4g}{row['temperature']:>7.3g}{1 - row['test_before_accuracy']:>9.2%}"
-            f"{row['test_before_ece']:>12.2%}{row['test_after_ece']:>9.2%}"
-            f"{row['test_before_nll']:>12.4f}{row['test_after_nll']:>9.4f}"
-        )
-    return "\n".join(lines)
+        numbers = {**row, "error": 1 - row["test_before_accuracy"]}
+        rows.append([criterion, *(cell(numbers[key], style) for key, style in styles.items())])
+    return text_table(header, rows, numbers=True)

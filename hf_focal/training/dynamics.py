@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from scipy.special import entr, log_softmax
@@ -25,15 +22,7 @@ from ..checks import check_count, check_n_bins
 from ..losses.base import CalibrationLoss, CrossEntropyLoss, extract_logits
 from ..metrics.ece import expected_calibration_error
 from ..models.folding import UnfoldableError, evaluating, find_head
-from ..results.plots.dynamics import DYNAMICS, NUMBERS, PARTS
-
-
-_SCHEMA = pa.schema(
-    [("epoch", pa.float64()), ("step", pa.int64()), ("split", pa.string()), ("loss", pa.string())]
-    + [("n_samples", pa.int64())]
-    + [(name, pa.float64()) for name in NUMBERS]
-    + [("gradient_norms", pa.list_(pa.float32()))]
-)
+from ..results.dynamics_file import DYNAMICS, PARTS, read_rows, write_rows
 
 
 class TrainingDynamicsCallback(TrainerCallback):
@@ -116,7 +105,7 @@ class TrainingDynamicsCallback(TrainerCallback):
         self._head = _last_linear_layer(self.trainer.model)
         self._loaders = {name: self.trainer.get_test_dataloader(data) for name, data in self.datasets.items()}
         self._file = Path(args.output_dir, DYNAMICS)
-        self._rows = pq.read_table(self._file).to_pylist() if state.global_step and self._file.is_file() else []
+        self._rows = read_rows(self._file) if state.global_step and self._file.is_file() else []
         self._rows = [row for row in self._rows if row["step"] <= state.global_step]
         if not state.global_step:
             self._measure(epoch=0.0, gradients=False)
@@ -152,10 +141,7 @@ class TrainingDynamicsCallback(TrainerCallback):
         for name in self._loaders:  # one layer, one norm
             logs["weight_norm"] = logs.pop(f"{name}_weight_norm")
         if self.trainer.is_world_process_zero():
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            whole = self._file.with_suffix(".tmp")
-            pq.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA), whole)
-            os.replace(whole, self._file)
+            write_rows(self._file, self._rows)
         self.trainer.log(logs)
 
     @torch.no_grad()

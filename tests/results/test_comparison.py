@@ -115,3 +115,79 @@ def test_commands_of_the_readme_compare_seeds(tmp_path, monkeypatch, capsys):
 def test_runs_of_unknown_seeds_stay_apart(tmp_path):
     folders = [run(tmp_path, name) for name in ("a", "b")] + [run(tmp_path, "c", seed=1)]
     assert len(compare_runs(folders).splitlines()) == 2 + 3
+
+
+def columns_of(table):
+    """Title to the cells of a column."""
+    header, _, *rows = [line[2:-2].split(" | ") for line in table.splitlines()]
+    return {title: list(cells) for title, *cells in zip(header, *rows, strict=True)}
+
+
+def test_the_largest_gap_has_its_columns_where_it_was_measured(tmp_path):
+    runs = [
+        run(tmp_path, "a", seed=1, test_before_mce=0.5, test_after_mce=0.2),
+        run(tmp_path, "b", seed=2, test_before_mce=0.3, test_after_mce=0.3),
+        run(tmp_path, "c", loss="brier", test_before_mce=0.4, test_after_mce=0.1),
+    ]
+    table = columns_of(compare_runs(runs))
+    assert table["MCE before"] == ["**40.00% ± 10.00%**", "**40.00%**"]
+    assert table["MCE after"] == ["25.00% ± 5.00%", "**10.00%**"]
+    without = columns_of(compare_runs([*runs, run(tmp_path, "d", loss="mmce")]))  # an older file
+    assert without["MCE after"] == ["25.00% ± 5.00%", "**10.00%**", "-"]
+
+
+def test_the_best_is_marked_within_one_data_set_alone(tmp_path):
+    places = [("cifar10", "focal", 0.9), ("cifar10", "brier", 0.8), ("sst", "focal", 0.5), ("sst", "brier", 0.6)]
+    runs = [run(tmp_path, f"{data}-{loss}", 1.5, value, dataset=data, loss=loss) for data, loss, value in places]
+    assert columns_of(compare_runs(runs))["error"] == ["**10.00%**", "20.00%", "50.00%", "**40.00%**"]
+    assert columns_of(compare_runs(runs[:3]))["error"] == ["**10.00%**", "20.00%", "50.00%"]
+    assert "**" not in compare_runs([runs[0], runs[2]])
+    unknown = [run(tmp_path, loss, dataset=None, loss=loss) for loss in ("focal", "brier")]  # of one or of two?
+    assert "**" not in compare_runs(unknown)
+
+
+def test_runs_are_told_by_the_whole_loss(tmp_path):
+    loss = "label_smoothing"
+    runs = [
+        run(tmp_path, f"{smoothing}-{seed}", loss=loss, seed=seed, loss_parameters={"smoothing": smoothing})
+        for smoothing in (0.05, 0.5)
+        for seed in (1, 2)
+    ]
+    table = columns_of(compare_runs(runs))
+    assert table["loss"] == ["label_smoothing (smoothing 0.05)", "label_smoothing (smoothing 0.5)"]
+    assert table["runs"] == ["2", "2"]
+    usual = ({}, {"reduction": "mean"}, {"reduction": "mean", "ignore_index": -100, "smoothing": None})
+    plain = [run(tmp_path, f"usual-{seed}", loss=loss, seed=seed, loss_parameters=usual[seed]) for seed in range(3)]
+    assert columns_of(compare_runs(plain))["loss"] == ["label_smoothing"]
+    unknown = run(tmp_path, "unknown", loss="of_a_plugin", loss_parameters={"epsilon": 2})
+    assert columns_of(compare_runs([unknown]))["loss"] == ["of_a_plugin (epsilon 2)"]
+
+
+def test_metrics_of_a_plugin_are_shown_as_the_results_say(tmp_path):
+    entry = {
+        "accuracy": {"title": "Accuracy", "style": ".2%", "lower_is_better": False},
+        "nll": {"title": "NLL", "style": ".4f", "lower_is_better": True},
+        "likes": {"title": "Likes", "style": ",.1f", "lower_is_better": False},
+        "rmsce": {"title": "RMSCE", "style": ".1%", "lower_is_better": True},
+    }
+    losses = {"focal": (1200.04, 0.25), "brier": (1300.0, 0.3), "mmce": (float("nan"), 0.2)}
+    runs = [
+        run(tmp_path, loss, loss=loss, metrics=entry, test_before_accuracy=0.6, test_before_likes=likes,
+            test_after_likes=likes + 1, test_before_rmsce=error, test_after_rmsce=0.0)
+        for loss, (likes, error) in losses.items()
+    ]  # fmt: skip
+    older = run(tmp_path, "older", loss="cross_entropy")
+    table = columns_of(compare_runs([*runs, older]))
+    assert list(table) == ["loss", "T", "error", *(
+        f"{title} {moment}" for title in ("RMSCE", "ECE", "AdaECE", "Classwise-ECE", "NLL", "Likes")
+        for moment in ("before", "after")
+    )]  # fmt: skip
+    assert table["Likes before"] == ["1,200.0", "**1,300.0**", "nan", "-"]  # the highest is the best
+    assert table["RMSCE before"] == ["25.0%", "30.0%", "**20.0%**", "-"]
+    assert table["RMSCE after"] == ["**0.0%**"] * 3 + ["-"]
+    assert columns_of(compare_runs([runs[0], older]))["RMSCE before"] == ["25.0%", "-"]  # alone it is no best
+    results = json.loads((runs[0] / "all_results.json").read_text())
+    del results["test_after_rmsce"]
+    (runs[0] / "all_results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match="lacks test_after_rmsce: it is not of a finished run"):
+        compare_runs(runs)

@@ -121,6 +121,19 @@ def test_seeds_are_averaged_with_their_range(folders, tmp_path):
         read_dynamics([folders[0], shorter], average=True)
 
 
+def test_the_same_loss_with_other_parameters_is_another_curve(folders, tmp_path):
+    def labelled(smoothing, scale):
+        return lambda row: {**row, "loss": f"label_smoothing (smoothing {smoothing})", "nll": scale * row["nll"]}
+
+    wanted = [(0.05, 1), (0.5, 2), (0.5, 4), (0.05, 3)]
+    copies = [changed_copy(folders[0], tmp_path / str(index), labelled(*one)) for index, one in enumerate(wanted)]
+    runs = read_dynamics([*copies, folders[0]], average=True)
+    assert list(runs) == ["label_smoothing (smoothing 0.05)", "label_smoothing (smoothing 0.5)", "cross_entropy"]
+    low, high, single = (rows[0]["nll"] for rows in runs.values())
+    assert (low, high) == pytest.approx((2 * single, 3 * single))
+    assert list(read_dynamics([copies[0], copies[1]])) == list(runs)[:2]
+
+
 def test_no_two_of_28_lines_look_alike(runs):
     many = {str(index): runs["cross_entropy"] for index in range(28)}
     lines = weight_norm_curves(many).axes[0].lines

@@ -37,8 +37,9 @@ from hf_focal import (
     create_loss,
     focal_gradient_ratio,
 )
+from hf_focal.results.dynamics_file import DYNAMICS
 from hf_focal.tasks.text import train_tokenizer
-from hf_focal.training.dynamics import DYNAMICS, gradient_norms
+from hf_focal.training.dynamics import gradient_norms
 
 
 def cifar_network():

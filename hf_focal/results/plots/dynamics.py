@@ -7,7 +7,6 @@ Pictures of how training went, after Figures 1 to 3 of Mukhoti et al. (2020), fr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.optimize import brentq
 
 from ...checks import check_positive
 from ...gamma import focal_gradient_ratio
-from .reliability import COLOURS, GREY, _figure, _legend
+from .style import COLOURS, DASHES, GREY, add_legend, new_figure
 
 
 if TYPE_CHECKING:
@@ -23,71 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-DYNAMICS = "training_dynamics.parquet"
-# Its numbers: of all samples, of those classified rightly, and of those classified wrongly.
-PARTS = ("", "_correct", "_incorrect")
-NUMBERS = [f"{name}{part}" for name in ("nll", "entropy") for part in PARTS] + ["error", "ece", "weight_norm"]
 Rows = Sequence[Mapping[str, Any]]
 
-_DASHES = ["-", "--", "-.", ":"]  # they tell the lines apart where colours do not
 _SMALLEST = 1e-6  # of the gradient norms that are drawn apart
-
-
-def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """
-    Read the training dynamics of several runs.
-
-    Args:
-        folders (`Sequence` of `str` or `Path`):
-            Output folders of runs with a [`TrainingDynamicsCallback`].
-        average (`bool`, *optional*, defaults to `False`):
-            Take runs of the same loss for seeds of one: numbers are means over them, `ranges` holds the lowest and the
-            highest of each, which the pictures shade, and the gradient norms are those of all.
-
-    Returns:
-        `dict[str, list[dict]]`: One entry per run, under the name of its loss, or of its folder where two runs have
-        the same loss and are not averaged; in it, one row per epoch and data set.
-
-    Raises:
-        ValueError: If a folder holds no training dynamics, or is given twice; or if runs to be averaged were not
-            measured on the same data sets at the same epochs.
-    """
-    import pyarrow.parquet as pq
-
-    runs = {}
-    for folder in map(Path, folders):
-        if not (folder / DYNAMICS).is_file():
-            raise ValueError(
-                f"{folder} holds no {DYNAMICS}. Train with --track_dynamics, or with a TrainingDynamicsCallback."
-            )
-        if folder in runs:
-            raise ValueError(f"{folder} is given twice.")
-        runs[folder] = pq.read_table(folder / DYNAMICS).to_pylist()
-    losses = [rows[0]["loss"] for rows in runs.values()]
-    if average:
-        return {loss: _average([rows for rows in runs.values() if rows[0]["loss"] == loss]) for loss in losses}
-    by_loss = len(set(losses)) == len(losses)
-    return {loss if by_loss else str(folder): runs[folder] for folder, loss in zip(runs, losses, strict=True)}
-
-
-def _average(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One run of several, row by row; empty numbers and gradients are passed over."""
-    places = [[(row["split"], row["epoch"]) for row in rows] for rows in runs]
-    if any(other != places[0] for other in places[1:]):
-        raise ValueError(
-            f"The {len(runs)} runs of {runs[0][0]['loss']} cannot be averaged: they were not measured on the same "
-            "data sets at the same epochs."
-        )
-    averaged = []
-    for rows in zip(*runs, strict=True):
-        row: dict[str, Any] = {**rows[0], "ranges": {}}
-        for key in NUMBERS:
-            values = [one[key] for one in rows if one[key] is not None]
-            row[key] = sum(values) / len(values) if values else None
-            row["ranges"][key] = (min(values), max(values)) if values else None
-        norms = [norm for one in rows for norm in one["gradient_norms"] or ()]
-        averaged.append({**row, "gradient_norms": norms or None})
-    return averaged
 
 
 def nll_and_entropy_curves(runs: Mapping[str, Rows], split: str = "test") -> Figure:
@@ -108,7 +45,7 @@ def nll_and_entropy_curves(runs: Mapping[str, Rows], split: str = "test") -> Fig
     Raises:
         ValueError: If there is no run, or a run was not measured on `split`.
     """
-    figure = _figure(8.0, 5.0)
+    figure = new_figure(8.0, 5.0)
     axes = figure.subplots(2, 3, sharex=True, squeeze=False)
     parts = {"": "all samples", "_correct": "classified rightly", "_incorrect": "classified wrongly"}
     for row, (key, name) in zip(axes, {"nll": "NLL", "entropy": "entropy"}.items(), strict=True):
@@ -119,7 +56,7 @@ def nll_and_entropy_curves(runs: Mapping[str, Rows], split: str = "test") -> Fig
         row[0].set_ylabel(f"{split} {name} (nats)")
     for axis in axes[-1]:
         axis.set_xlabel("epoch")
-    _legend(figure, axes[0, 0])
+    add_legend(figure, axes[0, 0])
     return figure
 
 
@@ -138,11 +75,11 @@ def weight_norm_curves(runs: Mapping[str, Rows]) -> Figure:
     Raises:
         ValueError: If there is no run.
     """
-    figure = _figure(5.0, 3.8)
+    figure = new_figure(5.0, 3.8)
     axis = figure.subplots()
     _curves(axis, runs, None, "weight_norm")
     axis.set(xlabel="epoch", ylabel="weight norm of the last layer")
-    _legend(figure, axis)
+    add_legend(figure, axis)
     return figure
 
 
@@ -163,7 +100,7 @@ def gradient_ratio_curves(gammas: Sequence[float] = (1.0, 2.0, 3.0, 5.0)) -> Fig
     """
     if not gammas:
         raise ValueError("gammas is empty: give at least one.")
-    figure = _figure(5.0, 3.8)
+    figure = new_figure(5.0, 3.8)
     axis = figure.subplots()
     p = np.linspace(0, 1, 501)
     axis.axhline(1, color=GREY, linestyle="--", linewidth=1, label="cross-entropy")
@@ -173,7 +110,7 @@ def gradient_ratio_curves(gammas: Sequence[float] = (1.0, 2.0, 3.0, 5.0)) -> Fig
         axis.plot(p, focal_gradient_ratio(p, gamma), label=label, **_style(index))
         axis.plot(p0, 1, marker="o", markersize=5, color=_style(index)["color"], zorder=3)
     axis.set(xlim=(0, 1), ylim=(0, None), xlabel="probability of the true class p", ylabel=r"g(p, $\gamma$)")
-    _legend(figure, axis)
+    add_legend(figure, axis)
     return figure
 
 
@@ -228,7 +165,7 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
         raise ValueError("No run has gradient norms: give its callback gradient_epochs (--dynamics_gradient_epochs).")
     drawn = np.concatenate([np.maximum(values, _SMALLEST) for of_run in norms.values() for values in of_run.values()])
     bins = np.geomspace(drawn.min() / 1.01, drawn.max() * 1.01, 41)  # rounding puts no sample outside
-    figure = _figure(max(5.0, 2.8 * len(epochs)), 3.4)
+    figure = new_figure(max(5.0, 2.8 * len(epochs)), 3.4)
     axes = figure.subplots(1, len(epochs), sharex=True, sharey=True, squeeze=False)[0]
     for axis, epoch in zip(axes, epochs, strict=True):
         for index, (title, of_run) in enumerate(norms.items()):
@@ -241,12 +178,12 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
         axis.set_title(f"epoch {epoch:g}", fontsize=11)
         axis.set_xlabel("gradient norm")
     axes[0].set_ylabel(f"share of the {split} samples")
-    _legend(figure, axes[0])
+    add_legend(figure, axes[0])
     return figure
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": COLOURS[index % 7], "linestyle": _DASHES[index % 4], "linewidth": 1.6}
+    return {"color": COLOURS[index % 7], "linestyle": DASHES[index % 4], "linewidth": 1.6}
 
 
 def _of_split(runs: Mapping[str, Rows], split: str | None) -> dict[str, list[Mapping[str, Any]]]:

@@ -14,16 +14,12 @@ from scipy.stats import binomtest
 from ...checks import check_n_bins, check_probabilities
 from ...metrics.base import bin_statistics
 from ...metrics.bins import BinStatistics, equal_width
+from .style import BLUE, DARK, GREY, ORANGE, add_legend, new_figure, titled_panels
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-# Of the Okabe-Ito palette, which colour-blind readers tell apart.
-BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#9A9A9A", "#222222"
-COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", DARK)
 
 
 def reliability_diagram(
@@ -52,10 +48,10 @@ def reliability_diagram(
         ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
         TypeError: If `n_bins` is not a whole number.
     """
-    panels = _panels(probabilities)
+    panels = titled_panels(probabilities)
     _check_level(level)
     statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
-    figure = _figure(4.0 * len(panels), 5.2)
+    figure = new_figure(4.0 * len(panels), 5.2)
     axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
     for (top, bottom), (title, bins) in zip(axes.T, statistics.items(), strict=True):
         _bars(top, bins, level, "accuracy")
@@ -71,7 +67,7 @@ def reliability_diagram(
         bottom.set_xlabel(f"confidence (mean {mean:.1%}, accuracy {share:.1%})")
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("samples")
-    _legend(figure, axes[0, 0], axes[1, 0])
+    add_legend(figure, axes[0, 0], axes[1, 0])
     return figure
 
 
@@ -122,7 +118,7 @@ def classwise_reliability_diagram(
         statistics = {index: statistics[index] for index in worst[:12]}
     columns = min(4, len(statistics))
     rows = math.ceil(len(statistics) / columns)
-    figure = _figure(2.4 * columns, 2.4 * rows + 0.6)
+    figure = new_figure(2.4 * columns, 2.4 * rows + 0.6)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(statistics) :]:
         axis.set_axis_off()
@@ -134,7 +130,7 @@ def classwise_reliability_diagram(
         axis.set_ylabel("frequency")
     for axis in axes[-1]:
         axis.set_xlabel("probability")
-    _legend(figure, axes[0, 0])
+    add_legend(figure, axes[0, 0])
     return figure
 
 
@@ -159,9 +155,9 @@ def confidence_histogram(
         ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
         TypeError: If `n_bins` is not a whole number.
     """
-    panels = _panels(probabilities)
+    panels = titled_panels(probabilities)
     statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
-    figure = _figure(4.0 * len(panels), 3.4)
+    figure = new_figure(4.0 * len(panels), 3.4)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, bins) in zip(axes, statistics.items(), strict=True):
         right, wrong = bins.correct_sums, bins.counts - bins.correct_sums
@@ -174,36 +170,13 @@ def confidence_histogram(
         axis.set_ylim(bottom=0.8)
         axis.set_title(title, fontsize=11)
     axes[0].set_ylabel("samples")
-    _legend(figure, axes[0])
+    add_legend(figure, axes[0])
     return figure
-
-
-def _panels(probabilities: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
-    panels = dict(probabilities) if isinstance(probabilities, Mapping) else {"": probabilities}
-    if not panels:
-        raise ValueError("probabilities holds no panel: give at least one array.")
-    return panels
 
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}.")
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
-
-
-def _legend(figure: Figure, *axes: Axes) -> None:
-    """One legend for all panels, below them, where it hides nothing."""
-    handles: list[Any] = []
-    names: list[str] = []
-    for axis in axes:
-        more_handles, more_names = axis.get_legend_handles_labels()
-        handles, names = handles + more_handles, names + more_names
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
 def _bars(axis: Axes, bins: BinStatistics, level: float, name: str) -> None:

@@ -1,0 +1,335 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+What `run_ood.py` finds: how well models notice other data, how their calibration holds out on corrupted images, and
+what their confidence is worth, before and after calibration. Measured first, then shown, then saved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import ArrayLike, NDArray
+from torchvision.transforms import Compose
+from transformers import Trainer, TrainingArguments
+
+from ..checks import check_logits
+from ..hub.load import from_pretrained, load_processor
+from ..metrics import Scored
+from ..metrics import measure as measure_metrics
+from ..metrics.base import scaling_of
+from ..metrics.intervals import metric_intervals
+from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
+from ..models.folding import calibration_record, recorded_scaling
+from ..results.tables import cell, text_table, with_interval
+from ..tasks.image import ImageTransform
+from ..tasks.load import match_labels
+from .corruptions import ImageCorruption
+from .ood import OOD_SCORES, DetectionResult, auroc, auroc_interval, ood_scores
+from .plots import risk_coverage_diagram, roc_diagram, severity_diagram
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+RESULTS = "ood_results.json"
+TABLES = "ood_results.txt"
+INTERVALS = ("accuracy", "nll", "ece")  # the metrics that are drawn against severity
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What makes logits calibrated; by default nothing."""
+
+    temperature: float = 1.0
+    gamma: float = 0.0
+
+    def scored(self, logits: NDArray[Any], labels: NDArray[np.int64]) -> Scored:
+        """The calibrated probabilities of logits."""
+        return Scored.from_logits(logits, labels, scaling_of(self.temperature, self.gamma))
+
+    def scores(self, logits: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+        """What [`ood_scores`] says."""
+        return ood_scores(logits, self.temperature, self.gamma)
+
+    def __str__(self) -> str:
+        return f"T = {self.temperature:.4g}" + (f", gamma = {self.gamma:g}" if self.gamma else "")
+
+
+class UncalibratedModel:
+    """
+    A checkpoint of an image classifier, and its logits as they were before it was calibrated.
+
+    Args:
+        name (`str`):
+            Folder, or id on the Hub.
+        output_dir (`str`):
+            For the `Trainer` that predicts, which writes nothing there.
+        batch_size (`int`, *optional*, defaults to `128`):
+            Images per device.
+
+    Attributes:
+        loss (`str` or `None`): What it was trained with, where that is recorded.
+        scaling ([`Scaling`]): What it was calibrated with.
+        class_names (`list[str]`): In the order of its outputs.
+    """
+
+    def __init__(self, name: str, output_dir: str, batch_size: int = 128) -> None:
+        self.name, self._model = name, from_pretrained(name, task="image-classification")
+        config: Any = self._model.config
+        record = calibration_record(self._model) or {"temperature": 1.0, "folded": False}
+        self.loss, self.scaling = record.get("loss"), Scaling(*recorded_scaling(record))
+        self._factor = self.scaling.temperature if record["folded"] else 1.0
+        config.calibration = None  # its logits are then those of the weights, and divided by nothing
+        self.class_names = [config.id2label[index] for index in range(config.num_labels)]
+        self._transform = ImageTransform(load_processor(name, "image-classification", self._model))
+        args = TrainingArguments(
+            output_dir=output_dir,
+            per_device_eval_batch_size=batch_size,
+            eval_accumulation_steps=16,
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            report_to="none",
+        )
+        self._trainer = Trainer(model=self._model, args=args)
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process has something to measure: all of them predict, and each has the logits of all."""
+        return self._trainer.is_world_process_zero()
+
+    def logits(self, data: Dataset, *corruption: ImageCorruption) -> NDArray[Any]:
+        """Those of images, which may be corrupted first; every process must ask for them."""
+        found = self._trainer.predict(data.with_transform(Compose([*corruption, self._transform]))).predictions
+        logits = np.asarray(found[0] if isinstance(found, tuple) else found)
+        return logits if self._factor == 1 else np.multiply(logits, self._factor, dtype=np.float64)
+
+    def labels(self, labels: ArrayLike, class_names: Sequence[str]) -> NDArray[np.int64]:
+        """The classes of the data as outputs of the model; refused where they are not the same classes."""
+        return np.array(match_labels(class_names, self.class_names))[np.asarray(labels)]
+
+
+# ---- Measure --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Findings:
+    """
+    What was measured of one model; the innermost keys are `"before"` and `"after"` calibration.
+
+    Attributes:
+        model (`str`), loss (`str` or `None`), scaling ([`Scaling`]): As of [`UncalibratedModel`].
+        ood (`dict[str, dict[str, dict[str, DetectionResult]]]`): By other data, then by score.
+        shift (`dict[str, dict[int, dict[str, dict]]]`): By corruption, then by severity, 0 for the test data as they
+            are: the metrics, and under `"intervals"` some of their intervals.
+        selective (`dict[str, dict]`): The threshold, what [`ConfidentPredictions`] holds, and `aurc`; empty where no
+            threshold was given.
+        entropies (`dict[str, dict[str, tuple]]`): By other data: that of each test sample, and of each of theirs.
+        curves (`dict[str, tuple]`): As of [`risk_coverage_curve`]; empty as `selective`.
+    """
+
+    model: str
+    loss: str | None
+    scaling: Scaling
+    ood: dict[str, dict[str, dict[str, DetectionResult]]] = field(default_factory=dict)
+    shift: dict[str, dict[int, dict[str, dict[str, Any]]]] = field(default_factory=dict)
+    selective: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entropies: dict[str, dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]] = field(default_factory=dict)
+    curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+
+
+def measure(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    others: Iterable[tuple[str | ImageCorruption, ArrayLike]],
+    scaling: Scaling,
+    *,
+    model: str = "",
+    loss: str | None = None,
+    corruptions: Sequence[str] = (),
+    threshold: float | None = None,
+    n_bins: int = 15,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Findings:
+    """
+    All figures of one model, from logits before calibration.
+
+    Args:
+        logits, labels (`np.ndarray` of shapes `(num_samples, num_labels)` and `(num_samples,)`):
+            Of the test data.
+        others (`Iterable` of `(str or ImageCorruption, np.ndarray)`):
+            Logits of other data by their title, and of the test data by what corrupted them. They are asked for one at
+            a time, and not kept.
+        scaling ([`Scaling`]):
+            What the model was calibrated with.
+        model, loss (`str`, *optional*):
+            What to call the model.
+        corruptions (`Sequence[str]`, *optional*):
+            Names of the corruptions among `others`.
+        threshold (`float`, *optional*):
+            What is called confident, in (0, 1]; by default confidence is not looked at.
+        n_bins, n_resamples, seed (`int`, *optional*):
+            As for [`bootstrap_interval`].
+
+    Returns:
+        [`Findings`]
+    """
+    array, indices = check_logits(logits, labels)
+    moments = {"before": Scaling(), "after": scaling}
+    found = Findings(model, loss, scaling)
+
+    def metrics(scored: Scored) -> dict[str, Any]:
+        values = measure_metrics(scored, n_bins)
+        intervals = metric_intervals(scored, n_bins, n_resamples=n_resamples, seed=seed, keys=INTERVALS)
+        return {**values, "intervals": intervals}
+
+    clean = {}
+    for moment, one in moments.items() if corruptions or threshold is not None else ():
+        scored = one.scored(array, indices)
+        if corruptions:
+            clean[moment] = metrics(scored)
+        if threshold is not None:
+            probabilities = scored.probabilities
+            found.curves[moment] = risk_coverage_curve(probabilities, indices)
+            confident = asdict(confident_predictions(probabilities, indices, threshold))
+            aurc = float(found.curves[moment][1].mean())
+            found.selective[moment] = {"threshold": threshold, **confident, "aurc": aurc}
+    found.shift.update({name: {0: clean} for name in corruptions})
+
+    inside = {moment: one.scores(array) for moment, one in moments.items()}
+    for key, values in others:
+        title, other = str(key), check_logits(values)[0]
+        if isinstance(key, ImageCorruption):
+            title = f"{key.name} {key.severity}"
+            found.shift[key.name][key.severity] = {
+                moment: metrics(one.scored(other, indices)) for moment, one in moments.items()
+            }
+        outside = {moment: one.scores(other) for moment, one in moments.items()}
+        pairs = {
+            name: {moment: (inside[moment][name], outside[moment][name]) for moment in moments} for name in OOD_SCORES
+        }
+        found.ood[title] = {
+            name: {
+                moment: DetectionResult(auroc(*pair), *auroc_interval(*pair, n_resamples=n_resamples, seed=seed))
+                for moment, pair in row.items()
+            }
+            for name, row in pairs.items()
+        }
+        found.entropies[title] = pairs["entropy"]
+        del values, other  # before the next are made
+    return found
+
+
+# ---- Show -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Study:
+    """
+    What was found of several models on the same data.
+
+    Attributes:
+        dataset (`str`): The test data.
+        num_samples (`int`): Their number.
+        seed (`int`): Of noise and bootstrap.
+        panels (`Sequence[str]`): The other data that are shown; all are saved.
+        models (`dict[str, Findings]`): By their titles.
+    """
+
+    dataset: str
+    num_samples: int
+    seed: int
+    panels: Sequence[str]
+    models: dict[str, Findings] = field(default_factory=dict)
+
+
+def titles_of(models: Sequence[UncalibratedModel]) -> list[str]:
+    """The losses where they tell the models apart, else the names of their folders, else what was given."""
+    for titles in ([model.loss for model in models], [Path(model.name).name for model in models]):
+        if None not in titles and len(set(titles)) == len(models):
+            return [str(title) for title in titles]
+    return [model.name for model in models]
+
+
+def tables(study: Study) -> str:
+    """All figures that are shown, as text."""
+    parts = []
+    for title, found in study.models.items():
+        parts.append(f"== {title}: {study.dataset}, {study.num_samples} images, {found.scaling}")
+        parts += _tables_of(found, study.panels)
+    return "\n\n".join(parts)
+
+
+def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
+    if panels:
+        rows = [
+            [panel, score, *(with_interval(one.auroc, (one.low, one.high)) for one in row.values())]
+            for panel in panels
+            for score, row in found.ood[panel].items()
+        ]
+        yield text_table(["AUROC (90% interval)", "score", "before", "after"], rows)
+    for name, by_severity in found.shift.items():
+        rows = []
+        for severity, row in by_severity.items():
+            errors = [with_interval(one["ece"], one["intervals"]["ece"]) for one in row.values()]
+            nlls = [cell(one["nll"], ".4f") for one in row.values()]
+            rows.append([f"severity {severity}", cell(1 - row["after"]["accuracy"]), *errors, *nlls])
+        yield text_table([name, "error", "ECE before", "ECE after", "NLL before", "NLL after"], rows)
+    if found.selective:
+        rows = [
+            [moment, f"{one['count']} ({cell(one['share'])})", cell(one["accuracy"]), cell(one["aurc"])]
+            for moment, one in found.selective.items()
+        ]
+        threshold = found.selective["after"]["threshold"]
+        yield text_table(["temperature", f"confidence >= {threshold:g}", "of these right", "AURC"], rows)
+
+
+def pictures(study: Study) -> dict[str, Figure]:
+    """The models beside each other, by the name of a file."""
+    models = study.models
+    corruptions = dict.fromkeys(name for found in models.values() for name in found.shift)
+    drawn = {
+        f"severity_{name}.png": severity_diagram({title: found.shift[name] for title, found in models.items()})
+        for name in corruptions
+    }
+    if study.panels:
+        drawn["roc.png"] = roc_diagram(
+            {panel: {title: found.entropies[panel] for title, found in models.items()} for panel in study.panels}
+        )
+    if any(found.curves for found in models.values()):
+        drawn["risk_coverage.png"] = risk_coverage_diagram({title: found.curves for title, found in models.items()})
+    return drawn
+
+
+# ---- Save -----------------------------------------------------------------------------------------------------------
+
+
+def save(study: Study, folder: str | Path) -> list[str]:
+    """Write figures, tables and pictures into a folder, and say what the files are called."""
+    folder, drawn = Path(folder), pictures(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        title: {
+            "model": found.model,
+            "loss": found.loss,
+            **asdict(found.scaling),
+            "ood": found.ood,
+            "shift": found.shift,
+            "selective": found.selective,
+        }
+        for title, found in study.models.items()
+    }
+    whole = {"dataset": study.dataset, "num_samples": study.num_samples, "seed": study.seed, "models": figures}
+    (folder / RESULTS).write_text(json.dumps(whole, indent=2, default=asdict) + "\n", encoding="utf-8")
+    (folder / TABLES).write_text(tables(study) + "\n", encoding="utf-8")
+    for name, figure in drawn.items():
+        figure.savefig(folder / name)
+    return [RESULTS, TABLES, *drawn]
