@@ -144,7 +144,7 @@ def rows(quick: bool, heap: str) -> list[str]:
     if heap == "fresh":
         return table
 
-    from hf_focal.losses.functional import _kernel_forms
+    from hf_focal.losses.mmce import _kernel_forms
 
     size = 1024 if quick else 4096
     confidence = torch.rand(size, dtype=torch.float64, requires_grad=True)

@@ -197,7 +197,7 @@ def train_run(
     logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "loss": trainer.loss_name}
-    results |= {"loss_parameters": args.loss_parameters(), "seed": args.seed, **metrics}
+    results |= {"loss_parameters": trainer.loss.hyperparameters(), "seed": args.seed, **metrics}
     if best is not None:
         results["stopping_criteria"] = best.compare(validation, test)
         if trainer.is_world_process_zero():

@@ -1,2 +1,32 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Calibration losses, on PyTorch: one class a file, and `LOSSES`, by name."""
+"""
+Calibration losses, on PyTorch: one class a file, and `LOSSES`, by name. The order of the imports is that of the names.
+"""
+
+# ruff: noqa: I001
+from .base import LOSSES as LOSSES
+from .base import CalibrationLoss as CalibrationLoss
+from .base import as_function as as_function
+from .base import as_loss as as_loss
+from .base import create_loss as create_loss
+from .base import loss_label as loss_label
+from .base import register_loss as register_loss
+from .batch import Rows as Rows
+from .outputs import extract_logits as extract_logits
+from .cross_entropy import CrossEntropyLoss as CrossEntropyLoss
+from .cross_entropy import cross_entropy_loss as cross_entropy_loss
+from .label_smoothing import LabelSmoothingLoss as LabelSmoothingLoss
+from .label_smoothing import label_smoothing_loss as label_smoothing_loss
+from .brier import BrierLoss as BrierLoss
+from .brier import brier_loss as brier_loss
+from .mmce import MMCELoss as MMCELoss
+from .mmce import mmce_loss as mmce_loss
+from .focal import FocalLoss as FocalLoss
+from .focal import focal_loss as focal_loss
+from .sample_dependent_focal import SampleDependentFocalLoss as SampleDependentFocalLoss
+from .sample_dependent_focal import sample_dependent_focal_loss as sample_dependent_focal_loss
+from .scheduled_focal import ScheduledFocalLoss as ScheduledFocalLoss
+from .dual_focal import DualFocalLoss as DualFocalLoss
+from .dual_focal import dual_focal_loss as dual_focal_loss
+from .adafocal import AdaFocalLoss as AdaFocalLoss
+from .adafocal import adafocal_loss as adafocal_loss

@@ -1,83 +1,143 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-The functions of `functional` as modules, and `LOSSES`, name -> factory.
+What every loss is: a class with its parameters and the loss of each row. Its function and its name follow from it.
 
-A module is called as `loss(logits, labels)` or handed to a `Trainer` as `compute_loss_func`. With
-`num_items_in_batch` (the labels that count in the whole accumulated batch) a mean becomes `sum / num_items_in_batch`,
-so that splitting a batch into micro-batches changes nothing.
+    @register_loss("focal")
+    class FocalLoss(CalibrationLoss): ...
+
+    focal_loss = as_function(FocalLoss)
+
+What all of them share: logits of shape `(N, K)` or `(N, T, K)`; half precision is computed and returned in float32;
+labels equal to `ignore_index` count for nothing; NaN or +inf among the logits gives a loss that is not finite (a
+gradient scaler relies on it), while -inf rules a class out; a mean over no label at all is NaN, as in
+`torch.nn.functional.cross_entropy`. Class weights multiply the losses of the samples and never enter their
+probabilities; a mean is over the labels that count, where `torch.nn.functional.cross_entropy` would divide by the sum
+of their weights.
 """
 
 from __future__ import annotations
 
 import inspect
-from bisect import bisect_right
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from .functional import (
-    _check_class_weights,
-    _check_normalization,
-    _check_number,
-    _check_reduction,
-    _check_sample_dependent,
-    _check_steps,
-    adafocal_loss,
-    brier_loss,
-    cross_entropy_loss,
-    dual_focal_loss,
-    focal_loss,
-    label_smoothing_loss,
-    mmce_loss,
-    sample_dependent_focal_loss,
-)
+from .batch import Rows, reduced_losses
+from .outputs import extract_logits
+from .rows import is_traced, widen
 
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 
-def extract_logits(outputs: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, an object or a mapping with `logits`, or a tuple led by them."""
-    logits = outputs
-    if not isinstance(outputs, Tensor):
-        if getattr(outputs, "logits", None) is not None:
-            logits = outputs.logits
-        elif isinstance(outputs, Mapping):
-            logits = outputs.get("logits")
-        elif isinstance(outputs, (tuple, list)) and outputs:
-            logits = outputs[0]
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"No logits found in a model output of type {type(outputs).__name__}. Needed: a tensor, an object or a "
-            "mapping with `logits`, or a tuple whose first entry is the logits."
-        )
-    return logits
+REDUCTIONS = ("mean", "sum", "none")
+COMMON = {"reduction": "mean", "ignore_index": -100}  # what goes without saying
+LOSSES: dict[str, Callable[..., CalibrationLoss]] = {}
+
+ClassWeights: TypeAlias = "Sequence[float] | Tensor | None"
+P = ParamSpec("P")
+Class = TypeVar("Class", bound="type[CalibrationLoss]")
+
+
+class Options(TypedDict, total=False):
+    """What every loss takes."""
+
+    reduction: str
+    ignore_index: int
+
+
+# ---- Checks of parameters -------------------------------------------------------------------------------------------
+
+
+def check_reduction(reduction: str) -> str:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
+    return reduction
+
+
+def check_number(name: str, value: Any, low: float = 0.0, below: float = float("inf")) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < below:
+        raise ValueError(f"{name} must be a number in [{low:g}, {below:g}), got {value!r}.")
+    return float(value)
+
+
+def check_steps(gammas: Sequence[float], steps: Sequence[float], steps_name: str) -> tuple[float, ...]:
+    """The gammas: one more than the steps between them, which increase."""
+    values = tuple(check_number("each of gammas", gamma) for gamma in gammas)
+    if len(values) != len(steps) + 1:
+        raise ValueError(f"gammas must hold one value more than {steps_name}, got {len(values)} and {len(steps)}.")
+    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        raise ValueError(f"{steps_name} must increase strictly, got {tuple(steps)}.")
+    return values
+
+
+def _check_class_weights(class_weights: Sequence[float] | Tensor) -> Tensor:
+    if isinstance(class_weights, Tensor) and (class_weights.device.type != "cpu" or is_traced()):
+        return class_weights.clone()  # as with labels, its values are not looked at
+    values = class_weights.tolist() if isinstance(class_weights, Tensor) else list(class_weights)
+    if not all(isinstance(value, Real) and 0 <= float(value) < float("inf") for value in values):
+        raise ValueError(f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}.")
+    return class_weights.clone() if isinstance(class_weights, Tensor) else torch.tensor(values, dtype=torch.float32)
+
+
+# ---- The class ------------------------------------------------------------------------------------------------------
 
 
 class CalibrationLoss(nn.Module):
     """
-    Base of the loss modules: reduction, `ignore_index`, and the call that a `Trainer` makes.
+    Base of the losses: a loss defines `of_rows` and keeps each of its parameters in the attribute of that name.
+
+    It is called as `loss(logits, labels)` or handed to a `Trainer` as `compute_loss_func`. With `num_items_in_batch`
+    (the labels that count in the whole accumulated batch) a mean becomes `sum / num_items_in_batch`, so that splitting
+    a batch into micro-batches changes nothing.
 
     Args:
         reduction (`str`, *optional*, defaults to `"mean"`):
-            `"mean"`, `"sum"` or `"none"`.
+            `"mean"` over the labels that count, `"sum"`, or `"none"` (shape of the labels, 0 where ignored).
         ignore_index (`int`, *optional*, defaults to `-100`):
             Label that counts for nothing. (A `Trainer` counts every label but -100.)
     """
 
+    class_weights: Tensor | None
+    learns_from_validation: ClassVar[bool] = False
+    """Whether `update_from_validation` is to be called after each evaluation during training."""
+    batch_coupled: ClassVar[bool] = False
+    """Whether the loss of a row depends on the others, so that micro-batches do not add up to the whole batch."""
+    always_shown: ClassVar[tuple[str, ...]] = ()
+    """Parameters that [`loss_label`] names even where they are those of the name."""
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = _whole_signature(cls)
+
     def __init__(self, *, reduction: str = "mean", ignore_index: int = -100) -> None:
         super().__init__()
-        _check_reduction(reduction)
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
         self.ignore_index = ignore_index
+        self.weigh_by(None)
+
+    def weigh_by(self, class_weights: ClassWeights) -> None:
+        """Multiply the losses of each class's samples: for the `__init__` of a loss that takes `class_weights`."""
+        weights = None if class_weights is None else _check_class_weights(class_weights)
+        # A buffer, so that it follows the module, but a parameter and no state of training.
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def of_rows(self, rows: Rows) -> Tensor:
+        """The loss of each row, `(M,)`; whatever it is where the label is ignored."""
+        raise NotImplementedError(f"{type(self).__name__} must define of_rows(rows).")
 
     def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        """The pure function with this module's parameters."""
-        raise NotImplementedError(f"{type(self).__name__} must define compute(logits, labels, reduction).")
+        """The loss of a batch, with another reduction than that of the module."""
+        weights = self._buffers["class_weights"]
+        return reduced_losses(self.of_rows, logits, labels, reduction, self.ignore_index, weights)
 
     def forward(self, outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None) -> Tensor:
         """
@@ -113,395 +173,258 @@ class CalibrationLoss(nn.Module):
         total = self.compute(logits, labels, "sum")
         return total if self.reduction == "sum" else total / num_items_in_batch
 
-    def extra_repr(self) -> str:
-        shown = inspect.signature(type(self)).parameters
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown if getattr(self, name, None) is not None)
+    def set_progress(self, *, fraction: float | None = None, epoch: float | None = None) -> None:
+        """
+        Tell the loss how far training has come: for a loss that changes with it.
 
+        Args:
+            fraction (`float`, *optional*):
+                Share of the training steps already done.
+            epoch (`float`, *optional*):
+                Epochs already done, from 0.
+        """
 
-class _ClassWeightedLoss(CalibrationLoss):
-    """Adds `class_weights`: a buffer, so that it follows the module, but a parameter and no state of training."""
-
-    def __init__(
-        self,
-        *,
-        class_weights: Sequence[float] | Tensor | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
-        weights = None if class_weights is None else _check_class_weights(class_weights)
-        self.register_buffer("class_weights", weights, persistent=False)
-        self.class_weights: Tensor | None
-
-
-class CrossEntropyLoss(_ClassWeightedLoss):
-    """[`cross_entropy_loss`] as a module."""
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return cross_entropy_loss(
-            logits, labels, class_weights=self.class_weights, reduction=reduction, ignore_index=self.ignore_index
-        )
-
-
-class LabelSmoothingLoss(CalibrationLoss):
-    """[`label_smoothing_loss`] as a module."""
-
-    def __init__(self, *, smoothing: float = 0.05, reduction: str = "mean", ignore_index: int = -100) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
-        self.smoothing = _check_number("smoothing", smoothing, below=1.0)
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return label_smoothing_loss(
-            logits, labels, smoothing=self.smoothing, reduction=reduction, ignore_index=self.ignore_index
-        )
-
-
-class BrierLoss(CalibrationLoss):
-    """[`brier_loss`] as a module."""
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return brier_loss(logits, labels, reduction=reduction, ignore_index=self.ignore_index)
-
-
-class FocalLoss(_ClassWeightedLoss):
-    """[`focal_loss`] as a module."""
-
-    def __init__(
-        self,
-        *,
-        gamma: float = 3.0,
-        class_weights: Sequence[float] | Tensor | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(class_weights=class_weights, reduction=reduction, ignore_index=ignore_index)
-        self.gamma = _check_number("gamma", gamma)
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return focal_loss(
-            logits,
-            labels,
-            gamma=self.gamma,
-            class_weights=self.class_weights,
-            reduction=reduction,
-            ignore_index=self.ignore_index,
-        )
-
-
-class SampleDependentFocalLoss(_ClassWeightedLoss):
-    """[`sample_dependent_focal_loss`] (FLSD) as a module."""
-
-    def __init__(
-        self,
-        *,
-        gammas: Sequence[float] = (5.0, 3.0),
-        thresholds: Sequence[float] = (0.2,),
-        class_weights: Sequence[float] | Tensor | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(class_weights=class_weights, reduction=reduction, ignore_index=ignore_index)
-        self.gammas = _check_sample_dependent(gammas, thresholds)
-        self.thresholds = tuple(thresholds)
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return sample_dependent_focal_loss(
-            logits,
-            labels,
-            gammas=self.gammas,
-            thresholds=self.thresholds,
-            class_weights=self.class_weights,
-            reduction=reduction,
-            ignore_index=self.ignore_index,
-        )
-
-
-class DualFocalLoss(CalibrationLoss):
-    """[`dual_focal_loss`] as a module."""
-
-    def __init__(self, *, gamma: float = 5.0, reduction: str = "mean", ignore_index: int = -100) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
-        self.gamma = _check_number("gamma", gamma)
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return dual_focal_loss(logits, labels, gamma=self.gamma, reduction=reduction, ignore_index=self.ignore_index)
-
-
-class AdaFocalLoss(CalibrationLoss):
-    r"""
-    Focal loss that adapts a gamma for each bin of probability to validation data (AdaFocal; Ghosh et al., 2022).
-
-    The validation samples are cut into bins of equal mass by their confidence. After each evaluation the gamma of a
-    bin becomes $\gamma e^{\lambda (C - A)}$, C the mean confidence and A the accuracy in the bin (the exponent changes
-    its sign for a negative gamma): it grows where the model is over-confident. Where $|\gamma|$ falls below 0.2 it
-    jumps to 0.2 of the other sign, between focal and inverse focal loss, and it stays in [-2, 20]. A training sample
-    takes the gamma of the bin that its $p_y$ lies in; see [`adafocal_loss`]. A bin that ties in confidence leave
-    without samples keeps its gamma.
-
-    `CalibrationTrainer` updates the loss by itself, a plain `Trainer` needs `callbacks=[loss.callback()]`, and both
-    keep the state in checkpoints; a loop of your own calls [`~AdaFocalLoss.update_from_validation`] after each epoch
-    and saves `state_dict()`. A loss that is never updated is focal loss with the gamma of the start.
-
-    Args:
-        lam (`float`, *optional*, defaults to `1.0`):
-            $\lambda$, how fast the gammas move; not negative.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
-        start (`float`, *optional*, defaults to `1.0`):
-            The gamma of every bin before the first update, from 0.2 to 20.
-    """
-
-    gammas: Tensor
-    edges: Tensor
-
-    SWITCH, LOWEST, HIGHEST = 0.2, -2.0, 20.0
-
-    def __init__(
-        self,
-        *,
-        lam: float = 1.0,
-        n_bins: int = 15,
-        start: float = 1.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
-        self.lam = _check_number("lam", lam)
-        if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 1:
-            raise ValueError(f"n_bins must be an int, at least 1, got {n_bins!r}.")
-        self.n_bins = n_bins
-        self.start = _check_number("start", start, self.SWITCH)
-        if self.start > self.HIGHEST:
-            raise ValueError(f"start must be at most {self.HIGHEST:g}, got {start!r}.")
-        self.register_buffer("gammas", torch.full((n_bins,), self.start))
-        self.register_buffer("edges", torch.arange(1, n_bins) / n_bins)
-
-    @torch.no_grad()
     def update_from_validation(self, logits: Any, labels: Any) -> None:
         """
-        Move the gammas by how far confidence is from accuracy on validation data.
+        Show the loss validation data: for a loss that learns from it (`learns_from_validation`).
 
         Args:
             logits (`torch.Tensor` or `np.ndarray` of shape `(N, K)` or `(N, T, K)`):
                 Raw scores, not probabilities.
             labels (`torch.Tensor` or `np.ndarray` of shape `(N,)` or `(N, T)`):
                 Class indices, or `ignore_index`.
-
-        Raises:
-            ValueError: If no label counts, a logit is NaN or infinite, or shapes disagree.
         """
-        logits, labels = torch.as_tensor(logits), torch.as_tensor(labels)
-        if logits.ndim not in (2, 3) or labels.shape != logits.shape[:-1]:
-            raise ValueError(
-                "logits must have shape (N, K) or (N, T, K), and labels that without K, got "
-                f"{tuple(logits.shape)} and {tuple(labels.shape)}."
-            )
-        kept = labels != self.ignore_index
-        logits, labels = logits[kept].float(), labels[kept]
-        if len(labels) == 0:
-            raise ValueError("AdaFocal needs validation labels to be updated from, got none that counts.")
-        log_confidences, predictions = torch.log_softmax(logits, dim=-1).max(dim=-1)
-        if not bool(torch.isfinite(log_confidences).all()):
-            raise ValueError("The validation logits must be finite, got NaN or infinity: has training diverged?")
-        confidences = log_confidences.exp().to(self.edges.device)
-        correct = (predictions == labels).to(self.edges.device)
-        starts = torch.arange(1, self.n_bins, device=self.edges.device) * len(labels) // self.n_bins
-        self.edges.copy_(confidences.sort().values[starts])
-        bins = torch.bucketize(confidences, self.edges, right=True)
-        gaps = (confidences.double() - correct.double()).cpu()
-        sums = torch.zeros(self.n_bins, dtype=torch.float64).index_add_(0, bins.cpu(), gaps)
-        gap = sums / torch.bincount(bins.cpu(), minlength=self.n_bins).clamp(min=1)
-        gammas = self.gammas.cpu().double()
-        gammas = gammas * torch.exp(self.lam * gap * gammas.sign())
-        gammas = torch.where(gammas.abs() < self.SWITCH, -self.SWITCH * gammas.sign(), gammas)
-        self.gammas.copy_(gammas.clamp(self.LOWEST, self.HIGHEST))
 
     def callback(self, evaluate: bool = True) -> TrainerCallback:
         """
-        A `TrainerCallback` that updates this loss after each evaluation during training and keeps its state in the
-        checkpoints of the trainer.
+        A `TrainerCallback` that keeps this loss informed in a plain `Trainer`: of progress and, if it learns from
+        validation data, of the logits after each evaluation during training; its state is kept in the checkpoints.
 
         Args:
             evaluate (`bool`, *optional*, defaults to `True`):
                 Run the model over the evaluation data once more to update the loss. With `False` the callback keeps
                 the state alone: `CalibrationTrainer` has the logits at hand.
         """
-        from transformers import TrainerCallback
-        from transformers.trainer_callback import ExportableState
+        from .callbacks import ProgressCallback, ValidationCallback
 
-        loss = self
-
-        class AdaFocalCallback(TrainerCallback, ExportableState):
-            training = False
-
-            def state(self) -> dict[str, Any]:
-                return {"args": {}, "attributes": {name: value.tolist() for name, value in loss.state_dict().items()}}
-
-            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self.training = True
-                if evaluate and args.world_size > 1:
-                    raise ValueError(
-                        "In several processes AdaFocal needs CalibrationTrainer, which gathers the logits."
-                    )
-                # Of a resumed run this is the state in the checkpoint, of a new one the present state.
-                kept = state.stateful_callbacks.setdefault(type(self).__name__, self.state())["attributes"]
-                loss.load_state_dict({name: torch.tensor(value) for name, value in kept.items()})
-
-            def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self.training = False
-
-            def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                if evaluate and self.training:
-                    loss.update_from_validation(*_predict(kwargs["model"], kwargs["eval_dataloader"]))
-
-        return AdaFocalCallback()
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return adafocal_loss(
-            logits,
-            labels,
-            gammas=self.gammas,
-            edges=self.edges,
-            reduction=reduction,
-            ignore_index=self.ignore_index,
-        )
-
-
-@torch.no_grad()
-def _predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
-    """Flat logits and labels of all batches, whose token sequences may differ in length."""
-    was_training = model.training
-    model.eval()
-    logits, labels = [], []
-    for batch in batches:
-        scores = extract_logits(model(**{name: value for name, value in batch.items() if name != "labels"}))
-        logits.append(scores.float().reshape(-1, scores.shape[-1]).cpu())
-        labels.append(batch["labels"].reshape(-1).cpu())
-    model.train(was_training)
-    return torch.cat(logits), torch.cat(labels)
-
-
-class ScheduledFocalLoss(CalibrationLoss):
-    """
-    Focal loss whose gamma falls as training goes on (FLSc; Mukhoti et al., 2020, Appendix F).
-
-    It has to be told how far training has come: `CalibrationTrainer` does so by itself, a plain `Trainer` needs
-    `callbacks=[loss.callback()]`, a loop of your own calls [`~ScheduledFocalLoss.set_progress`]. Until then a call
-    that could train (gradients enabled) raises. Evaluation uses the gamma of the moment, and before any training the
-    last one.
-
-    Args:
-        gammas (`Sequence[float]`, *optional*, defaults to `(5.0, 3.0, 1.0)`):
-            One gamma per stage.
-        milestones (`Sequence[float]` or `Sequence[int]`, *optional*, defaults to `(0.286, 0.714)`):
-            Where one stage ends and the next begins: all fractions of training in `(0, 1)`, or all whole epochs
-            counted from 0 (`(100, 250)` in the paper's 350 epochs on CIFAR).
-    """
-
-    def __init__(
-        self,
-        *,
-        gammas: Sequence[float] = (5.0, 3.0, 1.0),
-        milestones: Sequence[float] = (0.286, 0.714),
-        reduction: str = "mean",
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
-        self.in_epochs = all(isinstance(step, int) and step >= 1 for step in milestones)
-        if not self.in_epochs and not all(isinstance(step, float) and 0 < step < 1 for step in milestones):
-            raise ValueError(
-                "milestones must be all fractions of training in (0, 1) or all whole epochs (int, from 1), "
-                f"got {tuple(milestones)}."
-            )
-        self.gammas = _check_steps(gammas, milestones, "milestones")
-        self.milestones = tuple(milestones)
-        self._gamma: float | None = None
+        return ValidationCallback(self, evaluate) if self.learns_from_validation else ProgressCallback(self)
 
     @property
-    def gamma(self) -> float | None:
-        """The gamma of the moment; `None` before the loss was told of any progress."""
-        return self._gamma
+    def title(self) -> str:
+        """What to call the loss where it has no name in `LOSSES`."""
+        return type(self).__name__
 
-    def set_progress(self, *, fraction: float | None = None, epoch: float | None = None) -> None:
+    def hyperparameters(self) -> dict[str, Any]:
         """
-        Tell the loss how far training has come.
+        The parameters of the loss as JSON has them: `create_loss` of its name with these is the same loss.
 
-        Args:
-            fraction (`float`, *optional*):
-                Share of the training steps already done; needed for milestones that are fractions.
-            epoch (`float`, *optional*):
-                Epochs already done, from 0; needed for milestones that are epochs.
+        Returns:
+            `dict[str, Any]`: In the order of the signature; without a reduction to the mean, an `ignore_index` of -100
+            and what is None by default.
         """
-        position = epoch if self.in_epochs else fraction
-        if position is None:
-            raise ValueError(f"milestones {self.milestones} need {'epoch' if self.in_epochs else 'fraction'}=....")
-        self._gamma = self.gammas[bisect_right(self.milestones, position)]
+        found = {}
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if not hasattr(self, name):
+                raise ValueError(f"{type(self).__name__} must keep its parameter in an attribute, self.{name}.")
+            found[name] = _plain(getattr(self, name))
+            if found[name] is None and parameter.default is None:
+                del found[name]
+        return _without_common(found)
 
-    def callback(self) -> TrainerCallback:
-        """A `TrainerCallback` that keeps this loss informed, from the trainer's own state (so resuming is exact)."""
-        from transformers import TrainerCallback
+    def extra_repr(self) -> str:
+        shown = inspect.signature(type(self)).parameters
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown if getattr(self, name, None) is not None)
 
-        class ScheduleCallback(TrainerCallback):
-            def on_step_begin(callback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: N805
-                self.set_progress(fraction=state.global_step / max(state.max_steps, 1), epoch=state.epoch or 0.0)
 
-        return ScheduleCallback()
+def _whole_signature(cls: type) -> inspect.Signature:
+    """That of `__init__`, with the parameters of the base in the place of its `**options`."""
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+    named = {one.name: one for one in own if one.kind is not one.VAR_KEYWORD}
+    if len(named) < len(own):
+        named = {**_whole_signature(owner.__mro__[1]).parameters, **named}
+        named = {name: named[name] for name in sorted(named, key=lambda name: named[name] not in own)}
+    return inspect.Signature(list(named.values()))
+
+
+def _plain(value: Any) -> Any:
+    """A parameter in the types of JSON; a float32 in as few digits as tell it."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return float(str(widen(value.detach()).cpu().numpy())) if value.is_floating_point() else value.item()
+    if isinstance(value, (Tensor, list, tuple, range)):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else str(value)
+
+
+def _without_common(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in COMMON or value != COMMON[name]}
+
+
+class FunctionLoss(CalibrationLoss):
+    """
+    A function of the user as a loss; [`as_loss`] makes it.
+
+    Args:
+        function (`Callable`):
+            As for the `compute_loss_func` of a `Trainer`: called with the outputs of the model, the labels and
+            `num_items_in_batch`, over which it takes the mean.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__(reduction="sum" if getattr(function, "reduction", None) == "sum" else "mean")
+        self.function = function
+
+    def forward(self, outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None) -> Tensor:
+        """What the function gives."""
+        return self.function(outputs, labels, num_items_in_batch=num_items_in_batch)
 
     def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        # A Trainer never switches this module to evaluation, so gradients tell training from evaluation.
-        if self._gamma is None and torch.is_grad_enabled():
-            raise RuntimeError(
-                "ScheduledFocalLoss does not know how far training has come. Use CalibrationTrainer, give a plain "
-                "Trainer callbacks=[loss.callback()], or call loss.set_progress(...) before each epoch."
-            )
-        gamma = self.gammas[-1] if self._gamma is None else self._gamma
-        return focal_loss(logits, labels, gamma=gamma, reduction=reduction, ignore_index=self.ignore_index)
+        """The mean over the labels, or the sum of which it is the mean."""
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        if reduction == "none":
+            raise ValueError(f"The loss {self.title} is a function of the user's, which gives no loss of each label.")
+        outputs = SequenceClassifierOutput(logits=cast(Any, logits))
+        mean = self(outputs, labels, num_items_in_batch=labels.numel())
+        return mean * labels.numel() if reduction == "sum" else mean
+
+    @property
+    def title(self) -> str:
+        """The name of the function."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Nothing is known of a function's parameters."""
+        return {}
 
 
-class MMCELoss(CalibrationLoss):
-    """[`mmce_loss`] as a module. Under gradient accumulation samples are paired within each micro-batch."""
-
-    def __init__(
-        self,
-        *,
-        lam: float = 2.0,
-        weighted: bool = True,
-        normalization: str = "definition",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index)
-        self.lam = _check_number("lam", lam)
-        _check_normalization(normalization)
-        self.weighted = weighted
-        self.normalization = normalization
-
-    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return mmce_loss(
-            logits,
-            labels,
-            lam=self.lam,
-            weighted=self.weighted,
-            normalization=self.normalization,
-            reduction=reduction,
-            ignore_index=self.ignore_index,
-        )
+def as_loss(function: Callable[..., Tensor]) -> CalibrationLoss:
+    """A `compute_loss_func` as a loss: itself if it is one, else a [`FunctionLoss`] of it."""
+    return function if isinstance(function, CalibrationLoss) else FunctionLoss(function)
 
 
-LOSSES: dict[str, Callable[..., CalibrationLoss]] = {
-    "cross_entropy": CrossEntropyLoss,
-    "label_smoothing": LabelSmoothingLoss,
-    "brier": BrierLoss,
-    "mmce": MMCELoss,
-    "mmce-unweighted": partial(MMCELoss, weighted=False),
-    "focal": FocalLoss,
-    "flsd-53": SampleDependentFocalLoss,
-    "flsd-532": partial(SampleDependentFocalLoss, gammas=(5.0, 3.0, 2.0), thresholds=(0.2, 0.5)),
-    "flsc-531": ScheduledFocalLoss,
-    "flsc-532": partial(ScheduledFocalLoss, gammas=(5.0, 3.0, 2.0)),
-    "dual-focal": DualFocalLoss,
-    "adafocal": AdaFocalLoss,
-}
+# ---- The function ---------------------------------------------------------------------------------------------------
+
+
+class LossFunction(Protocol[P]):
+    """The function of a loss: logits, labels, and the parameters of its class by keyword."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
+
+
+_KEPT = 64  # modules of one function
+_ARGUMENTS = """\
+Args:
+    logits (`torch.Tensor` of shape `(N, K)` or `(N, T, K)`):
+        Raw scores.
+    labels (`torch.Tensor` of shape `(N,)` or `(N, T)`):
+        Class indices in `[0, K)`, or `ignore_index`.
+"""
+_RESULTS = """
+
+Returns:
+    `torch.Tensor`: A scalar, or one value per label for `reduction="none"`.
+
+Raises:
+    ValueError: If a parameter is out of range, or shapes, dtypes or (for CPU tensors) labels are wrong.
+"""
+
+
+def as_function(cls: Callable[P, CalibrationLoss]) -> LossFunction[P]:
+    """
+    The pure function of a loss, such as `focal_loss` of `FocalLoss`: it takes the parameters of the class by keyword.
+
+    Args:
+        cls (`type[CalibrationLoss]`):
+            A loss without a state. The function is to be bound, in the module of the class, to its name in snake case.
+
+    Returns:
+        `Callable`: `function(logits, labels, **parameters)`.
+    """
+    modules: dict[Any, CalibrationLoss] = {}
+
+    def module(parameters: dict[str, Any]) -> CalibrationLoss:
+        key = tuple([(name, _typed(value)) for name, value in parameters.items()])
+        try:
+            kept = modules.get(key)
+        except TypeError:  # not hashable: a list, say
+            return make(**parameters)
+        if kept is None:
+            kept = make(**parameters)
+            if next(kept.buffers(), None) is None:  # the values of a tensor are no part of the key
+                if len(modules) >= _KEPT:
+                    modules.clear()
+                modules[key] = kept
+        return kept
+
+    def function(logits: Tensor, labels: Tensor, **parameters: Any) -> Tensor:
+        loss = make(**parameters) if torch.compiler.is_compiling() else module(parameters)
+        return loss.compute(logits, labels, loss.reduction)
+
+    make = cast(Callable[..., CalibrationLoss], cls)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    tensors = [inspect.Parameter(name, kind, annotation="Tensor") for name in ("logits", "labels")]
+    signature = inspect.Signature([*tensors, *inspect.signature(cls).parameters.values()], return_annotation="Tensor")
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", make.__name__).lower()
+    words = inspect.cleandoc(cls.__doc__ or "")
+    words = words if "\nArgs:\n" in words else f"{words}\n\nArgs:\n"
+    shown: Any = function
+    shown.__name__ = shown.__qualname__ = name
+    shown.__module__, shown.__signature__ = cls.__module__, signature
+    shown.__doc__ = words.replace("Args:\n", _ARGUMENTS, 1).rstrip() + _RESULTS
+    return shown
+
+
+def _typed(value: Any) -> Any:
+    """The value with its type, since 1 and True are one key and two parameters."""
+    return (type(value), *map(_typed, value)) if type(value) is tuple else (type(value), value)
+
+
+# ---- The registry ---------------------------------------------------------------------------------------------------
+
+
+def register_loss(name: str, **defaults: Any) -> Callable[[Class], Class]:
+    """
+    Put a loss into `LOSSES`, where every script, the trainer and [`create_loss`] find it by its name.
+
+    Args:
+        name (`str`):
+            What to call it; not taken yet.
+        defaults:
+            Parameters that differ from those of the class under this name. Several names of one class are several
+            decorators, of which the lowest registers first.
+
+    Returns:
+        `Callable`: A decorator of a subclass of [`CalibrationLoss`], which it returns unchanged.
+
+    Raises:
+        ValueError: If the name is taken.
+
+    Example:
+    ```python
+    @register_loss("poly1")
+    class Poly1Loss(CalibrationLoss):
+        def __init__(self, *, epsilon: float = 1.0, **options):
+            super().__init__(**options)
+            self.epsilon = epsilon
+
+        def of_rows(self, rows):
+            nll = rows.nll()
+            return nll + self.epsilon * (1 - torch.exp(-nll))
+    ```
+    """
+
+    def register(cls: Class) -> Class:
+        if name in LOSSES:
+            raise ValueError(f"There is a loss of the name {name!r} already: choose another for {cls.__name__}.")
+        LOSSES[name] = partial(cls, **defaults) if defaults else cls
+        return cls
+
+    return register
 
 
 def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
@@ -530,4 +453,47 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
     for parameter in parameters:
         if parameter not in accepted:
             raise ValueError(f"The loss {name!r} takes no {parameter!r}; it takes {', '.join(accepted)}.")
-    return LOSSES[name](**parameters)
+    loss = LOSSES[name](**parameters)
+    loss.hyperparameters()  # so that a loss which forgets one is refused here and not when its results are written
+    return loss
+
+
+def loss_label(name: str, parameters: Mapping[str, Any] | None = None) -> str:
+    """
+    A loss in words, for tables and pictures: its name, and the parameters that differ from those of that name. Two
+    runs have the same words if they have the same loss, whether all parameters are given or those that were set.
+
+    Args:
+        name (`str`):
+            A key of `LOSSES`. With any other, of a plugin that is not loaded, say, all parameters are named.
+        parameters (`Mapping[str, Any]`, *optional*):
+            As of [`~CalibrationLoss.hyperparameters`], or those that were set.
+
+    Returns:
+        `str`: Such as `"focal (gamma 2)"`.
+
+    Example:
+    >>> loss_label("label_smoothing", {"smoothing": 0.05}), loss_label("label_smoothing", {"smoothing": 0.5})
+    ('label_smoothing', 'label_smoothing (smoothing 0.5)')
+    """
+    given = {key: _plain(value) for key, value in (parameters or {}).items()}
+    try:
+        usual = create_loss(name)
+    except (TypeError, ValueError):  # not known here, or nothing without parameters
+        shown = {key: value for key, value in _without_common(given).items() if value is not None}
+    else:
+        default = {**dict.fromkeys(inspect.signature(type(usual)).parameters), **COMMON, **usual.hyperparameters()}
+        shown = {
+            key: value
+            for key, value in {**default, **given}.items()
+            if key in usual.always_shown or key not in default or value != default[key]
+        }
+    listed = ", ".join(f"{key} {_words(value)}" for key, value in shown.items())
+    return f"{name} ({listed})" if listed else name
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_words, value))}]"
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)

@@ -221,3 +221,8 @@ def focal_shape(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> tu
     if saturated is None:
         return losses, slope
     return torch.where(saturated, 0.0, losses), torch.where(saturated, 0.0, slope)
+
+
+def focal_rows(gamma: float) -> RowLoss:
+    """Focal loss with one gamma."""
+    return NLL(lambda nll: focal_shape(nll, gamma, gamma)) if gamma else CROSS_ENTROPY

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from transformers.trainer_utils import HubStrategy, SchedulerType
 
 from ..calibrators.base import CRITERIA
 from ..checks import check_n_bins
-from ..losses.base import LOSSES, FocalLoss, LabelSmoothingLoss, MMCELoss, create_loss
+from ..losses import LOSSES, create_loss
 from ..metrics.base import METRICS
 
 
@@ -72,7 +73,7 @@ class CalibrationTrainingArguments(TrainingArguments):
 
     loss: str | None = field(
         default=None,
-        metadata={"help": f"The loss to train with: {', '.join(LOSSES)}. Default: the trainer's (flsd-53)."},
+        metadata={"help": "The loss to train with: a name in hf_focal.LOSSES. Default: the trainer's (flsd-53)."},
     )
     gamma: float | None = field(
         default=None, metadata={"help": "Focusing parameter of focal (3 if unset) and dual-focal (5)."}
@@ -139,9 +140,10 @@ class CalibrationTrainingArguments(TrainingArguments):
         if self.loss is not None:
             create_loss(self.loss, **self.loss_parameters())
         else:  # the trainer chooses the loss, so only the ranges can be checked
-            for parameter, owner in (("gamma", FocalLoss), ("lam", MMCELoss), ("smoothing", LabelSmoothingLoss)):
+            for parameter in ("gamma", "lam", "smoothing"):
                 if getattr(self, parameter) is not None:
-                    owner(**{parameter: getattr(self, parameter)})
+                    taking = (loss for loss in LOSSES.values() if parameter in inspect.signature(loss).parameters)
+                    next(taking)(**{parameter: getattr(self, parameter)})
 
     def _check_milestones(self) -> None:
         milestones = self.lr_milestones

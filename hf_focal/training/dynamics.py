@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from scipy.special import entr, log_softmax
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..checks import check_count, check_n_bins
-from ..losses.base import CalibrationLoss, CrossEntropyLoss, extract_logits
+from ..losses import CrossEntropyLoss, as_loss, extract_logits, loss_label
 from ..metrics.ece import expected_calibration_error
 from ..models.folding import UnfoldableError, evaluating, find_head
 from ..results.dynamics_file import DYNAMICS, PARTS, read_rows, write_rows
@@ -103,6 +102,7 @@ class TrainingDynamicsCallback(TrainerCallback):
         if late:
             raise ValueError(f"gradient_epochs names {late}, but training ends after {state.num_train_epochs} epochs.")
         self._head = _last_linear_layer(self.trainer.model)
+        self._loss = _label(self.trainer)
         self._loaders = {name: self.trainer.get_test_dataloader(data) for name, data in self.datasets.items()}
         self._file = Path(args.output_dir, DYNAMICS)
         self._rows = read_rows(self._file) if state.global_step and self._file.is_file() else []
@@ -136,7 +136,7 @@ class TrainingDynamicsCallback(TrainerCallback):
                 loss = self.trainer.compute_loss_func or CrossEntropyLoss()
                 norms = gradient_norms(loss, logits, labels, lengths).float().numpy()
                 logs[f"{name}_gradient_norm"] = float(norms.mean())
-            place = {"epoch": epoch, "step": self.trainer.state.global_step, "split": name, "loss": self._loss_label()}
+            place = {"epoch": epoch, "step": self.trainer.state.global_step, "split": name, "loss": self._loss}
             self._rows.append({**place, "n_samples": len(labels), **numbers, "gradient_norms": norms})
         for name in self._loaders:  # one layer, one norm
             logs["weight_norm"] = logs.pop(f"{name}_weight_norm")
@@ -208,14 +208,6 @@ class TrainingDynamicsCallback(TrainerCallback):
         numbers["weight_norm"] = float(self._head.weight.detach().double().norm())
         return numbers
 
-    def _loss_label(self) -> str:
-        loss, name = self.trainer.compute_loss_func, getattr(self.trainer, "loss_name", "custom")
-        if loss is None:
-            return "label_smoothing" if self.trainer.args.label_smoothing_factor > 0 else "cross_entropy"
-        if name == "custom":
-            name = getattr(loss, "__name__", type(loss).__name__)
-        return f"{name} (gamma {loss.gamma:g})" if name in ("focal", "FocalLoss") else name
-
 
 def gradient_norms(loss: Callable, logits: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
     """
@@ -236,13 +228,18 @@ def gradient_norms(loss: Callable, logits: Tensor, labels: Tensor, lengths: Tens
     """
     logits = logits.detach().requires_grad_()
     with torch.enable_grad():
-        if isinstance(loss, CalibrationLoss):
-            total = loss.compute(logits, labels, "sum")
-        else:
-            outputs = SequenceClassifierOutput(logits=logits)
-            total = loss(outputs, labels, num_items_in_batch=len(labels)) * len(labels)
+        total = as_loss(loss).compute(logits, labels, "sum")
         (slopes,) = torch.autograd.grad(total, logits)
     return slopes.norm(dim=1) * lengths
+
+
+def _label(trainer: Any) -> str:
+    """The loss that a trainer of ours or a plain one trains with."""
+    if trainer.compute_loss_func is None:
+        factor = trainer.args.label_smoothing_factor
+        return loss_label("label_smoothing", {"label_smoothing_factor": factor}) if factor > 0 else "cross_entropy"
+    loss, name = as_loss(trainer.compute_loss_func), getattr(trainer, "loss_name", "custom")
+    return loss_label(loss.title if name == "custom" else name, loss.hyperparameters())
 
 
 def _last_linear_layer(model: Any) -> nn.Linear:

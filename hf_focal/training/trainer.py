@@ -23,7 +23,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators.base import TemperatureFit, fit_temperature
-from ..losses.base import ScheduledFocalLoss, create_loss, extract_logits
+from ..losses import CalibrationLoss, as_loss, create_loss, extract_logits
 from ..metrics.base import calibration_metrics_from_logits
 from ..metrics.evaluation import BatchMetrics
 from ..models.folding import (
@@ -72,7 +72,7 @@ class CalibrationTrainer(Trainer):
     # The Trainer allows for more than gets past __init__ here: a model without a config, no output folder.
     model: Any
     args: Any
-    loss: Any
+    loss: CalibrationLoss
     lr_scheduler: Any
 
     def __init__(
@@ -96,7 +96,7 @@ class CalibrationTrainer(Trainer):
         elif chosen is not None:
             raise ValueError(f"Give either loss={chosen!r} in the arguments or a compute_loss_func, not both.")
         else:
-            self.loss_name, self.loss = "custom", compute_loss_func
+            self.loss_name, self.loss = "custom", as_loss(compute_loss_func)
         if args.label_smoothing_factor > 0:
             raise ValueError(
                 f"label_smoothing_factor={args.label_smoothing_factor} would be ignored, because the loss is ours. "
@@ -127,11 +127,11 @@ class CalibrationTrainer(Trainer):
             data_collator,
             train_dataset,
             eval_dataset,
-            compute_loss_func=self.loss,
+            compute_loss_func=self.loss if compute_loss_func is None else compute_loss_func,
             compute_metrics=compute_metrics or self._metrics,
             **kwargs,
         )
-        if hasattr(self.loss, "update_from_validation"):
+        if self.loss.learns_from_validation:
             self._check_validation()
             self.add_callback(self.loss.callback(evaluate=False))
         check_single_label(self.model)
@@ -164,7 +164,7 @@ class CalibrationTrainer(Trainer):
         """
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        if self.is_in_train and metric_key_prefix == "eval" and hasattr(self.loss, "update_from_validation"):
+        if self.is_in_train and metric_key_prefix == "eval" and self.loss.learns_from_validation:
             seen = Predictions.of_output(output)
             self.loss.update_from_validation(seen.logits, seen.labels)
         return output
@@ -184,11 +184,11 @@ class CalibrationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a micro-batch, scaled so that micro-batches and processes add up to the whole batch."""
-        if isinstance(self.loss, ScheduledFocalLoss) and torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             state = self.state
             self.loss.set_progress(fraction=state.global_step / max(state.max_steps, 1), epoch=state.epoch or 0.0)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if getattr(self.loss, "reduction", None) == "sum" and not self.args.average_tokens_across_devices:
+        if self.loss.reduction == "sum" and not self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
         return (loss, {"logits": extract_logits(outputs)}) if return_outputs else loss
 

@@ -1045,5 +1045,5 @@ def test_minus_100_is_an_ordinary_bad_label_where_another_one_is_ignored(name):
 
 
 def test_the_base_class_says_what_to_define():
-    with pytest.raises(NotImplementedError, match="must define compute"):
+    with pytest.raises(NotImplementedError, match="must define of_rows"):
         CalibrationLoss()(torch.zeros(2, 3), torch.tensor([0, 1]))

@@ -29,7 +29,7 @@ from hf_focal import (
     mmce_loss,
     sample_dependent_focal_loss,
 )
-from hf_focal.losses import functional
+from hf_focal.losses import mmce
 from hf_focal.losses import rows as row_losses
 
 
@@ -293,7 +293,7 @@ def test_the_kernel_by_sorting_is_that_of_all_pairs_with_its_gradients(case):
     weights = torch.randn(2, len(confidences), dtype=torch.float64) / len(confidences)
     weights.requires_grad_()
     chosen = torch.tensor([[1.0, -0.5], [-1.5, 2.0]], dtype=torch.float64)
-    expected, actual = kernel_forms_by_pairs(confidences, weights), functional._kernel_forms(confidences, weights)
+    expected, actual = kernel_forms_by_pairs(confidences, weights), mmce._kernel_forms(confidences, weights)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     for ours, theirs in zip(
         torch.autograd.grad((actual * chosen).sum(), (confidences, weights)),
@@ -332,7 +332,7 @@ def test_the_square_of_mmce_is_that_of_all_pairs_with_its_gradient(weighted, rel
         logits[20:70], logits[100:150] = logits[20:21], logits[20:21]
     logits.requires_grad_()
     kept = torch.ones(200, dtype=torch.bool)
-    term = functional._mmce(logits, labels, kept, weighted, released)
+    term = mmce._mmce(logits, labels, kept, weighted, released)
     squared = term if released and not weighted else term**2
     expected = mmce_by_pairs(logits, labels, weighted, released)
     torch.testing.assert_close(squared, expected, rtol=0, atol=1e-12)

@@ -1,0 +1,26 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The Brier score."""
+
+from torch import Tensor
+
+from .base import CalibrationLoss, as_function, register_loss
+from .batch import Rows
+from .rows import BRIER
+
+
+@register_loss("brier")
+class BrierLoss(CalibrationLoss):
+    r"""
+    Brier score, $\sum_k (p_k - [k = y])^2$ (Brier, 1950): summed over classes and never divided by K. Each sample's
+    lies in `[0, 2]`.
+
+    Args:
+        reduction, ignore_index:
+            As in [`CalibrationLoss`].
+    """
+
+    def of_rows(self, rows: Rows) -> Tensor:
+        return rows.losses(BRIER)
+
+
+brier_loss = as_function(BrierLoss)

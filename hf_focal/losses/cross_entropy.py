@@ -1,0 +1,34 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Cross-entropy."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from typing_extensions import Unpack
+
+from .base import CalibrationLoss, ClassWeights, Options, as_function, register_loss
+from .batch import Rows
+
+
+@register_loss("cross_entropy")
+class CrossEntropyLoss(CalibrationLoss):
+    r"""
+    Cross-entropy, $-\log p_y$, in nats.
+
+    Args:
+        class_weights (`Sequence[float]` or `torch.Tensor` of shape `(K,)`, *optional*):
+            Factor of the loss of each class's samples, not negative. A mean still divides by the number of labels
+            that count (PyTorch would divide by the sum of their weights), so that micro-batches add up.
+        reduction, ignore_index:
+            As in [`CalibrationLoss`].
+    """
+
+    def __init__(self, *, class_weights: ClassWeights = None, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
+        self.weigh_by(class_weights)
+
+    def of_rows(self, rows: Rows) -> Tensor:
+        return rows.nll()
+
+
+cross_entropy_loss = as_function(CrossEntropyLoss)
