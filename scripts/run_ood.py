@@ -46,7 +46,10 @@ from hf_focal.metrics.intervals import metric_intervals
 from hf_focal.metrics.risk_coverage import check_threshold
 from hf_focal.models.folding import calibration_record, recorded_scaling
 from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
-from hf_focal.tasks.load import DIGITS, load_labelled, match_labels, take
+from hf_focal.tasks import ImageClassification
+from hf_focal.tasks.classes import match_labels
+from hf_focal.tasks.embedded import DIGITS
+from hf_focal.tasks.splits import take
 
 
 logger = logging.getLogger("run_ood")
@@ -99,14 +102,14 @@ class Model:
     """A checkpoint, and its logits as they were before its temperature."""
 
     def __init__(self, name: str, class_names: list[str], args: OodArguments) -> None:
-        self.name, self.model = name, from_pretrained(name, task="image-classification")
+        self.name, self.model = name, from_pretrained(name, task=ImageClassification.name)
         record = calibration_record(self.model) or {"temperature": 1.0, "folded": False}
         self.loss, (self.temperature, self.gamma) = record.get("loss"), recorded_scaling(record)
         self.factor = self.temperature if record["folded"] else 1.0
         self.model.config.calibration = None  # its logits are then those of the weights, and divided by nothing
         config = self.model.config
         self.classes = np.array(match_labels(class_names, [config.id2label[i] for i in range(config.num_labels)]))
-        self.transform = ImageTransform(load_processor(name, "image-classification", self.model))
+        self.transform = ImageTransform(load_processor(name, ImageClassification.name, self.model))
         training_args = TrainingArguments(
             output_dir=args.output_dir,
             per_device_eval_batch_size=args.per_device_eval_batch_size,
@@ -146,7 +149,7 @@ def load_ood_data(args: OodArguments) -> dict[str, Dataset]:
 def load_test_data(args: OodArguments) -> Dataset:
     source = (args.dataset_name, args.dataset_config_name)
     if args.split is not None:
-        splits = load_labelled("image", *source, args.image_column_name, args.label_column_name)
+        splits = ImageClassification().load(*source, args.image_column_name, args.label_column_name)
         if args.split not in splits:
             raise ValueError(f"--dataset_name {args.dataset_name} has no split {args.split!r}; it has {list(splits)}.")
         return splits[args.split]
