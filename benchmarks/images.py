@@ -24,7 +24,7 @@ import transformers
 from transformers import PrinterCallback, TrainerCallback, default_data_collator
 
 import hf_focal
-from hf_focal.tasks.load import DIGITS
+from hf_focal.tasks.embedded import DIGITS
 
 
 LEARNING_RATE, CLIP, WARM_UP = 0.01, 2.0, 3

@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Calibrate a classifier that you have, of images, texts or the words of texts, without training: fit a temperature on
-held-out data, measure what it does on other data, and save (and push) a checkpoint whose plain softmax is calibrated.
+Calibrate a classifier that you have, of images, texts, the words of texts or sounds, or of a task of yours, without
+training: fit a temperature on held-out data, measure what it does on other data, and save (and push) a checkpoint
+whose plain softmax is calibrated.
 
     accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data --criterion nll
     accelerate launch scripts/calibrate.py --model_name_or_path path/to/model --dataset_name path/to/data --split test
@@ -11,23 +12,16 @@ Every field below and of `CalibrationTrainingArguments` is a flag, and those of 
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from datasets import ClassLabel, List
-from transformers import DataCollatorForTokenClassification
-
-from hf_focal import CalibrationTrainer, ImageTransform, from_pretrained, parse_arguments, tokenize_words
+from hf_focal import CalibrationTrainer, from_pretrained, get_task, parse_arguments
 from hf_focal.cli.run import RunArguments, end_run, start_run
 from hf_focal.hub.load import load_processor
-from hf_focal.results.card import infer_task
-from hf_focal.tasks.load import held_out_pair, load_labelled, match_labels, take, with_labels
-from hf_focal.tasks.text import prepare_tokenizer, tokenize
-from hf_focal.tasks.token import load_labelled_words
+from hf_focal.tasks import task_of
+from hf_focal.tasks.splits import held_out_pair, take
 
 
 logger = logging.getLogger("calibrate")
-KINDS = {"image-classification": "image", "text-classification": "text", "token-classification": "words"}
 
 
 @dataclass
@@ -37,7 +31,7 @@ class ModelArguments:
     model_name_or_path: str = field(metadata={"help": "A checkpoint on the Hub, or a local folder."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
     task: str | None = field(
-        default=None, metadata={"help": f"One of {', '.join(KINDS)}. Unset: what the model's config says."}
+        default=None, metadata={"help": "A name in `hf_focal.TASKS`. Unset: what the model's config says."}
     )
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Cut texts to so many tokens. Unset: as many as the model takes."}
@@ -58,6 +52,7 @@ class DataArguments:
         default=None, metadata={"help": "Measure on this split. Unset: test, or else half of the other one."}
     )
     split_seed: int = field(default=42, metadata={"help": "Seed of the halving."})
+    input_column_name: str | None = field(default=None, metadata={"help": "Column of inputs, of any task."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, or of lists of words."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
@@ -75,35 +70,24 @@ def main() -> None:
 
     with args.main_process_first():
         model = from_pretrained(name, task=model_args.task, revision=model_args.model_revision)
-        task = model_args.task or infer_task(model.config)
-        kind = KINDS[task]
-        processor = load_processor(name, task, model, revision=model_args.model_revision)
-        load = load_labelled_words if kind == "words" else partial(load_labelled, kind)
-        splits = load(
+        task = get_task(model_args.task) if model_args.task else task_of(model)
+        processor = load_processor(name, task.name, model, revision=model_args.model_revision)
+        splits = task.load(
             data_args.dataset_name,
             data_args.dataset_config_name,
-            data_args.image_column_name if kind == "image" else data_args.text_column_name,
+            data_args.input_column_name or getattr(data_args, task.column_flag),
             data_args.label_column_name,
             data_args.dataset_revision,
         )
     parts = held_out_pair(splits, data_args.split, data_args.test_split, data_args.split_seed)
     parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
-    classes = ClassLabel(names=[model.config.id2label[index] for index in range(model.config.num_labels)])
-    if kind != "image":
-        prepare_tokenizer(model, processor, model_args.max_seq_length, task)
-    inputs = []
-    for data in parts.values():
-        if kind == "words":
-            order = match_labels(data.features["labels"].feature.names, classes.names)
-            labels = [[order[label] for label in row] for row in data["labels"]]
-            inputs.append(tokenize_words(with_labels(data, labels, List(classes), "labels"), processor))
-            continue
-        order = match_labels(data.features["label"].names, classes.names)
-        data = with_labels(data, [order[label] for label in data["label"]], classes)
-        inputs.append(data.with_transform(ImageTransform(processor)) if kind == "image" else tokenize(data, processor))
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    task.prepare(model, processor, model_args.max_seq_length)
+    inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
 
-    collator = DataCollatorForTokenClassification(processor) if kind == "words" else None
-    trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)
+    trainer = CalibrationTrainer(
+        model=model, args=args, data_collator=task.collator(processor), processing_class=processor
+    )
     logger.info("Calibrating %s in %d process(es)", name, args.world_size)
     sizes = [f"{len(data)} samples of {split!r}" for split, data in parts.items()]
     logger.info("Fitting on %s, measuring on %s", *sizes)
@@ -112,7 +96,7 @@ def main() -> None:
         trainer,
         *inputs,
         dataset_name=data_args.dataset_name,
-        task=task,
+        task=task.name,
         results={"dataset": data_args.dataset_name, "model": name, "split": split, "test_split": test_split},
         base_model=None if Path(name).exists() else name,
         dataset_config=data_args.dataset_config_name,

@@ -21,8 +21,9 @@ from hf_focal import (
     parse_arguments,
 )
 from hf_focal.cli.run import TrainArguments, TrainDataArguments, start_run, train_run
-from hf_focal.tasks.image import AUGMENTATIONS, largest_side
-from hf_focal.tasks.load import DIGITS
+from hf_focal.tasks import ImageClassification
+from hf_focal.tasks.embedded import DIGITS
+from hf_focal.tasks.transforms import AUGMENTATIONS, largest_side
 
 
 @dataclass
@@ -102,7 +103,7 @@ def main() -> None:
         trainer,
         test,
         name=name,
-        task="image-classification",
+        task=ImageClassification.name,
         data_args=data_args,
         checkpoint=checkpoint,
         from_scratch=from_scratch,

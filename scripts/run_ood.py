@@ -23,7 +23,9 @@ from hf_focal.cli.run import start_logging
 from hf_focal.metrics.risk_coverage import check_threshold
 from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from hf_focal.robustness.study import Study, UncalibratedModel, measure, save, tables, titles_of
-from hf_focal.tasks.load import DIGITS, load_labelled, take
+from hf_focal.tasks import ImageClassification
+from hf_focal.tasks.embedded import DIGITS
+from hf_focal.tasks.splits import take
 
 
 logger = logging.getLogger("run_ood")
@@ -94,7 +96,7 @@ def load_ood_data(args: OodArguments) -> dict[str, Dataset]:
 def load_test_data(args: OodArguments) -> Dataset:
     source = (args.dataset_name, args.dataset_config_name)
     if args.split is not None:
-        splits = load_labelled("image", *source, args.image_column_name, args.label_column_name)
+        splits = ImageClassification().load(*source, args.image_column_name, args.label_column_name)
         if args.split not in splits:
             raise ValueError(f"--dataset_name {args.dataset_name} has no split {args.split!r}; it has {list(splits)}.")
         return splits[args.split]

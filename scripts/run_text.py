@@ -14,37 +14,35 @@ a calibrated model.
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-from datasets import Dataset
-from transformers import DataCollatorForTokenClassification
 
 from hf_focal import (
     AdagradWithEmbeddingSGD,
     CalibrationTrainer,
     TreeTokenizer,
     create_text_classifier,
-    load_text_dataset,
-    load_token_dataset,
+    get_task,
     parse_arguments,
+    parse_tree,
     phrase_classes,
     tokenize_trees,
-    tokenize_words,
 )
 from hf_focal.cli.run import TrainArguments, TrainDataArguments, json_object, start_run, train_run
-from hf_focal.models.create import LEARNED, SMALL_BERT, TEXT_TASKS, TREE_LSTM, freeze_all_but_last
-from hf_focal.tasks.load import SCIPY_DOCS
-from hf_focal.tasks.text import tokenize
+from hf_focal.models.create import LEARNED, SMALL_BERT, TREE_LSTM, freeze_all_but_last, text_tasks
+from hf_focal.tasks import TextClassification
+from hf_focal.tasks.embedded import SCIPY_DOCS
 
 
 @dataclass
 class ModelArguments:
     """Which network, and how much of it to train."""
 
-    task: str = field(default=TEXT_TASKS[0], metadata={"help": f"One of {', '.join(TEXT_TASKS)}."})
+    task: str = field(
+        default=TextClassification.name, metadata={"help": "A name in `hf_focal.TASKS`, of a task of texts."}
+    )
     model_name_or_path: str = field(
         default=SMALL_BERT,
         metadata={"help": f"A transformers checkpoint, a local folder, or one of {', '.join(LEARNED)}."},
@@ -100,12 +98,6 @@ class DataArguments(TrainDataArguments):
     )
 
 
-def texts_of(splits: Iterable[Dataset]) -> Iterator[str]:
-    """All texts of some splits, one after the other."""
-    for data in splits:
-        yield from (data["text"] if "text" in data.column_names else map(" ".join, data["words"]))
-
-
 def main() -> None:
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
     name = model_args.model_name_or_path
@@ -114,34 +106,31 @@ def main() -> None:
         raise ValueError("Give either --lora or --freeze_all_but_last, not both.")
     if data_args.extra_class is not None and not data_args.every_phrase:
         raise ValueError("--extra_class is a class of phrases: it needs --every_phrase.")
-    if model_args.task not in TEXT_TASKS:
-        raise ValueError(f"--task must be one of {', '.join(TEXT_TASKS)}, got {model_args.task!r}.")
-    of_words = model_args.task == "token-classification"
-    if of_words and data_args.dataset_name == SCIPY_DOCS:
-        raise ValueError("There are no embedded sentences with a label for each word: give --dataset_name.")
+    if model_args.task not in text_tasks():
+        raise ValueError(f"--task must be one of {', '.join(text_tasks())}, got {model_args.task!r}.")
+    task = get_task(model_args.task)
+    if data_args.dataset_name == SCIPY_DOCS and SCIPY_DOCS not in task.embedded:
+        raise ValueError(f"There are no embedded sentences for {task.name}: give --dataset_name.")
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    if of_words:
-        dataset = data_args.load(load_token_dataset, args, words_column=data_args.text_column_name)
-        names = dataset["train"].features["labels"].feature.names
-    else:
-        options = {"text_column": data_args.text_column_name, "trees": name == TREE_LSTM}
-        dataset = data_args.load(load_text_dataset, args, **options)
-        names = dataset["train"].features["label"].names
+    options = {"input_column": data_args.text_column_name, "check": parse_tree if name == TREE_LSTM else None}
+    dataset = data_args.load(task.load_dataset, args, **options)
+    names = task.class_names(dataset["train"])
     if data_args.extra_class is not None:
         if data_args.extra_class in names:
             raise ValueError(f"--extra_class {data_args.extra_class} is a class of the data already: {names}.")
         names = [*names, data_args.extra_class]
+    learned_from = dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]
     model, tokenizer = create_text_classifier(
         name,
         names,
         from_scratch=from_scratch,
         max_seq_length=model_args.max_seq_length,
-        texts=texts_of(dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]),
+        texts=chain.from_iterable(map(task.texts, learned_from)),
         embeddings=model_args.embeddings,
         vocab_size=model_args.vocab_size,
         model_kwargs=model_args.model_kwargs,
-        task=model_args.task,
+        task=task.name,
     )
     if data_args.every_phrase and not isinstance(tokenizer, TreeTokenizer):
         raise ValueError(f"--every_phrase needs a network of trees, such as tree-lstm; {name} reads texts.")
@@ -151,7 +140,7 @@ def main() -> None:
         from peft import LoraConfig, get_peft_model
 
         lora = LoraConfig(
-            task_type="TOKEN_CLS" if of_words else "SEQ_CLS",
+            task_type=task.adapter_type,
             target_modules="all-linear",
             exclude_modules=["classifier", "score"],  # the head, which is trained whole
             r=model_args.lora_rank,
@@ -159,8 +148,7 @@ def main() -> None:
             lora_dropout=model_args.lora_dropout,
         )
         model = get_peft_model(model, lora)
-    encode = tokenize_words if of_words else tokenize
-    train, validation, test = (encode(data, tokenizer) for data in dataset.values())
+    train, validation, test = (task.encode(data, tokenizer) for data in dataset.values())
     plain_train = train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test))))
     if data_args.every_phrase:
         extra = None if data_args.extra_class is None else len(names) - 1
@@ -175,7 +163,7 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model,
         args=args,
-        data_collator=DataCollatorForTokenClassification(tokenizer) if of_words else None,
+        data_collator=task.collator(tokenizer),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
@@ -185,7 +173,7 @@ def main() -> None:
         trainer,
         test,
         name=name,
-        task=model_args.task,
+        task=task.name,
         data_args=data_args,
         checkpoint=checkpoint,
         from_scratch=from_scratch,

@@ -20,7 +20,7 @@ import yaml
 from transformers import HfArgumentParser, set_seed
 
 from ..results.report import finish_run, prepare_output_dir
-from ..tasks.load import take
+from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments
 from ..training.best import KeepBestCallback, stopping_table
 from ..training.dynamics import TrainingDynamicsCallback

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from ..models.create import AUTO_CLASSES
 from ..models.folding import ADAPTER_RECORD, apply_temperature, calibration_record, check_record, has_adapter
-from ..results.card import TASKS, infer_task
 from ..results.report import CARD, PICTURE, PREDICTIONS
+from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 from ..version import __version__
 
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ADAPTER_TASKS = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}  # as PEFT calls them
 # What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json")
 _CONFIGS = (CONFIG_NAME, "*_config.json", ADAPTER_RECORD, "tokenizer.json", "special_tokens_map.json")
@@ -63,8 +61,7 @@ def from_pretrained(
         name_or_path (`str`):
             Id on the Hub, or a folder.
         task (`str`, *optional*):
-            `"image-classification"`, `"text-classification"` or `"token-classification"`; by default what the config
-            says.
+            A pipeline task, see `hf_focal.TASKS`; by default what the config says.
         revision (`str`, *optional*):
             Branch, tag or commit. Config and weights come from the same commit.
         token (`str` or `bool`, *optional*):
@@ -118,7 +115,7 @@ def _load_whole(
     if getattr(config, "calibration", None) is not None:
         with _refusing(CONFIG_NAME, name):
             check_record(config.calibration)
-    return _load_weights(name, folder, config, task or infer_task(config), source, kwargs)
+    return _load_weights(name, folder, config, get_task(task) if task else task_of(config), source, kwargs)
 
 
 def _load_adapter(
@@ -145,9 +142,10 @@ def _load_adapter(
     config.calibration = record  # what the base model says of itself does not hold for the adapted one
     if base_class:
         config.architectures = [str(base_class)]
-    task = task or _ADAPTER_TASKS.get(str(settings.get("task_type"))) or infer_task(config)
+    kinds = {known.adapter_type: known for known in TASKS.values() if known.adapter_type is not None}
+    found_task = get_task(task) if task else kinds.get(str(settings.get("task_type"))) or task_of(config)
     kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
-    model, lacking = _load_weights(base, Path(found).parent, config, task, base_source, kwargs)
+    model, lacking = _load_weights(base, Path(found).parent, config, found_task, base_source, kwargs)
     model.config.architectures = [type(model).__name__]
     try:
         info = model.load_adapter(name, adapter_kwargs=source)
@@ -178,19 +176,18 @@ def _adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] |
 
 
 def _load_weights(
-    name: str, folder: Path, config: Any, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
+    name: str, folder: Path, config: Any, task: Task | None, source: dict[str, Any], kwargs: dict[str, Any]
 ) -> tuple[Any, set[str]]:
-    if task not in AUTO_CLASSES:
+    if task is None:
         raise ValueError(
-            f"{CONFIG_NAME} of {name} has architectures {getattr(config, 'architectures', None)}. Supported: "
-            + ", ".join(f"{name} (*{suffix})" for name, suffix in TASKS.items())
-            + f". Got task={task!r}; set it to one of these if the weights have such a head."
+            f"{CONFIG_NAME} of {name} has architectures {getattr(config, 'architectures', None)}. {supported_tasks()} "
+            "Set task to one of these if the weights have such a head."
         )
     if source["local_files_only"]:  # the Auto classes forget it where they look for an adapter
         kwargs = {**kwargs, "adapter_kwargs": {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}}
     options = {"output_loading_info": True, "weights_only": True, "trust_remote_code": False, **source, **kwargs}
     try:
-        model, info = AUTO_CLASSES[task].from_pretrained(name, config=config, **options)
+        model, info = task.auto_class.from_pretrained(name, config=config, **options)
     finally:  # damaged files explain whatever else goes wrong
         _refuse_damaged(folder)
     return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
@@ -211,17 +208,15 @@ def _refusing(file: str, name: str) -> Iterator[None]:
 
 def load_processor(name_or_path: str | Path, task: str, model: PreTrainedModel, **kwargs: Any) -> Any:
     """
-    The image processor or tokenizer of a checkpoint; keyword arguments as for `from_pretrained`. Where an adapter has
-    none of its own, it is that of its base model.
+    The image processor, tokenizer or feature extractor of a checkpoint; keyword arguments as for `from_pretrained`.
+    Where an adapter has none of its own, it is that of its base model.
     """
-    images = task == "image-classification"
-    auto_class: Any = AutoImageProcessor if images else AutoTokenizer
-    file = "preprocessor_config.json" if images else "tokenizer_config.json"
+    known = get_task(task)
     if has_adapter(model) and not cached_file(
-        name_or_path, file, _raise_exceptions_for_missing_entries=False, **kwargs
+        name_or_path, known.processor_file, _raise_exceptions_for_missing_entries=False, **kwargs
     ):
         name_or_path, kwargs["revision"] = model.config._name_or_path, None
-    return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
+    return known.processor_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
 
 
 def refuse_code(kwargs: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from ..models.folding import apply_temperature
-from ..results.card import infer_task
+from ..tasks import get_task, task_of
 from .load import clean_token, from_pretrained, load_processor, refuse_code
 
 
@@ -34,8 +34,7 @@ def pipeline(
 
     Args:
         task (`str`, *optional*):
-            `"image-classification"`, `"text-classification"` or `"token-classification"`; by default what the config
-            says.
+            A pipeline task, see `hf_focal.TASKS`; by default what the config says.
         model (`str` or `transformers.PreTrainedModel`):
             Id on the Hub, a folder, or a loaded model, to which [`apply_temperature`] is applied.
         revision (`str`, *optional*):
@@ -59,6 +58,7 @@ def pipeline(
     if model is None:
         raise ValueError("pipeline needs a model: an id on the Hub, a folder, or a loaded model.")
     refuse_code(kwargs)
+    known = get_task(task) if task else None
     if not isinstance(model, transformers.PreTrainedModel):
         name = str(model)
         source: dict[str, Any] = {
@@ -67,9 +67,9 @@ def pipeline(
             "local_files_only": local_files_only,
         }
         model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
-        task = task or infer_task(model.config)
-        kind = "image_processor" if task == "image-classification" else "tokenizer"
-        if kind not in kwargs:
-            kwargs[kind] = load_processor(name, str(task), model, **source)
-    chosen: Any = task or infer_task(model.config)
+        known = known or task_of(model)
+        if known is not None and known.processor not in kwargs:
+            kwargs[known.processor] = load_processor(name, known.name, model, **source)
+    known = known or task_of(model)
+    chosen: Any = known.name if known else None
     return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)

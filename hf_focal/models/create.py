@@ -17,8 +17,6 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
     PreTrainedConfig,
@@ -32,7 +30,8 @@ from ..networks import (  # which also registers our architectures with timm
     create_global_pooling_cnn,
     create_tree_lstm,
 )
-from ..tasks.text import prepare_tokenizer, train_tokenizer
+from ..tasks import TASKS, TextClassification, get_task
+from ..tasks.text import train_tokenizer
 
 
 if TYPE_CHECKING:
@@ -42,12 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SMALL_BERT, GLOBAL_POOLING_CNN, TREE_LSTM = "small-bert", "global-pooling-cnn", "tree-lstm"
-AUTO_CLASSES: dict[str, Any] = {
-    "image-classification": AutoModelForImageClassification,
-    "text-classification": AutoModelForSequenceClassification,
-    "token-classification": AutoModelForTokenClassification,
-}
-TEXT_TASKS = ("text-classification", "token-classification")
 
 
 def create_image_classifier(
@@ -127,7 +120,7 @@ def create_text_classifier(
     from_scratch: bool = False,
     max_seq_length: int | None = None,
     texts: Iterable[str] | None = None,
-    task: str = "text-classification",
+    task: str = TextClassification.name,
     embeddings: str | Path | None = None,
     vocab_size: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -157,7 +150,8 @@ def create_text_classifier(
         model_kwargs (`Mapping[str, Any]`, *optional*):
             Further settings of the config of a network whose vocabulary is learned, such as `{"cell": "released"}`.
         task (`str`, *optional*, defaults to `"text-classification"`):
-            Or `"token-classification"`. The tokenizer is then prepared for texts that come as lists of words.
+            The name of any task in `hf_focal.TASKS` whose inputs a tokenizer makes. For `"token-classification"` it
+            is prepared for texts that come as lists of words.
         kwargs:
             `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
@@ -167,12 +161,12 @@ def create_text_classifier(
 
     Raises:
         ValueError: If there is no token to pad with, there are no texts to learn a vocabulary from, a setting is not
-            one of the network's, the task is neither of the two or the network does not serve it, or the tokenizer
+            one of the network's, the task is not one of texts or the network does not serve it, or the tokenizer
             cannot tell which tokens are of which word where the task asks for that.
         OSError: If there is no such checkpoint.
     """
-    if task not in TEXT_TASKS:
-        raise ValueError(f"task must be one of {', '.join(TEXT_TASKS)}, got {task!r}.")
+    if task not in text_tasks():
+        raise ValueError(f"task must be one of {', '.join(text_tasks())}, got {task!r}.")
     settings = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     if name in LEARNED and not Path(name).is_dir():
@@ -180,7 +174,7 @@ def create_text_classifier(
             raise ValueError(f"{name!r} needs the training texts (texts=...), for its vocabulary.")
         if name == SMALL_BERT:
             given["task"] = task
-        elif task != TEXT_TASKS[0]:
+        elif task != TextClassification.name:
             raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
         return LEARNED[name](texts, label_names, max_seq_length, **given)
     if given:
@@ -189,15 +183,20 @@ def create_text_classifier(
             f"{', '.join(given)} can only be set for networks whose vocabulary is learned ({known}); {name!r} has its "
             "own."
         )
-    auto_class, labels = AUTO_CLASSES[task], _labels(label_names)
+    auto_class, labels = get_task(task).auto_class, _labels(label_names)
     tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     if from_scratch:
         config = AutoConfig.from_pretrained(name, **labels, **kwargs)
         model = auto_class.from_config(config)
     else:
         model = auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
-    prepare_tokenizer(model, tokenizer, max_seq_length, task)
+    get_task(task).prepare(model, tokenizer, max_seq_length)
     return model, tokenizer
+
+
+def text_tasks() -> list[str]:
+    """The names of the tasks whose inputs a tokenizer makes."""
+    return [name for name, task in TASKS.items() if task.processor == "tokenizer"]
 
 
 def _small_bert(
@@ -221,8 +220,8 @@ def _small_bert(
         **_settings(SMALL_BERT, BertConfig, model_kwargs),
     }
     config = BertConfig(vocab_size=len(tokenizer), **sizes, **_labels(label_names))
-    model = AUTO_CLASSES[task].from_config(config)
-    prepare_tokenizer(model, tokenizer, max_seq_length, task)
+    model = get_task(task).auto_class.from_config(config)
+    get_task(task).prepare(model, tokenizer, max_seq_length)
     return model, tokenizer
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..calibrators.base import METHODS
 from ..checks import check_gamma
 from ..gamma import focal_log_probabilities
+from ..tasks import task_of
 
 
 if TYPE_CHECKING:
@@ -310,7 +311,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
-    config, name = model.config, model.main_input_name
+    config, name, task = model.config, model.main_input_name, task_of(model)
+    if task is not None and (probe := task.probe(model)) is not None:
+        return probe
     generator = torch.Generator().manual_seed(0)
     if name == "pixel_values":
         channels, height, width = _image_shape(model)
@@ -320,8 +323,6 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
             shapes = torch.full((2, 2), 2)
             return {name: patches, "pixel_attention_mask": torch.ones(2, 4).long(), "spatial_shapes": shapes}
         return {name: torch.randn(2, channels, height, width, generator=generator)}
-    if "children" in inspect.signature(model.forward).parameters:  # trees
-        return model.dummy_inputs
     if name == "input_ids":
         # One sequence: models without a padding token refuse more.
         vocab_size = getattr(config.get_text_config(), "vocab_size", 128)  # models of characters have none

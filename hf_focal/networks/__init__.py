@@ -39,9 +39,11 @@ ARCHITECTURES = (
     "tiny_imagenet_resnet50",
 )
 MODEL_TYPES = (GlobalPoolingCNNConfig.model_type, TreeLSTMConfig.model_type)
+EXAMPLES = {TreeLSTMConfig.model_type: "(3 (2 It) (4 (2 is) (4 good)))"}  # inputs, of model types that take no text
 
 __all__ = [
     "ARCHITECTURES",
+    "EXAMPLES",
     "MODEL_TYPES",
     "CifarDenseNet",
     "CifarResNet",

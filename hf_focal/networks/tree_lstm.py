@@ -211,9 +211,8 @@ class TreeLSTMForSequenceClassification(WordVectorModel):
         elif isinstance(module, nn.Linear):
             module.reset_parameters()
 
-    @property
-    def dummy_inputs(self) -> dict[str, Tensor]:
-        """One tree of two words."""
+    def probe_inputs(self) -> dict[str, Tensor]:
+        """One tree of two words, to try the head on."""
         return {
             "input_ids": torch.tensor([[1, 2, self.config.pad_token_id]]) % self.config.vocab_size,
             "children": torch.tensor([[[0, 0], [0, 0], [0, 1]]]),

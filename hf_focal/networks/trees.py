@@ -189,6 +189,10 @@ class TreeTokenizer(PreTrainedTokenizerFast):
             batch = {key: value[0] for key, value in batch.items()}
         return self.pad(batch, padding=padding, max_length=max_length, return_tensors=return_tensors)
 
+    def encode_dataset(self, data: Dataset, column: str) -> Dataset:
+        """[`tokenize_trees`], with the inputs in place of the column of trees."""
+        return tokenize_trees(data, self, column).remove_columns(column)
+
     def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         padded = super()._pad(encoded_inputs, *args, **{**kwargs, "padding_side": "right"})
         if kwargs["padding_strategy"] != PaddingStrategy.DO_NOT_PAD:

@@ -7,18 +7,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..metrics.base import METRICS
-from ..networks import ARCHITECTURES, MODEL_TYPES
+from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
+from ..tasks import TASKS, Task
 from ..version import __version__
 from .tables import PERCENT, with_interval
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 
 TITLES = {
@@ -30,27 +27,10 @@ TITLES = {
     "adaptive_ece": "AdaECE",
     "classwise_ece": "Classwise-ECE",
 }
-# Pipeline task, and what the names of its models end in.
-TASKS = {
-    "image-classification": "ForImageClassification",
-    "text-classification": "ForSequenceClassification",
-    "token-classification": "ForTokenClassification",
-}
 _BINNED = ("ece", "mce", "adaptive_ece", "classwise_ece")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 Intervals = Mapping[str, Mapping[str, tuple[float, float]]]
-
-
-def infer_task(config: PreTrainedConfig) -> str | None:
-    """The pipeline task of the model that a config names, or `None` where it is no classifier of these kinds."""
-    names = " ".join(getattr(config, "architectures", None) or [])
-    return next((task for task, suffix in TASKS.items() if suffix in names), None)
-
-
-def unit_of(task: str | None) -> str:
-    """What a task counts."""
-    return "tokens" if task == "token-classification" else "samples"
 
 
 def results_table(
@@ -188,8 +168,8 @@ def create_model_card(
         model_name=_one_line(model_name),
         eval_results=results or None,
     )
-    unit = unit_of(task)
-    of_tokens = unit == "tokens"
+    known = TASKS.get(task or "", Task)  # of an unknown task, what a task says by default
+    unit, drawn = known.unit, f", of whole {known.group}s" if known.group else ""
     record = dict(calibration or {})
     folded = record.get("folded", True)
     parameters = record.get("loss_parameters")
@@ -211,10 +191,11 @@ def create_model_card(
         test_split=_one_line(test_split),
         n_test=n_test,
         unit=unit,
-        of_tokens=of_tokens,
+        example_options=known.example_options,
+        card_note=known.card_note,
         n_bins=n_bins,
         interval_sentence=(
-            f"In brackets: {interval_level:.0%} bootstrap intervals{', of whole sentences' if of_tokens else ''}; "
+            f"In brackets: {interval_level:.0%} bootstrap intervals{drawn}; "
             f"those of calibration errors, which few {unit} make look larger than they are, may lie below the value. "
             if intervals
             else ""
@@ -224,17 +205,9 @@ def create_model_card(
         # Importing hf_focal.pipeline registers them as well.
         own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not adapter else None,
         adapter=adapter,
-        example=_EXAMPLES.get(architecture or "") or _EXAMPLES.get(task or "", "..."),
+        example=EXAMPLES.get(architecture or "", known.example),
         version=__version__,
     )
-
-
-_EXAMPLES = {
-    "image-classification": "image.png",
-    "text-classification": "A sentence to classify.",
-    "token-classification": "Ada Lovelace was born in London.",
-    "tree_lstm": "(3 (2 It) (4 (2 is) (4 good)))",
-}
 
 
 def _one_line(text: str) -> str:

@@ -24,7 +24,8 @@ from ..metrics.intervals import metric_intervals
 from ..metrics.scored import Scored
 from ..models.folding import UnfoldableError, calibration_record, has_adapter, recorded_scaling
 from ..predictions import Predictions, save_predictions
-from .card import create_model_card, infer_task, results_table, unit_of
+from ..tasks import TASKS, Task, task_of
+from .card import create_model_card, results_table
 from .dynamics_file import DYNAMICS
 from .plots.reliability import reliability_diagram
 from .tables import text_table
@@ -113,7 +114,8 @@ class RunReport:
         intervals (`dict[str, dict[str, tuple[float, float]]]`): Under `"before"` and `"after"`, the 90% bootstrap
             interval of each metric.
         split (`str`): Name of the test split.
-        unit (`str`): What was counted, `"samples"` or `"tokens"`; the intervals of tokens are of whole sentences.
+        unit (`str`): What was counted, such as `"samples"` or `"tokens"`.
+        group (`str`, *optional*): What was drawn anew for the intervals in place of these, such as `"sentence"`.
     """
 
     fit: TemperatureFit
@@ -123,9 +125,11 @@ class RunReport:
     intervals: dict[str, dict[str, tuple[float, float]]]
     split: str = "test"
     unit: str = "samples"
+    group: str | None = None
 
     def __str__(self) -> str:
-        title, drawn = (self.split, "") if self.unit == "samples" else (f"{self.split} {self.unit}", ", by sentence")
+        title = self.split if self.unit == Task.unit else f"{self.split} {self.unit}"
+        drawn = f", by {self.group}" if self.group else ""
         rows = results_table(self.before, self.after, self.intervals)
         head, *lines = text_table((title, "before", "after"), rows, numbers=True).splitlines()
         head += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals{drawn})"
@@ -190,7 +194,10 @@ def finish_run(
     logits, labels, groups = parts["test"].logits, parts["test"].labels, parts["test"].groups
     measured = _measure(logits, labels, fit.temperature, fit.gamma, trainer.args.n_bins, groups)
     words, intervals = measured["confidence_sentence"], measured["intervals"]
-    report = RunReport(fit, measured["before"], measured["after"], words, intervals, test_split, unit_of(task))
+    known = TASKS.get(task, Task)
+    report = RunReport(
+        fit, measured["before"], measured["after"], words, intervals, test_split, known.unit, known.group
+    )
     trainer.save_model(_internal_call=True)  # not pushed yet: there is no card
     trainer.card_facts = {
         "logits": logits,
@@ -277,7 +284,7 @@ def write_card(
     card = create_model_card(
         model_name=model_name or Path(model_id).name,
         model_id=model_id,
-        task=task or infer_task(config),
+        task=task or getattr(task_of(trainer.model), "name", None),
         calibration=record,
         adapter=adapter,
         architecture=getattr(config, "architecture", config.model_type),

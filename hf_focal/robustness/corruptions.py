@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from ..tasks.image import to_rgb
+from ..tasks.transforms import to_rgb
 
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -28,8 +28,9 @@ from ..metrics.intervals import metric_intervals
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
 from ..models.folding import calibration_record, recorded_scaling
 from ..results.tables import cell, text_table, with_interval
-from ..tasks.image import ImageTransform
-from ..tasks.load import match_labels
+from ..tasks import ImageClassification
+from ..tasks.classes import match_labels
+from ..tasks.transforms import ImageTransform
 from .corruptions import ImageCorruption
 from .ood import OOD_SCORES, DetectionResult, auroc, auroc_interval, ood_scores
 from .plots import risk_coverage_diagram, roc_diagram, severity_diagram
@@ -82,14 +83,14 @@ class UncalibratedModel:
     """
 
     def __init__(self, name: str, output_dir: str, batch_size: int = 128) -> None:
-        self.name, self._model = name, from_pretrained(name, task="image-classification")
+        self.name, self._model = name, from_pretrained(name, task=ImageClassification.name)
         config: Any = self._model.config
         record = calibration_record(self._model) or {"temperature": 1.0, "folded": False}
         self.loss, self.scaling = record.get("loss"), Scaling(*recorded_scaling(record))
         self._factor = self.scaling.temperature if record["folded"] else 1.0
         config.calibration = None  # its logits are then those of the weights, and divided by nothing
         self.class_names = [config.id2label[index] for index in range(config.num_labels)]
-        self._transform = ImageTransform(load_processor(name, "image-classification", self._model))
+        self._transform = ImageTransform(load_processor(name, ImageClassification.name, self._model))
         args = TrainingArguments(
             output_dir=output_dir,
             per_device_eval_batch_size=batch_size,

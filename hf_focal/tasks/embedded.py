@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-A small data set of real texts that is there wherever SciPy is: what its documentation says of each function, class and
-distribution, to be told by subpackage. The texts are SciPy's (BSD-3-Clause) and are read from the installed package.
+Small data sets that need no download, of other packages: scikit-learn's scanned digits; and what SciPy's documentation
+says of each function, class and distribution, to be told by subpackage. The texts are SciPy's (BSD-3-Clause) and are
+read from the installed package.
 """
 
 from __future__ import annotations
@@ -10,12 +11,26 @@ import importlib
 import inspect
 import re
 
-from datasets import ClassLabel, Dataset, Features, Value
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
 
+DIGITS = "digits"
+SCIPY_DOCS = "scipy-docs"
 SUBPACKAGES = ("interpolate", "linalg", "ndimage", "optimize", "signal", "sparse", "special", "stats")
 _HEADING = re.compile(r"\n+[A-Z][\w ]+\n-{3,}")
 _SIGNATURE = re.compile(r"[\w.]+\(.*\)")
+
+
+def digits() -> Dataset:
+    """1,797 scanned digits of 8 by 8 pixels, with the digit as `label`."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    images = np.round(scans.images * (255 / 16)).astype(np.uint8)
+    rgb = [np.repeat(image[..., None], 3, axis=2) for image in images]
+    features = Features({"image": Image(), "label": ClassLabel(names=[str(name) for name in scans.target_names])})
+    return Dataset.from_dict({"image": rgb, "label": scans.target}, features=features)
 
 
 def scipy_docs() -> Dataset:

@@ -1,301 +1,141 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Images as inputs of a model: read once, kept as bytes where that loses nothing, cropped and flipped in batches."""
+"""Images with a class each."""
 
 from __future__ import annotations
 
-import logging
-import math
-import struct
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from datasets import Dataset, Image
-from PIL import Image as PILImage
-from torch import Tensor
+from datasets import Dataset, DatasetDict, Image
+from transformers import AutoModelForImageClassification
+
+from .base import Task, register_task
+from .columns import Column, find_column
+from .embedded import DIGITS, digits
+from .load import load_splits
+from .splits import VALIDATION_NAMES
+from .transforms import ImageTransform
 
 
-if TYPE_CHECKING:
-    from transformers import BaseImageProcessor
+def _is_image(feature: Any) -> bool:
+    return isinstance(feature, Image)
 
 
-logger = logging.getLogger(__name__)
+@register_task
+class ImageClassification(Task):
+    """Images with a class each, whose inputs an [`ImageTransform`] makes whenever they are read."""
 
-AUGMENTATIONS = ("none", "crop", "crop-flip")
-MEMORY = 2**31  # bytes of one split that may be kept
-_BLOCK = 512  # images decoded at a time
-# What Pillow is known to raise on data that are no image, or only the beginning of one.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, PILImage.DecompressionBombError)
+    name = "image-classification"
+    suffix = "ForImageClassification"
+    auto_class = AutoModelForImageClassification
+    processor = "image_processor"
+    input = Column("image", "images", _is_image, ("image", "img"), "image_column (--image_column_name)")
+    column_flag = "image_column_name"
+    embedded = {DIGITS: digits}
+    example = "image.png"
 
+    def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
+        return data if _is_image(data.features[column]) else data.cast_column(column, Image())
 
-class ImageTransform:
-    """
-    Turns batches of `image` and `label` into `pixel_values` and `labels`; for `Dataset.with_transform`. Images without
-    labels become `pixel_values` alone.
-
-    Args:
-        processor (`transformers.BaseImageProcessor`):
-            The image processor that is saved with the model, so that training sees what a pipeline will.
-        augmentation (`str`, *optional*, defaults to `"none"`):
-            `"none"`; `"crop"`: a random crop after padding with black; `"crop-flip"`: that and a horizontal flip of
-            half of the images. Drawn by torch's generator.
-        padding (`int`, *optional*):
-            Pixels to pad by before cropping. By default an eighth of the size (4 for 32).
-    """
-
-    def __init__(self, processor: BaseImageProcessor, augmentation: str = "none", padding: int | None = None) -> None:
-        if augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}.")
-        if padding is not None and padding < 1:
-            raise ValueError(f"padding must be at least 1 pixel, got {padding!r}.")
-        self.processor = processor
-        self.augmentation = augmentation
-        self.padding = padding
-        black, white = (self.process([PILImage.new("RGB", (64, 64), value)]) for value in ("black", "white"))
-        self.offset = black.mean((0, 2, 3), keepdim=True)
-        self.scale = (white.mean((0, 2, 3), keepdim=True) - self.offset) / 255
-
-    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
-        generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        pixels = list(self.inputs(batch["image"], generator))
-        return {"pixel_values": pixels} | ({"labels": batch["label"]} if "label" in batch else {})
-
-    def inputs(self, images: Sequence[PILImage.Image], generator: np.random.Generator) -> Tensor:
-        """Inputs of images, `(N, C, H, W)`, cropped and flipped."""
-        pixels = self.process(images)
-        return pixels if self.augmentation == "none" else self.augment(pixels - self.offset, generator) + self.offset
-
-    def process(self, images: Sequence[PILImage.Image]) -> Tensor:
-        """What the processor makes of images, `(N, C, H, W)`."""
-        return self.processor([to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
-
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """Bytes as the processor normalises them."""
-        return pixels.float().mul_(self.scale).add_(self.offset)
-
-    def augment(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
-        """Crops and flips of a batch `(N, C, H, W)` whose black is 0."""
-        if self.augmentation != "none":
-            pixels = random_crop(pixels, self.padding or pixels.shape[-1] // 8, generator)
-        if self.augmentation == "crop-flip":
-            flipped = torch.from_numpy(generator.random(len(pixels)) < 0.5)
-            pixels[flipped] = pixels[flipped].flip(-1)
-        return pixels
+    def encode(self, data: Dataset, processor: Any) -> Dataset:
+        return data.with_transform(ImageTransform(processor))
 
 
-def to_rgb(image: PILImage.Image) -> PILImage.Image:
-    """
-    An image in three colours of 8 bits, as pipelines make them: grey is copied, transparency is dropped. Grey of 16
-    bits, which Pillow would clip, is scaled.
-    """
-    if image.mode.startswith("I;16"):
-        image = PILImage.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"the image is of mode {image.mode}, whose range is not known: convert it to 8 bits")
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the same colours, without a warning
-    return image.convert("RGB")
-
-
-def random_crop(pixels: Tensor, padding: int, generator: np.random.Generator) -> Tensor:
-    """Shift each image of a batch `(N, C, H, W)` by up to `padding` pixels either way; zeros come in at the border."""
-    count, _, height, width = pixels.shape
-    padded = F.pad(pixels, (padding, padding, padding, padding))
-    top, left = generator.integers(0, 2 * padding + 1, (2, count))
-    # NumPy copies row by row what PyTorch would copy value by value, five times slower.
-    windows = np.lib.stride_tricks.sliding_window_view(padded.numpy(), (height, width), axis=(2, 3))
-    return torch.from_numpy(windows[np.arange(count), :, top, left])
-
-
-class ImageInputs(torch.utils.data.Dataset):
-    """
-    Images and labels as a `Trainer` takes them, `pixel_values` and `labels`, read a batch at a time.
-
-    Crops and flips depend on `seed` and on which samples a batch holds, in which order, and on nothing else: workers,
-    reading ahead and a run that is resumed change none. (Without shuffling each epoch repeats them.)
-
-    Args:
-        data (`datasets.Dataset`):
-            With the columns `image` and `label`.
-        transform ([`ImageTransform`]):
-            What makes inputs of images.
-        pixels (`torch.Tensor` of shape `(N, C, H, W)` and type `uint8`, *optional*):
-            All images as the processor resizes them, before it normalises them. Without, images are decoded and
-            processed each time.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of crops and flips.
-    """
-
-    def __init__(self, data: Dataset, transform: ImageTransform, pixels: Tensor | None = None, seed: int = 0) -> None:
-        self.data = data
-        self.transform = transform
-        self.pixels = pixels
-        self.seed = seed
-        self.labels = np.asarray(data.with_format("numpy")["label"][:])
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([range(len(self))[index]])[0]
-
-    def sample(self, count: int, seed: int) -> ImageInputs:
-        """At most `count` of the samples, drawn at random, without crops and flips."""
-        rows = np.random.default_rng(seed).permutation(len(self))[:count]
-        pixels = None if self.pixels is None else self.pixels[rows]
-        return ImageInputs(self.data.select(rows), ImageTransform(self.transform.processor), pixels)
-
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """The samples of a batch; data loaders of PyTorch call it where there is one."""
-        generator = np.random.default_rng([self.seed, *indices])
-        transform = self.transform
-        if self.pixels is None:
-            pixels = transform.inputs(self.data[indices]["image"], generator)
-        else:
-            kept = self.pixels.index_select(0, torch.tensor(indices))
-            pixels = transform.normalize(transform.augment(kept, generator))
-        labels = self.labels[indices].tolist()
-        return [{"pixel_values": image, "labels": label} for image, label in zip(pixels, labels, strict=True)]
-
-
-def create_image_inputs(
-    dataset: Mapping[str, Dataset],
-    processor: BaseImageProcessor,
-    augmentation: str = "none",
+def load_image_dataset(
+    name: str = DIGITS,
+    config_name: str | None = None,
     *,
-    padding: int | None = None,
-    seed: int = 0,
-    skip_corrupted: bool = False,
-    memory: int = MEMORY,
-) -> dict[str, ImageInputs]:
+    image_column: str | None = None,
+    label_column: str | None = None,
+    holdout: float = 0.1,
+    validation_size: int | None = None,
+    seed: int = 42,
+    revision: str | None = None,
+) -> DatasetDict:
     """
-    Read every image of every split once, and make inputs of them; `train` is augmented, the others are not.
+    Load labelled images with the splits `train`, `validation` and `test`, and the columns `image` and `label`.
 
-    A split whose inputs fit into `memory` as bytes is kept there, if the processor resizes and normalises and does no
-    more, so that bytes lose nothing. What was converted or resized, and which classes are missing, is said once.
+    A missing validation split is split off the training data, a missing test split is the validation data (or, where
+    there is neither, is split off too), stratified by class; the log says so.
 
     Args:
-        dataset (`Mapping[str, Dataset]`):
-            Splits with the columns `image` and `label`, as [`load_image_dataset`] gives them.
-        processor, augmentation, padding:
-            As for [`ImageTransform`].
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of crops and flips.
-        skip_corrupted (`bool`, *optional*, defaults to `False`):
-            Leave out images that cannot be read, instead of raising.
-        memory (`int`, *optional*, defaults to 2 GiB):
-            Bytes that one split may take.
+        name (`str`, *optional*, defaults to `"digits"`):
+            A data set on the Hub, a local folder that `datasets.load_dataset` or `load_from_disk` reads, or
+            `"digits"`: 1,797 scanned digits of 8 by 8 pixels that ship with scikit-learn, split 60/20/20.
+        config_name (`str`, *optional*):
+            Configuration of the data set.
+        image_column, label_column (`str`, *optional*):
+            Columns to use. By default the column of images and that of class labels, where there are several the one
+            that is called so.
+        holdout (`float`, *optional*, defaults to `0.1`):
+            Share of the training data split off for each missing split, in (0, 1).
+        validation_size (`int`, *optional*):
+            Take so many training samples for validation, in place of the share: the first of a permutation of all by
+            NumPy's `RandomState(seed)`, without regard to class. With `seed=1` and 5,000 of the 50,000 images of CIFAR
+            that is the split of the paper's published code.
+        seed (`int`, *optional*, defaults to `42`):
+            Seed of the splitting.
+        revision (`str`, *optional*):
+            Revision of a data set on the Hub.
 
     Returns:
-        `dict[str, ImageInputs]`: One data set per split.
+        `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes. Labels that are
+        whole numbers or strings become classes in their sorted order.
 
     Raises:
-        ValueError: If an image cannot be read and `skip_corrupted` is off, or none of a split can.
+        ValueError: If there is no training split, a column is missing or ambiguous, a split is empty, a sample has no
+            label, or there are fewer than two classes.
     """
-    modes: Counter[str] = Counter()
-    sizes: Counter[tuple[int, int]] = Counter()
-    plain, training = ImageTransform(processor), ImageTransform(processor, augmentation, padding)
-    inputs = {}
-    for split, data in dataset.items():
-        data, pixels = _read(data, split, plain, skip_corrupted, memory, modes, sizes)
-        inputs[split] = ImageInputs(data, training if split == "train" else plain, pixels, seed)
-        names = data.features["label"].names
-        absent = np.flatnonzero(np.bincount(inputs[split].labels, minlength=len(names)) == 0)
-        if len(absent):
-            shown = ", ".join(names[index] for index in absent[:5]) + (", ..." if len(absent) > 5 else "")
-            logger.warning(
-                "The split %r has no sample of %d of %d classes: %s.", split, len(absent), len(names), shown
-            )
-    others = [f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != "RGB"]
-    if others:
-        deep = any(mode.startswith("I;16") for mode in modes)
-        logger.warning(
-            "Images made RGB of 8 bits: %s. Transparency is dropped.%s",
-            ", ".join(others),
-            " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one." if deep else "",
-        )
-    if len(sizes) > 1:
-        ordered = sorted(sizes, key=math.prod)
-        smallest, largest = (f"{width}x{height}" for width, height in (ordered[0], ordered[-1]))
-        logger.warning("Images of %d sizes, from %s to %s, are resized to one.", len(sizes), smallest, largest)
-    return inputs
+    return ImageClassification().load_dataset(
+        name,
+        config_name,
+        input_column=image_column,
+        label_column=label_column,
+        holdout=holdout,
+        validation_size=validation_size,
+        seed=seed,
+        revision=revision,
+    )
 
 
-def largest_side(data: Dataset) -> int | None:
-    """The longer side, in pixels, of the first image that can be read; `None` where none can."""
-    for cell in data.cast_column("image", Image(decode=False))["image"]:
-        found = _decode(cell)
-        if not isinstance(found, Exception):
-            return max(found[0].size)
-    return None
+def load_images(
+    name: str,
+    config_name: str | None = None,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    revision: str | None = None,
+) -> Dataset:
+    """
+    Load one split of a data set for its images alone; labels are neither needed nor kept.
 
+    Args:
+        name (`str`):
+            As for [`load_image_dataset`].
+        config_name (`str`, *optional*):
+            Configuration of the data set.
+        split (`str`, *optional*):
+            By default the test split, where there is none the validation split, where there is only one split that.
+        image_column (`str`, *optional*):
+            Column of images, by default the only one.
+        revision (`str`, *optional*):
+            Revision of a data set on the Hub.
 
-def _read(
-    data: Dataset,
-    split: str,
-    transform: ImageTransform,
-    skip_corrupted: bool,
-    memory: int,
-    modes: Counter[str],
-    sizes: Counter[tuple[int, int]],
-) -> tuple[Dataset, Tensor | None]:
-    """The rows that are images, and their bytes: `None` where these would not fit or not do."""
-    cells = data.cast_column("image", Image(decode=False))
-    blocks: list[Tensor] | None = []
-    rows: list[int] = []
-    corrupted: list[str] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(data), _BLOCK):
-            images = []
-            for row, found in enumerate(pool.map(_decode, cells[start : start + _BLOCK]["image"]), start):
-                if isinstance(found, Exception):
-                    corrupted.append(f"row {_stored_row(data, row)} ({found or type(found).__name__})")
-                    continue
-                image, mode = found
-                modes[mode] += 1
-                sizes[image.size] += 1
-                images.append(image)
-                rows.append(row)
-            if images and blocks is not None:
-                block = _as_bytes(transform, images, memory // len(data))
-                blocks = None if block is None else [*blocks, block]
-    if corrupted:
-        message = f"{len(corrupted)} of {len(data)} images of the split {split!r} cannot be read: "
-        message += "; ".join(corrupted[:5]) + ("; ..." if len(corrupted) > 5 else ".")
-        if not skip_corrupted or not rows:
-            raise ValueError(
-                f"{message} Rows are counted from 0 in the split as it is stored. Mend or remove them, or leave them "
-                "out with skip_corrupted=True (--skip_corrupted_images)."
-            )
-        logger.warning("%s They are left out.", message)
-        data = data.select(rows)
-    return data, None if blocks is None else torch.cat(blocks)
+    Returns:
+        `datasets.Dataset`: With the column `image`.
 
-
-def _decode(cell: Any) -> tuple[PILImage.Image, str] | Exception:
-    """The image in a cell of a data set and its mode, or why there is none."""
-    if cell is None:
-        return ValueError("the cell is empty")
-    try:
-        image = Image().decode_example(cell)
-        return to_rgb(image), image.mode
-    except _UNREADABLE as error:
-        return error
-
-
-def _as_bytes(transform: ImageTransform, images: list[PILImage.Image], limit: int) -> Tensor | None:
-    """Inputs as bytes of at most `limit` an image, if normalising these gives the same inputs again."""
-    wanted = transform.process(images)
-    if wanted[0].numel() > limit:
-        return None
-    levels = ((wanted - transform.offset) / transform.scale).round_().clamp_(0, 255).to(torch.uint8)
-    return levels if (transform.normalize(levels) - wanted).abs().max() <= 1e-6 else None
-
-
-def _stored_row(data: Dataset, row: int) -> int:
-    """The row in the table behind a data set whose rows were shuffled or selected."""
-    return row if data._indices is None else data._indices.column(0)[row].as_py()
+    Raises:
+        ValueError: If the split or the column is missing or ambiguous, or a split is empty.
+    """
+    task = ImageClassification()
+    embedded = task.embedded_dataset(name)
+    splits = load_splits(name, config_name, revision) if embedded is None else {"train": embedded}
+    if split is None:
+        known = [known for known in ("test", *VALIDATION_NAMES) if known in splits]
+        split = known[0] if known else next(iter(splits)) if len(splits) == 1 else None
+    if split is None or split not in splits:
+        wanted = "test or validation split" if split is None else f"split {split!r}"
+        raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
+    data = splits[split]
+    column = find_column(data, split, task.input, image_column)
+    data = task.check_inputs(data.select_columns([column]), split, column)
+    return data if column == "image" else data.rename_column(column, "image")

@@ -1,22 +1,24 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Texts as model inputs: the padding token, how long a text a model takes, tokenised data sets."""
+"""Texts with a class each: how long a text a model takes, what pads it, tokenised data sets."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from torch import nn
-from transformers import PreTrainedTokenizerFast
+from datasets import Dataset, DatasetDict
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, BertTokenizer
 
 from ..checks import check_count
-from ..networks.trees import TreeTokenizer, tokenize_trees
+from ..networks.trees import parse_tree
+from .base import Task, register_task
+from .columns import Column, check_texts, is_text
+from .embedded import SCIPY_DOCS, scipy_docs
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -25,11 +27,121 @@ logger = logging.getLogger(__name__)
 _NO_LIMIT = 1 << 30  # a tokenizer that knows no maximum says 10^30
 
 
+@runtime_checkable
+class EncodesDatasets(Protocol):
+    """A tokenizer that makes the inputs of a whole data set in its own way, such as [`TreeTokenizer`]."""
+
+    def encode_dataset(self, data: Dataset, column: str) -> Dataset:
+        """The inputs of the texts in a column, which they replace; other columns stay."""
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A model whose inputs its `main_input_name` does not tell, such as [`TreeLSTMForSequenceClassification`]."""
+
+    def probe_inputs(self) -> dict[str, Tensor]:
+        """A batch of inputs."""
+
+
+@register_task
+class TextClassification(Task):
+    """Texts with a class each, or for a network of trees such texts in brackets."""
+
+    name = "text-classification"
+    aliases = ("sentiment-analysis",)
+    suffix = "ForSequenceClassification"
+    auto_class = AutoModelForSequenceClassification
+    processor = "tokenizer"
+    input = Column(
+        "text",
+        "texts",
+        is_text,
+        ("text", "sentence", "review", "content", "document", "comment", "tweet"),
+        "text_column (--text_column_name)",
+    )
+    column_flag = "text_column_name"
+    embedded = {SCIPY_DOCS: scipy_docs}
+    adapter_type = "SEQ_CLS"
+    example = "A sentence to classify."
+
+    def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
+        check_texts(data, split, column)
+        return data
+
+    def texts(self, data: Dataset) -> Iterable[str]:
+        """The texts of loaded data, for a vocabulary."""
+        return data["text"]
+
+    def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
+        prepare_tokenizer(model, processor, max_length)
+
+    def encode(self, data: Dataset, processor: Any) -> Dataset:
+        return tokenize(data, processor)
+
+    def probe(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
+        return model.probe_inputs() if isinstance(model, Probed) else None
+
+
+def load_text_dataset(
+    name: str = SCIPY_DOCS,
+    config_name: str | None = None,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    trees: bool = False,
+    holdout: float = 0.1,
+    validation_size: int | None = None,
+    seed: int = 42,
+    revision: str | None = None,
+) -> DatasetDict:
+    """
+    Load labelled texts with the splits `train`, `validation` and `test`, and the columns `text` and `label`.
+
+    Missing splits are made as by [`load_image_dataset`].
+
+    Args:
+        name (`str`, *optional*, defaults to `"scipy-docs"`):
+            A data set on the Hub, a local folder that `datasets.load_dataset` (CSV, JSON, Parquet) or
+            `load_from_disk` reads, or `"scipy-docs"`: over a thousand descriptions of functions from the documentation
+            of the SciPy that is installed, labelled by subpackage, split 60/20/20.
+        config_name (`str`, *optional*):
+            Configuration of the data set.
+        text_column, label_column (`str`, *optional*):
+            Columns to use. By default the column of strings, where there are several the one that is called `text`,
+            `sentence`, `review` or the like, and the column of class labels or that is called `label`.
+        trees (`bool`, *optional*, defaults to `False`):
+            The texts are trees in brackets, see [`parse_tree`]: malformed ones are refused by split and row.
+        holdout (`float`, *optional*, defaults to `0.1`):
+            Share of the training data split off for each missing split, in (0, 1).
+        validation_size (`int`, *optional*):
+            As for [`load_image_dataset`].
+        seed (`int`, *optional*, defaults to `42`):
+            Seed of the splitting.
+        revision (`str`, *optional*):
+            Revision of a data set on the Hub.
+
+    Returns:
+        `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes. Labels that are
+        whole numbers or strings become classes in their sorted order, the same for all splits.
+
+    Raises:
+        ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
+    """
+    return TextClassification().load_dataset(
+        name,
+        config_name,
+        input_column=text_column,
+        label_column=label_column,
+        holdout=holdout,
+        validation_size=validation_size,
+        seed=seed,
+        revision=revision,
+        check=parse_tree if trees else None,
+    )
+
+
 def prepare_tokenizer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    max_seq_length: int | None = None,
-    task: str = "text-classification",
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None = None
 ) -> None:
     """
     Let tokenizer and model agree on the padding token and on how long a text may be.
@@ -43,15 +155,10 @@ def prepare_tokenizer(
             Its `model_max_length` becomes what the model takes, if that is less.
         max_seq_length (`int`, *optional*):
             Cut texts to so many tokens, if that is less than the model takes.
-        task (`str`, *optional*, defaults to `"text-classification"`):
-            For `"token-classification"` the tokenizer is prepared for texts that come as lists of words.
 
     Raises:
-        ValueError: If there is no token to pad with, `max_seq_length` is less than 1, or the tokenizer cannot tell
-            which tokens are of which word.
+        ValueError: If there is no token to pad with, or `max_seq_length` is less than 1.
     """
-    if task == "token-classification":
-        _prepare_for_words(tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise ValueError(
@@ -74,33 +181,14 @@ def prepare_tokenizer(
     tokenizer.model_max_length = min(limits)
 
 
-def _prepare_for_words(tokenizer: PreTrainedTokenizerBase) -> None:
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(
-            f"Token classification needs to know which tokens are of which word, and the tokenizer "
-            f"({type(tokenizer).__name__}) cannot tell. Choose a model with a fast tokenizer (a tokenizer.json)."
-        )
-    before_words = tokenizer.backend_tokenizer.pre_tokenizer
-    if isinstance(before_words, pre_tokenizers.ByteLevel):
-        # RoBERTa's and GPT-2's know a word after a space by other tokens than at the start of a text.
-        before_words.add_prefix_space = True
-        tokenizer.add_prefix_space = tokenizer.init_kwargs["add_prefix_space"] = True  # also when it is loaded again
-    if tokenizer("a a")["input_ids"] != tokenizer(["a", "a"], is_split_into_words=True)["input_ids"]:
-        logger.warning(
-            "The tokenizer gives words that come one by one other tokens than in running text. Give the model its "
-            "texts as lists of words, too: pipeline(...)(words, is_split_into_words=True)."
-        )
-
-
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """
     The model's inputs and `labels` of a data set with the columns `text` and `label`. Batches are padded later, by
     `transformers.DataCollatorWithPadding`, which a `Trainer` with this tokenizer uses. Texts of more tokens than
-    `tokenizer.model_max_length` are cut, and the log says how many. For a [`TreeTokenizer`] the texts are trees.
+    `tokenizer.model_max_length` are cut, and the log says how many.
     """
-    if isinstance(tokenizer, TreeTokenizer):
-        trees = tokenize_trees(data, tokenizer, "text").remove_columns("text")
-        return trees.rename_column("label", "labels")
+    if isinstance(tokenizer, EncodesDatasets):
+        return tokenizer.encode_dataset(data, "text").rename_column("label", "labels")
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
         return {**tokenizer(batch["text"], truncation=truncates(tokenizer))}
@@ -139,15 +227,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4000) -> PreTrainedT
             Number of tokens at most.
 
     Returns:
-        `transformers.PreTrainedTokenizerFast`: It frames a text with `[CLS]` and `[SEP]`.
+        `transformers.BertTokenizer`: It frames texts, and pairs of them, with `[CLS]` and `[SEP]`.
     """
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer: Any = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    frame = [(token, special.index(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, special, strict=True)))
+    return BertTokenizer().train_new_from_iterator(texts, vocab_size, show_progress=False)

@@ -1,33 +1,102 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Sentences with a label for each word, as for named-entity recognition: their data sets, and as model inputs."""
+"""Sentences with a class for each word, as for named-entity recognition."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Value
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerFast
 
-from .load import (
-    check_holdout,
-    check_label,
-    common_classes,
-    find_column,
-    load_splits,
-    naming_encoding,
-    split_data,
-    with_labels,
-)
-from .text import log_cuts, truncates
+from ..predictions import IGNORED
+from .base import Task, register_task
+from .columns import Column, check_label, is_text
+from .text import log_cuts, prepare_tokenizer, truncates
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 logger = logging.getLogger(__name__)
 
-IGNORED = -100  # the label of tokens that no loss and no metric counts
+
+def _is_words(feature: Any) -> bool:
+    return is_text(getattr(feature, "feature", None))
+
+
+def _is_tags(feature: Any) -> bool:
+    label = getattr(feature, "feature", None)
+    return _is_words(feature) or str(getattr(label, "dtype", "")).startswith(("int", "uint"))
+
+
+@register_task
+class TokenClassification(Task):
+    """Sentences as lists of words, with a class for each word, which its first token bears."""
+
+    name = "token-classification"
+    aliases = ("ner",)
+    suffix = "ForTokenClassification"
+    auto_class = AutoModelForTokenClassification
+    processor = "tokenizer"
+    input = Column("words", "words", _is_words, ("tokens", "words"), "words_column (--text_column_name)")
+    label = Column(
+        "labels", "tags", _is_tags, ("ner_tags", "pos_tags", "tags", "labels"), "label_column (--label_column_name)"
+    )
+    label_first = False  # labels may be strings as well
+    column_flag = "text_column_name"
+    unit = "tokens"
+    group = "sentence"
+    adapter_type = "TOKEN_CLS"
+    example = "Ada Lovelace was born in London."
+    example_options = ', aggregation_strategy="first"'
+    card_note = (
+        "A word has the label and the probability of its first token, which alone was trained and measured; a group "
+        "of several words has the mean of theirs."
+    )
+
+    def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
+        for name, feature in data.features.items():
+            if not isinstance(getattr(feature, "feature", None), (Value, ClassLabel)):
+                raise ValueError(
+                    f"The column {name!r} of the split {split!r} must hold lists of "
+                    f"{'strings' if name == column else 'labels'}, one for each word: {feature}."
+                )
+        return data
+
+    def checked_labels(self, data: Dataset, split: str) -> list[list[Any]]:
+        """The labels of each sentence, of which there must be one for each of its words."""
+        rows = data["labels"][:]
+        for row, (words, labels) in enumerate(zip(data["words"], rows, strict=True)):
+            if not words:
+                raise ValueError(f"The split {split!r} has an empty sentence in row {row}. Remove it.")
+            if labels is None or len(labels) != len(words):
+                raise ValueError(
+                    f"The split {split!r} has {len(words)} words but {len(labels or ())} labels in row {row}: "
+                    f"{_shown(words)}. Every word needs one."
+                )
+            for place, (word, label) in enumerate(zip(words, labels, strict=True)):
+                if not isinstance(word, str):
+                    raise ValueError(f"The split {split!r} has {word!r} for a word in row {row}, word {place}.")
+                check_label(label, split, f"row {row}, word {place}")
+        return rows
+
+    def texts(self, data: Dataset) -> Iterable[str]:
+        """The sentences of loaded data, for a vocabulary."""
+        return map(" ".join, data["words"])
+
+    def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
+        _prepare_for_words(processor)
+        prepare_tokenizer(model, processor, max_length)
+
+    def encode(self, data: Dataset, processor: Any) -> Dataset:
+        return tokenize_words(data, processor)
+
+    def collator(self, processor: Any) -> Callable[[list[Any]], Any]:
+        return DataCollatorForTokenClassification(processor)
 
 
 def load_token_dataset(
@@ -74,69 +143,34 @@ def load_token_dataset(
         ValueError: As [`load_text_dataset`]; if a column holds no lists, a sentence is empty, or it has not as many
             labels as words.
     """
-    check_holdout(holdout)
-    splits = load_labelled_words(name, config_name, words_column, label_column, revision)
-    return split_data(splits, holdout=holdout, seed=seed, validation_size=validation_size)
+    return TokenClassification().load_dataset(
+        name,
+        config_name,
+        input_column=words_column,
+        label_column=label_column,
+        holdout=holdout,
+        validation_size=validation_size,
+        seed=seed,
+        revision=revision,
+    )
 
 
-def load_labelled_words(
-    name: str,
-    config_name: str | None = None,
-    words_column: str | None = None,
-    label_column: str | None = None,
-    revision: str | None = None,
-) -> dict[str, Dataset]:
-    """The splits that a data set has, with the columns `words` and `labels` as [`load_token_dataset`] makes them."""
-    with naming_encoding(name):
-        loaded = load_splits(name, config_name, revision)
-        splits = {split: _columns(data, split, words_column, label_column) for split, data in loaded.items()}
-        labels = {split: _checked_labels(data, split) for split, data in splits.items()}
-    features = {split: data.features["labels"].feature for split, data in splits.items()}
-    flat = {split: {label for row in rows for label in row} for split, rows in labels.items()}
-    classes = common_classes(flat, features)
-    if classes is None:
-        return splits
-    feature, index = classes
-    return {
-        split: with_labels(data, [[index[label] for label in row] for row in labels[split]], List(feature), "labels")
-        for split, data in splits.items()
-    }
-
-
-def _columns(data: Dataset, split: str, words_column: str | None, label_column: str | None) -> Dataset:
-    if len(data) == 0:
-        raise ValueError(f"The split {split!r} is empty.")
-    words_column = find_column(data, split, words_column, "word", other=label_column)
-    label_column = find_column(data, split, label_column, "tag", other=words_column)
-    if words_column == label_column:
-        raise ValueError(f"The column {words_column!r} cannot hold both the words and their labels.")
-    data = data.select_columns([words_column, label_column])
-    for column, content in ((words_column, "strings"), (label_column, "labels")):
-        if not isinstance(getattr(data.features[column], "feature", None), (Value, ClassLabel)):
-            raise ValueError(
-                f"The column {column!r} of the split {split!r} must hold lists of {content}, one for each word: "
-                f"{data.features[column]}."
-            )
-    renamed = {words_column: "words", label_column: "labels"}
-    return data.rename_columns({old: new for old, new in renamed.items() if old != new})
-
-
-def _checked_labels(data: Dataset, split: str) -> list[list[Any]]:
-    """The labels of each sentence, of which there must be one for each of its words."""
-    rows = data["labels"][:]
-    for row, (words, labels) in enumerate(zip(data["words"], rows, strict=True)):
-        if not words:
-            raise ValueError(f"The split {split!r} has an empty sentence in row {row}. Remove it.")
-        if labels is None or len(labels) != len(words):
-            raise ValueError(
-                f"The split {split!r} has {len(words)} words but {len(labels or ())} labels in row {row}: "
-                f"{_shown(words)}. Every word needs one."
-            )
-        for place, (word, label) in enumerate(zip(words, labels, strict=True)):
-            if not isinstance(word, str):
-                raise ValueError(f"The split {split!r} has {word!r} for a word in row {row}, word {place}.")
-            check_label(label, split, f"row {row}, word {place}")
-    return rows
+def _prepare_for_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(
+            f"Token classification needs to know which tokens are of which word, and the tokenizer "
+            f"({type(tokenizer).__name__}) cannot tell. Choose a model with a fast tokenizer (a tokenizer.json)."
+        )
+    before_words = tokenizer.backend_tokenizer.pre_tokenizer
+    if isinstance(before_words, pre_tokenizers.ByteLevel):
+        # RoBERTa's and GPT-2's know a word after a space by other tokens than at the start of a text.
+        before_words.add_prefix_space = True
+        tokenizer.add_prefix_space = tokenizer.init_kwargs["add_prefix_space"] = True  # also when it is loaded again
+    if tokenizer("a a")["input_ids"] != tokenizer(["a", "a"], is_split_into_words=True)["input_ids"]:
+        logger.warning(
+            "The tokenizer gives words that come one by one other tokens than in running text. Give the model its "
+            "texts as lists of words, too: pipeline(...)(words, is_split_into_words=True)."
+        )
 
 
 def _shown(words: list[str]) -> str:

@@ -413,7 +413,7 @@ def test_cifar10_and_a_timm_network(calibrate, test_data, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task", "question-answering"], "(*ForTokenClassification). Got task='question-answering'"),
+        (["--task", "question-answering"], "(*ForAudioClassification). Got task='question-answering'"),
         (["--task", "token-classification"], "Which column of the split 'validation' holds the words? None of text"),
         (["--split", "dev"], "no split 'dev'; it has validation, test"),
         (["--test_split", "validation"], "fitted and measured on the same split"),

@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 from sklearn.datasets import load_digits
 
 from hf_focal import load_image_dataset
-from hf_focal.tasks.load import split_data, take
+from hf_focal.tasks.splits import split_data, take
 
 
 def pictures(count, classes=3, mode="RGB", seed=0):

@@ -11,7 +11,9 @@ from small_texts import SIZES, checkpoint, rows, sentences, write
 from transformers import BertConfig, BloomConfig, DataCollatorWithPadding, GPT2Config, RobertaConfig
 
 from hf_focal import create_text_classifier, load_text_dataset
-from hf_focal.tasks.load import held_out_pair, load_labelled, match_labels
+from hf_focal.tasks import TextClassification
+from hf_focal.tasks.classes import match_labels
+from hf_focal.tasks.splits import held_out_pair
 from hf_focal.tasks.text import tokenize, train_tokenizer
 
 
@@ -105,7 +107,9 @@ def test_files_in_another_encoding_are_named_as_such(tmp_path, name):
 
 def parts(tmp_path, *names, split=None, test_split=None):
     folder = write(tmp_path, "parquet", **{name: rows(30) for name in names})
-    return {name: len(data) for name, data in held_out_pair(load_labelled("text", folder), split, test_split).items()}
+    return {
+        name: len(data) for name, data in held_out_pair(TextClassification().load(folder), split, test_split).items()
+    }
 
 
 def test_validation_and_test_are_taken_where_they_are(tmp_path):
@@ -120,12 +124,12 @@ def test_validation_and_test_are_taken_where_they_are(tmp_path):
 def test_a_lonely_split_is_halved_by_class_and_that_is_said(tmp_path, names, caplog):
     folder = write(tmp_path, "parquet", **{name: rows(30) for name in names})
     with caplog.at_level(logging.WARNING):
-        halves = held_out_pair(load_labelled("text", folder))
+        halves = held_out_pair(TextClassification().load(folder))
     assert list(halves) == [f"half of {names[-1]}", f"other half of {names[-1]}"]
     assert f"{names[-1]!r} is halved, 15 samples to fit the temperature on and 15 to measure it on" in caplog.text
     assert ("was not trained on" in caplog.text) == (names == ("train",))
     texts = [list(zip(half["text"], half["label"], strict=True)) for half in halves.values()]
-    data = load_labelled("text", folder)[names[-1]]
+    data = TextClassification().load(folder)[names[-1]]
     assert sorted(texts[0] + texts[1]) == sorted(zip(data["text"], data["label"], strict=True))
     assert [sum(label for _, label in half) in (7, 8) for half in texts] == [True, True]
 
@@ -147,7 +151,7 @@ def test_training_data_are_not_chosen_among_several_splits(tmp_path):
     data = Dataset.from_dict(rows(30))
     DatasetDict(train=data, extra=data).save_to_disk(str(tmp_path))
     with pytest.raises(ValueError, match="no validation split; it has train, extra. Choose one with --split"):
-        held_out_pair(load_labelled("text", str(tmp_path)))
+        held_out_pair(TextClassification().load(str(tmp_path)))
 
 
 # ---- Classes --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import ViTImageProcessor, default_data_collator
 
 from hf_focal import ImageTransform, create_image_classifier, create_image_inputs, load_image_dataset
-from hf_focal.tasks.image import random_crop
+from hf_focal.tasks.transforms import random_crop
 
 
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=["a", "b", "c"])})
