@@ -23,9 +23,11 @@ from torchvision.transforms import Compose
 from transformers import Trainer, TrainingArguments
 
 from hf_focal import (
+    Affine,
     ImageCorruption,
     ImageTransform,
     calibration_metrics_from_logits,
+    calibrator_of,
     confident_predictions,
     focal_recalibration,
     from_pretrained,
@@ -44,7 +46,7 @@ from hf_focal.cli.run import start_logging
 from hf_focal.hub.load import load_processor
 from hf_focal.metrics.intervals import metric_intervals
 from hf_focal.metrics.risk_coverage import check_threshold
-from hf_focal.models.folding import calibration_record, recorded_scaling
+from hf_focal.models.record import calibration_record
 from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from hf_focal.tasks.load import DIGITS, load_labelled, match_labels, take
 
@@ -101,8 +103,10 @@ class Model:
     def __init__(self, name: str, class_names: list[str], args: OodArguments) -> None:
         self.name, self.model = name, from_pretrained(name, task="image-classification")
         record = calibration_record(self.model) or {"temperature": 1.0, "folded": False}
-        self.loss, (self.temperature, self.gamma) = record.get("loss"), recorded_scaling(record)
-        self.factor = self.temperature if record["folded"] else 1.0
+        calibrator = calibrator_of(record)
+        self.loss, self.temperature = record.get("loss"), getattr(calibrator, "temperature", 1.0)
+        self.gamma = getattr(calibrator, "gamma", 0.0)
+        self.undo = calibrator.affine(self.model.config.num_labels).inverse() if record["folded"] else Affine()
         self.model.config.calibration = None  # its logits are then those of the weights, and divided by nothing
         config = self.model.config
         self.classes = np.array(match_labels(class_names, [config.id2label[i] for i in range(config.num_labels)]))
@@ -119,7 +123,7 @@ class Model:
 
     def logits(self, data: Dataset, *corruption: ImageCorruption) -> np.ndarray:
         predictions = self.trainer.predict(data.with_transform(Compose([*corruption, self.transform]))).predictions
-        return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, np.float64) * self.factor
+        return self.undo(np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions, np.float64))
 
 
 def load_ood_data(args: OodArguments) -> dict[str, Dataset]:

@@ -17,11 +17,11 @@ from scipy.special import softmax
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
-from ..calibrators.base import TemperatureFit, describe_confidence
-from ..gamma import focal_recalibration
-from ..metrics.base import METRIC_KEYS, calibration_metrics_from_logits
+from ..calibrators.base import Calibrator, Fit, UnfoldableError, calibrator_of, describe_confidence
+from ..calibrators.base import measured as metrics_of
+from ..metrics.base import METRIC_KEYS
 from ..metrics.intervals import metric_intervals
-from ..models.folding import UnfoldableError, calibration_record, has_adapter, recorded_scaling
+from ..models.record import calibration_record, has_adapter
 from ..predictions import Predictions, save_predictions
 from .card import create_model_card, infer_task, results_table, unit_of
 from .plots.dynamics import DYNAMICS
@@ -106,7 +106,7 @@ class RunReport:
     What a finished run found on its test split.
 
     Attributes:
-        fit ([`TemperatureFit`]): The temperature, fitted on validation data.
+        fit ([`Fit`]): The calibrator, fitted on validation data.
         before, after (`dict[str, float]`): Test metrics at temperature 1 and at the fitted one.
         words (`str`): Whether the model was over- or under-confident.
         intervals (`dict[str, dict[str, tuple[float, float]]]`): Under `"before"` and `"after"`, the 90% bootstrap
@@ -115,7 +115,7 @@ class RunReport:
         unit (`str`): What was counted, `"samples"` or `"tokens"`; the intervals of tokens are of whole sentences.
     """
 
-    fit: TemperatureFit
+    fit: Fit
     before: dict[str, float]
     after: dict[str, float]
     words: str
@@ -128,7 +128,7 @@ class RunReport:
         rows = [(title, "before", "after"), *results_table(self.before, self.after, self.intervals)]
         widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
         lines = [f"{title:<{widths[0]}}{old:>{widths[1]}}{new:>{widths[2]}}" for title, old, new in rows]
-        lines[0] += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals{drawn})"
+        lines[0] += f"   ({self.fit.calibrator}; in brackets: 90% intervals{drawn})"
         return "\n".join([*lines, self.words])
 
 
@@ -188,7 +188,7 @@ def finish_run(
         "test": Predictions.of_output(predictions["test"], test_split),
     }
     logits, labels, groups = parts["test"].logits, parts["test"].labels, parts["test"].groups
-    measured = _measure(logits, labels, fit.temperature, fit.gamma, trainer.args.n_bins, groups)
+    measured = _measure(logits, labels, fit.calibrator, trainer.args.n_bins, groups)
     words, intervals = measured["confidence_sentence"], measured["intervals"]
     report = RunReport(fit, measured["before"], measured["after"], words, intervals, test_split, unit_of(task))
     trainer.save_model(_internal_call=True)  # not pushed yet: there is no card
@@ -263,12 +263,9 @@ def write_card(
     (folder / PICTURE).unlink(missing_ok=True)  # of an earlier model
     facts: dict[str, Any] = {}
     if record is not None and logits is not None and labels is not None:
-        temperature, gamma = recorded_scaling(record)
-        measured = measured or _measure(logits, labels, temperature, gamma, n_bins, groups)
-        facts = {**measured, "test_split": split}
-        panels = dict(
-            zip(("before", f"after (T = {temperature:.4g})"), _panels(logits, temperature, gamma), strict=True)
-        )
+        calibrator = calibrator_of(record)
+        facts = {**(measured or _measure(logits, labels, calibrator, n_bins, groups)), "test_split": split}
+        panels = dict(zip(("before", f"after ({calibrator})"), _panels(logits, calibrator), strict=True))
         reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
     adapter = has_adapter(trainer.model)
     if adapter and not details.get("base_model"):
@@ -287,27 +284,27 @@ def write_card(
     card.save(folder / CARD)
 
 
-def _panels(logits: ArrayLike, temperature: float, gamma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _panels(logits: ArrayLike, calibrator: Calibrator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Probabilities before and after."""
     wide = np.asarray(logits, dtype=np.float64)
-    return softmax(wide, axis=1), focal_recalibration(wide, gamma, temperature)
+    return softmax(wide, axis=1), calibrator.probabilities(wide)
 
 
 def _measure(
-    logits: ArrayLike, labels: ArrayLike, temperature: float, gamma: float, n_bins: int, groups: ArrayLike | None
+    logits: ArrayLike, labels: ArrayLike, calibrator: Calibrator, n_bins: int, groups: ArrayLike | None
 ) -> dict[str, Any]:
     """What a report and a card tell of logits before scaling, by the names of the arguments of `create_model_card`."""
-    before, after = _panels(logits, temperature, gamma)
+    before, after = _panels(logits, calibrator)
     return {
-        "before": calibration_metrics_from_logits(logits, labels, n_bins),
-        "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature, gamma),
+        "before": metrics_of(None, logits, labels, n_bins),
+        "after": metrics_of(calibrator, logits, labels, n_bins),
         "intervals": {
             "before": _intervals(before, labels, n_bins, groups),
             "after": _intervals(after, labels, n_bins, groups),
         },
         "n_test": len(np.asarray(labels)),
         "n_bins": n_bins,
-        "confidence_sentence": describe_confidence(logits, labels, temperature),
+        "confidence_sentence": describe_confidence(logits, labels, calibrator),
     }
 
 

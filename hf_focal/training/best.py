@@ -12,9 +12,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from ..calibrators.base import fit_temperature
-from ..metrics.base import METRIC_KEYS, calibration_metrics_from_logits
-from ..models.folding import calibration_record
+from ..calibrators.base import fit_temperature, measured
+from ..metrics.base import METRIC_KEYS
+from ..models.record import calibration_record
 from ..predictions import Predictions
 from ..results.report import BEST
 from .arguments import lower_is_better
@@ -163,12 +163,10 @@ class KeepBestCallback(TrainerCallback):
             criterion=getattr(args, "temperature_criterion", "ece"),
             n_bins=getattr(args, "n_bins", 15),
         )
-        measured = Predictions.of_output(self.trainer.predict(test))
+        seen = Predictions.of_output(self.trainer.predict(test))
         numbers = {"temperature": fit.temperature}
-        for moment, temperature in (("before", 1.0), ("after", fit.temperature)):
-            metrics = calibration_metrics_from_logits(
-                measured.logits, measured.labels, getattr(args, "n_bins", 15), temperature
-            )
+        for moment, calibrator in (("before", None), ("after", fit.calibrator)):
+            metrics = measured(calibrator, seen.logits, seen.labels, getattr(args, "n_bins", 15))
             numbers |= {f"test_{moment}_{key}": value for key, value in metrics.items()}
         return numbers
 

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from ..calibrators.base import UnfoldableError
 from ..checks import check_count, check_n_bins
 from ..losses.base import CalibrationLoss, CrossEntropyLoss, extract_logits
 from ..metrics.base import expected_calibration_error
-from ..models.folding import UnfoldableError, evaluating, find_head
+from ..models.head import evaluating, find_head
 from ..results.plots.dynamics import DYNAMICS, NUMBERS, PARTS
 
 
