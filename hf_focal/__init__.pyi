@@ -1,7 +1,15 @@
 # The public names of hf_focal: the one list of them, read by type checkers and, at run time, by lazy_loader.
+from .calibrators.base import CALIBRATORS as CALIBRATORS
+from .calibrators.base import Affine as Affine
+from .calibrators.base import Calibrator as Calibrator
+from .calibrators.base import Fit as Fit
 from .calibrators.base import TemperatureFit as TemperatureFit
+from .calibrators.base import UnfoldableError as UnfoldableError
+from .calibrators.base import calibrator_of as calibrator_of
 from .calibrators.base import describe_confidence as describe_confidence
+from .calibrators.base import fit_calibrator as fit_calibrator
 from .calibrators.base import fit_temperature as fit_temperature
+from .calibrators.base import register_calibrator as register_calibrator
 from .cli.run import parse_arguments as parse_arguments
 from .gamma import focal_gradient_ratio as focal_gradient_ratio
 from .gamma import focal_recalibration as focal_recalibration
@@ -59,12 +67,12 @@ from .metrics.risk_coverage import confident_predictions as confident_prediction
 from .metrics.risk_coverage import risk_coverage_curve as risk_coverage_curve
 from .metrics.scored import Scored as Scored
 from .metrics.smooth_ece import smooth_calibration_error as smooth_calibration_error
+from .models.apply import apply_temperature as apply_temperature
 from .models.create import create_image_classifier as create_image_classifier
 from .models.create import create_text_classifier as create_text_classifier
-from .models.folding import UnfoldableError as UnfoldableError
-from .models.folding import apply_temperature as apply_temperature
-from .models.folding import fold_temperature as fold_temperature
-from .models.folding import unfold_temperature as unfold_temperature
+from .models.fold import fold_calibrator as fold_calibrator
+from .models.fold import fold_temperature as fold_temperature
+from .models.fold import unfold_temperature as unfold_temperature
 from .networks import GlobalPoolingCNNConfig as GlobalPoolingCNNConfig
 from .networks import GlobalPoolingCNNForSequenceClassification as GlobalPoolingCNNForSequenceClassification
 from .networks import TreeLSTMConfig as TreeLSTMConfig

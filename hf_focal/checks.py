@@ -171,10 +171,11 @@ def check_positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_gamma(gamma: Any) -> float:
+def check_gamma(gamma: Any, name: str = "gamma") -> float:
     """Gamma as a `float` of at least 0, or a `ValueError`."""
-    if isinstance(gamma, (bool, np.bool_)) or not isinstance(gamma, Real) or not 0 <= float(gamma) < np.inf:
-        raise ValueError(f"gamma must be a number of at least 0, got {gamma!r}.")
+    largest = np.finfo(np.float64).max
+    if isinstance(gamma, (bool, np.bool_)) or not isinstance(gamma, Real) or gamma < 0 or not gamma <= largest:
+        raise ValueError(f"{name} must be a number of at least 0, got {gamma!r}.")
     return float(gamma)
 
 

@@ -150,7 +150,7 @@ def main() -> None:
         logits, others = model.logits(test), predict(title, model)
         if model.is_main_process:
             about = {"model": model.name, "loss": model.loss}
-            study.models[title] = measure(logits, classes_of_test, others, model.scaling, **about, **options)
+            study.models[title] = measure(logits, classes_of_test, others, model.calibrator, **about, **options)
         for _ in others:  # where another process measures, this one helps to predict
             pass
     if study.models:  # else another process writes

@@ -1,65 +1,270 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Temperature scaling: fit a temperature on held-out logits. What a model does with it is in `folding`."""
+"""What a calibrator is, the registry of methods, and their fit. What a model does with one is in `models`."""
 
 from __future__ import annotations
 
-import math
+import inspect
 import warnings
-from bisect import bisect_left
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import softmax
 
-from ..checks import check_gamma, check_logits, check_n_bins, row_blocks
-from ..gamma import focal_log_probabilities, focal_recalibration
-from ..metrics.base import calibration_metrics_from_logits
-from ..metrics.bins import bin_indices, equal_width
+from ..checks import check_logits, check_n_bins
+from ..metrics import Scored, measure
+
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor
 
 
 CRITERIA = ("ece", "nll")
-METHODS = ("temperature", "focal")
-GRID = np.arange(1, 101) / 10  # the paper's: (0, 10] in steps of 0.1
-NLL_BOUNDS = (0.01, 100.0)
-GAMMA_GRID = np.arange(11.0)  # where the fit of focal temperature scaling looks first
 FEW_SAMPLES = 200
-_CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
+_UNNAMED = "temperature"  # the method of a record that names none
+
+
+class UnfoldableError(ValueError):
+    """A calibrator that no head can do, or a model without a head that could. Its weights are as they were."""
+
+
+class Affine(NamedTuple):
+    """
+    The map `scale @ z + shift` of the logits `z` of a sample, which a linear layer can do as well.
+
+    Attributes:
+        scale (`float` or `np.ndarray` of shape `(num_labels,)` or `(num_labels, num_labels)`):
+            One factor for all logits, one for each, or a matrix.
+        shift (`np.ndarray` of shape `(num_labels,)`, *optional*):
+            What is added.
+    """
+
+    scale: float | NDArray[np.float64] = 1.0
+    shift: NDArray[np.float64] | None = None
+
+    def __call__(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """The logits of shape `(num_samples, num_labels)`, mapped."""
+        mapped = logits @ np.transpose(self.scale) if np.ndim(self.scale) == 2 else logits * self.scale
+        return mapped if self.shift is None else mapped + self.shift
+
+    def inverse(self) -> Affine:
+        """The map that undoes this one, or an [`UnfoldableError`]."""
+        try:
+            with np.errstate(divide="raise"):
+                scale = np.linalg.inv(self.scale) if np.ndim(self.scale) == 2 else np.true_divide(1, self.scale)
+        except (np.linalg.LinAlgError, FloatingPointError) as error:
+            raise UnfoldableError(f"A map with the scale {self.scale} cannot be undone: {error}.") from error
+        back = Affine(np.asarray(scale) if np.ndim(scale) else float(scale))
+        return back if self.shift is None else back._replace(shift=-back(self.shift[None])[0])
 
 
 @dataclass(frozen=True)
-class TemperatureFit:
+class Calibrator(ABC):
     """
-    A fitted temperature and what it did to the data it was fitted on.
+    A fitted map from logits to logits whose softmax is calibrated. It knows no model and needs no torch.
+
+    A method is a frozen dataclass under [`register_calibrator`], whose fields are what it fits: floats, or tuples of
+    them. It must have `method`, `fit`, and one of `affine` (an affine map of the logits, which can be folded into a
+    model) and `calibrated_logits`.
 
     Attributes:
-        temperature (`float`):
-            What to divide logits by: above 1 softens an over-confident model, below 1 sharpens an under-confident one.
+        method (`str`):
+            Its name, which the record in `config.calibration` holds.
+        noun (`str`, *optional*, defaults to `"calibrator"`):
+            What sentences call it.
+        criteria (`tuple[str, ...]`, *optional*, defaults to `("ece", "nll")`):
+            What it can be fitted by. A method with one alone is fitted by that one, whatever is asked for.
+    """
+
+    method: ClassVar[str]
+    noun: ClassVar[str] = "calibrator"
+    criteria: ClassVar[tuple[str, ...]] = CRITERIA
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> Self:
+        """Fit it on checked arrays, see [`fit_calibrator`]. Further keyword arguments are options of the method."""
+
+    def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Logits of shape `(num_samples, num_labels)`, finite; each row depends on its own row alone."""
+        return self.affine(logits.shape[1])(logits)
+
+    def affine(self, num_labels: int) -> Affine:
+        """
+        The map as an affine one, for a head of so many labels.
+
+        Raises:
+            UnfoldableError: With the reason, where it is none.
+        """
+        raise UnfoldableError(
+            f"method={self.method!r} cannot be folded: it is not linear in the logits, so no head can do it. Keep it "
+            "in config.calibration with folded=False, or fit a plain temperature, method='temperature'."
+        )
+
+    @classmethod
+    def foldable(cls) -> bool:
+        """Whether the method says how it is affine."""
+        return cls.affine is not Calibrator.affine
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """
+        Calibrated probabilities, in float64.
+
+        Args:
+            logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
+                Raw scores of the same model, finite.
+
+        Returns:
+            `np.ndarray` of shape `(num_samples, num_labels)`: Rows sum to 1.
+        """
+        array, _ = check_logits(logits)
+        return softmax(self.calibrated_logits(array.astype(np.float64)), axis=1)
+
+    def on_tensor(self, logits: Tensor) -> Tensor:
+        """Calibrated logits of any shape `(..., num_labels)`; by default through NumPy, without a gradient."""
+        rows = logits.detach().double().cpu().reshape(-1, logits.shape[-1]).numpy()
+        return logits.new_tensor(self.calibrated_logits(rows)).reshape(logits.shape)
+
+    def to_record(self) -> dict[str, Any]:
+        """What JSON has to hold of it, but for its method: by default its fields."""
+        return {field.name: np.asarray(getattr(self, field.name)).tolist() for field in fields(self)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], name: str = "config.calibration") -> Self:
+        """The calibrator of such a record, which may hold more; one that is malformed is refused by its name."""
+        try:
+            return cls(**{field.name: record[field.name] for field in fields(cls)})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{name} is no record of method {cls.method!r}: {error!r}.") from error
+
+    @property
+    def words(self) -> str:
+        """One sentence on what it does to the probabilities."""
+        return f"The {self.noun} {self} is applied to its logits."
+
+    def by_hand(self, place: str) -> str:
+        """How to apply it to logits, as the end of a sentence that names them. `place` is where the record is."""
+        return (
+            f", and `hf_focal.calibrator_of(record).probabilities(logits)`, with the record in {place}, turns them "
+            "into these probabilities."
+        )
+
+    def __str__(self) -> str:
+        return self.method
+
+
+C = TypeVar("C", bound=Calibrator)
+CALIBRATORS: dict[str, type[Calibrator]] = {}
+
+
+def register_calibrator(cls: type[C]) -> type[C]:
+    """
+    Add a method of calibration to `CALIBRATORS`, by its `method`; for a class statement.
+
+    Args:
+        cls (`type[Calibrator]`):
+            A frozen dataclass.
+
+    Returns:
+        `type[Calibrator]`: The same class.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+    if cls.method in CALIBRATORS:
+        raise ValueError(f"There is a calibrator {cls.method!r} already, {CALIBRATORS[cls.method]}.")
+    CALIBRATORS[cls.method] = cls
+    return cls
+
+
+def calibrator_class(method: str) -> type[Calibrator]:
+    """The method of that name, or a `ValueError`."""
+    if method not in CALIBRATORS:
+        raise ValueError(f"method must be one of {', '.join(CALIBRATORS)}, got {method!r}.")
+    return CALIBRATORS[method]
+
+
+def is_known(record: Mapping[str, Any]) -> bool:
+    """Whether the method of a record is registered here; a record without one is of a temperature."""
+    method = record.get("method", _UNNAMED)
+    return isinstance(method, str) and method in CALIBRATORS
+
+
+def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -> Calibrator:
+    """
+    The calibrator that a record tells of.
+
+    Args:
+        record (`Mapping[str, Any]`):
+            Such as `config.calibration` of a model, or what lies beside an adapter.
+        name (`str`, *optional*, defaults to `"config.calibration"`):
+            What errors call it.
+
+    Returns:
+        [`Calibrator`]
+
+    Raises:
+        ValueError: If the record is malformed, or of a method that is not registered.
+    """
+    if not is_known(record):
+        raise ValueError(
+            f"{name} is of the method {record['method']!r}, which is none of those registered here, "
+            f"{', '.join(CALIBRATORS)}. Import the file that registers it (register_calibrator); scripts: --plugin."
+        )
+    return CALIBRATORS[record.get("method", _UNNAMED)].from_record(record, name)
+
+
+# ---- The fit --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fit:
+    """
+    A fitted calibrator and what it did to the data it was fitted on.
+
+    Attributes:
+        calibrator ([`Calibrator`]):
+            What was fitted.
         criterion (`str`):
             `"ece"` or `"nll"`.
         n_samples (`int`):
             Size of the data set it was fitted on.
         before, after (`dict[str, float]`):
-            Every metric on that data set at temperature 1 and at the fitted one.
-        method (`str`, *optional*, defaults to `"temperature"`):
-            `"temperature"`, or `"focal"` where the bias of focal loss is undone after scaling.
-        gamma (`float`, *optional*, defaults to `0.0`):
-            The gamma of that bias.
+            Every metric on that data set without and with the calibrator.
     """
 
-    temperature: float
+    calibrator: Calibrator
     criterion: str
     n_samples: int
     before: dict[str, float]
     after: dict[str, float]
-    method: str = "temperature"
-    gamma: float = 0.0
+
+    @property
+    def method(self) -> str:
+        """The name of the calibrator's method."""
+        return self.calibrator.method
+
+    @property
+    def temperature(self) -> float:
+        """
+        What logits are divided by: above 1 softens an over-confident model, below 1 sharpens an under-confident one.
+        It is 1 for a method without a temperature.
+        """
+        return getattr(self.calibrator, "temperature", 1.0)
+
+    @property
+    def gamma(self) -> float:
+        """The gamma of the bias of focal loss that is undone, or 0."""
+        return getattr(self.calibrator, "gamma", 0.0)
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """
-        Calibrated probabilities: `softmax(logits / temperature)`, or [`focal_recalibration`] if `method` is `"focal"`.
+        Calibrated probabilities, see [`Calibrator.probabilities`].
 
         Args:
             logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
@@ -68,10 +273,54 @@ class TemperatureFit:
         Returns:
             `np.ndarray` of shape `(num_samples, num_labels)`: float64; rows sum to 1.
         """
-        if self.method == "focal":
-            return focal_recalibration(logits, self.gamma, self.temperature)
-        array, _ = check_logits(logits)
-        return softmax(array.astype(np.float64) / self.temperature, axis=1)
+        return self.calibrator.probabilities(logits)
+
+
+TemperatureFit = Fit
+
+
+def fit_calibrator(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    method: str = "temperature",
+    criterion: str = "ece",
+    n_bins: int = 15,
+    **options: Any,
+) -> Fit:
+    """
+    Fit a calibrator on held-out data.
+
+    Args:
+        logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
+            Raw scores on data that the model was not trained on, finite.
+        labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
+            Class indices in `[0, num_labels)`.
+        method (`str`, *optional*, defaults to `"temperature"`):
+            A name in `hf_focal.CALIBRATORS`.
+        criterion (`str`, *optional*, defaults to `"ece"`):
+            What is to be small, `"ece"` or `"nll"`. A method that knows but one is fitted by that one.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Bins of the ECE, in the criterion and in the metrics before and after.
+        options:
+            Of the method, such as `gamma` of `"focal"`.
+
+    Returns:
+        [`Fit`]
+
+    Raises:
+        ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are not finite, or
+            labels are out of range.
+        TypeError: If `n_bins` is not a whole number.
+
+    Warns:
+        UserWarning: If there are fewer than 200 samples, or the data do not determine the fit.
+
+    Example:
+    >>> logits, labels = np.array([[3.0, 0.0]] * 300), np.array([0] * 200 + [1] * 100)
+    >>> print(fit_calibrator(logits, labels, criterion="nll").calibrator)  # 3 / log(200 / 100)
+    T = 4.328
+    """
+    return _fit(logits, labels, method, criterion, n_bins, options)
 
 
 def fit_temperature(
@@ -81,7 +330,7 @@ def fit_temperature(
     n_bins: int = 15,
     method: str = "temperature",
     gamma: float | None = None,
-) -> TemperatureFit:
+) -> Fit:
     """
     Fit the temperature of `softmax(logits / T)` on held-out data (Guo et al., 2017; Mukhoti et al., 2020, Section 5).
 
@@ -105,7 +354,7 @@ def fit_temperature(
             temperature, in [0, 10] and by the NLL; the criterion `"ece"` then chooses the temperature anew.
 
     Returns:
-        [`TemperatureFit`]
+        [`Fit`]
 
     Raises:
         ValueError: If the criterion or method is unknown, gamma is negative or not for this method, shapes disagree,
@@ -122,203 +371,68 @@ def fit_temperature(
     >>> 0.9 < fit_temperature(2 * logits, labels, criterion="nll").temperature / 2 < 1.1
     True
     """
+    return _fit(logits, labels, method, criterion, n_bins, {} if gamma is None else {"gamma": gamma})
+
+
+def _fit(
+    logits: ArrayLike, labels: ArrayLike, method: str, criterion: str, n_bins: int, options: dict[str, Any]
+) -> Fit:
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}.")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    if gamma is not None and method != "focal":
-        raise ValueError(f"gamma={gamma!r} is for method='focal' alone, got method={method!r}.")
-    gamma = check_gamma(gamma) if gamma is not None else None
+    cls = calibrator_class(method)
+    for option, value in options.items():
+        if option not in _options(cls):
+            takers = [f"method={name!r}" for name, other in CALIBRATORS.items() if option in _options(other)]
+            whose = f"is for {' and '.join(takers)} alone" if takers else "is an option of no method"
+            raise ValueError(f"{option}={value!r} {whose}, got method={method!r}.")
+    if len(cls.criteria) == 1:
+        (criterion,) = cls.criteria
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
     if len(array) < FEW_SAMPLES:
         warnings.warn(
-            f"The temperature is fitted on {len(array)} samples; with fewer than {FEW_SAMPLES} it is mostly noise.",
+            f"The {cls.noun} is fitted on {len(array)} samples; with fewer than {FEW_SAMPLES} it is mostly noise.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    ends = (GRID[0], GRID[-1]) if criterion == "ece" else NLL_BOUNDS
-    if method == "focal":
-        wide = array.astype(np.float64)
-        if criterion == "ece":
-            temperature, gamma = _fit_focal_ece(wide, indices, gamma, n_bins)
-        else:
-            temperature, gamma = _fit_focal_nll(wide, indices, gamma)
-    elif criterion == "ece":
-        temperature = _fit_ece(_margin_blocks(array, indices), array.argmax(axis=1) == indices, n_bins)
-    else:
-        temperature = _fit_nll(_margin_blocks(array, indices))
-    if any(math.isclose(temperature, end, rel_tol=1e-4) for end in ends):
-        warnings.warn(
-            f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
-            "the data do not determine it. More validation data, or a model that makes some mistakes on it, would.",
-            UserWarning,
-            stacklevel=2,
-        )
-    return TemperatureFit(
-        temperature=temperature,
-        criterion=criterion,
-        n_samples=len(array),
-        before=calibration_metrics_from_logits(array, indices, n_bins),
-        after=calibration_metrics_from_logits(array, indices, n_bins, temperature, gamma or 0.0),
-        method=method,
-        gamma=gamma or 0.0,
-    )
+    calibrator = cls.fit(array, indices, criterion=criterion, n_bins=n_bins, **options)
+    before, after = (measure(Scored.from_logits(array, indices, one), n_bins) for one in (None, calibrator))
+    return Fit(calibrator, criterion, len(array), before, after)
 
 
-_Blocks = list[tuple[NDArray[np.float64], NDArray[np.int64], int]]
+def _options(cls: type[Calibrator]) -> set[str]:
+    """What the fit of a method takes beside data, criterion and bins."""
+    return {*inspect.signature(cls.fit).parameters} - {"logits", "labels", "criterion", "n_bins"}
 
 
-def _margin_blocks(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Blocks:
-    """Blocks of rows with each row's maximum taken off, their labels, and the axis of the classes."""
-    blocks = []
-    for block, values, axis in row_blocks(logits, np.float64, _CHUNK):
-        blocks.append((values - values.max(axis=axis, keepdims=True), labels[block], axis))
-    return blocks
-
-
-def _true_margins(margins: NDArray[np.float64], labels: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
-    rows = np.arange(len(labels))
-    return margins[rows, labels] if axis else margins[labels, rows]
-
-
-def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
-    errors, biases = np.full(len(GRID), np.inf), np.zeros(len(GRID))
-
-    def bias(i: int) -> float:
-        """Mean confidence less accuracy at one temperature of the grid, whose ECE is noted down."""
-        if np.isinf(errors[i]):
-            gaps, start = np.zeros(n_bins), 0
-            for margins, labels, axis in blocks:
-                confidences = 1 / np.add.reduce(np.exp(margins / GRID[i]), axis=axis)
-                hits = correct[start : start + len(labels)]
-                gaps += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
-                start += len(labels)
-            errors[i], biases[i] = np.abs(gaps).sum() / len(correct), gaps.sum() / len(correct)
-        return float(biases[i])
-
-    # The ECE is at least the size of the bias, and the bias falls as the temperature rises. So the search starts where
-    # the bias changes sign and goes either way until the bias alone is worse than the best ECE so far.
-    middle = bisect_left(range(len(GRID)), True, key=lambda i: bias(i) <= 0)
-    for steps in (range(middle, len(GRID)), range(middle - 1, -1, -1)):
-        for i in steps:
-            if abs(bias(i)) > errors.min() + 1e-12:
-                break
-    return _smallest_best(errors)
-
-
-def _smallest_best(errors: NDArray[np.float64]) -> float:
-    """The smallest temperature of the grid whose error is lowest; sums that differ by rounding alone tie."""
-    return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])
-
-
-def _fit_nll(blocks: _Blocks) -> float:
-    total_true = sum(float(_true_margins(*block).sum()) for block in blocks)
-
-    def derivatives(inverse: float) -> tuple[float, float]:
-        """
-        First and second derivative of the summed NLL with respect to 1 / T, in which it is convex: the expected logit
-        less the logit of the true class, and the variance of the logit.
-        """
-        slope, curvature = -total_true, 0.0
-        for margins, _, axis in blocks:
-            weights = np.exp(inverse * margins)
-            sums = np.add.reduce(weights, axis=axis)
-            weights *= margins
-            means = np.add.reduce(weights, axis=axis) / sums
-            weights *= margins
-            slope += float(means.sum())
-            curvature += float((np.add.reduce(weights, axis=axis) / sums - means**2).sum())
-        return slope, curvature
-
-    # Newton's method between two ends that close in; the ends of the range are tried before anything is halved.
-    ends = 1 / NLL_BOUNDS[1], 1 / NLL_BOUNDS[0]
-    low, high = ends
-    untried, inverse = set(ends), 1.0
-    for _ in range(200):
-        slope, curvature = derivatives(inverse)
-        untried.discard(inverse)
-        # Flat where every sample is right beyond doubt, and more of it is no harm.
-        rising = slope < 0 or slope == curvature == 0
-        if inverse == ends[1] and rising:
-            return NLL_BOUNDS[0]
-        if inverse == ends[0] and not rising:  # even the flattest softmax is too sharp
-            return NLL_BOUNDS[1]
-        low, high = (inverse, high) if rising else (low, inverse)
-        target = inverse - slope / curvature if curvature > 0 else math.inf if rising else 0.0
-        if not low < target < high:
-            end = high if rising else low
-            target = end if end in untried else math.sqrt(low * high)
-        if abs(target - inverse) <= 1e-13 * inverse or high - low <= 1e-13 * high:
-            break
-        inverse = target
-    return 1 / target
-
-
-def _fit_focal_ece(
-    logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, n_bins: int
-) -> tuple[float, float]:
-    correct = logits.argmax(axis=1) == labels
-    gamma = _fit_focal_nll(logits, labels, None)[1] if gamma is None else gamma
-
-    def error(temperature: float) -> float:
-        confidences = np.exp(focal_log_probabilities(logits / temperature, gamma).max(axis=1))
-        return equal_width(confidences, correct, n_bins).expected_error()
-
-    return _smallest_best(np.array([error(temperature) for temperature in GRID])), gamma
-
-
-def _fit_focal_nll(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None) -> tuple[float, float]:
-    rows = np.arange(len(labels))
-    bounds = (math.log(NLL_BOUNDS[0]), math.log(NLL_BOUNDS[1]))
-
-    def nll(log_temperature: float, gamma: float) -> float:
-        return -float(focal_log_probabilities(logits / math.exp(log_temperature), gamma)[rows, labels].mean())
-
-    def best(gamma: float) -> tuple[float, float, float]:
-        fit = minimize_scalar(nll, bounds=bounds, args=(gamma,), method="bounded", options={"xatol": 1e-7})
-        return float(fit.fun), float(fit.x), gamma
-
-    if gamma is None:
-        _, start, gamma = min(best(float(g)) for g in GAMMA_GRID)
-        limits = [bounds, (float(GAMMA_GRID[0]), float(GAMMA_GRID[-1]))]
-        fit = minimize(
-            lambda x: nll(*x),
-            [start, gamma],
-            bounds=limits,
-            method="Nelder-Mead",
-            options={"xatol": 1e-7, "fatol": 1e-12},
-        )
-        return float(math.exp(fit.x[0])), float(fit.x[1])
-    return float(math.exp(best(gamma)[1])), gamma
-
-
-def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float) -> str:
+def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float | Calibrator) -> str:
     """
-    One sentence on whether a model is over- or under-confident, and what the temperature does about it.
+    One sentence on whether a model is over- or under-confident, and what its calibrator does about it.
 
     Args:
         logits (`np.ndarray` of shape `(num_samples, num_labels)`):
             Raw scores before scaling.
         labels (`np.ndarray` of shape `(num_samples,)`):
             Class indices.
-        temperature (`float`):
-            The fitted temperature.
+        temperature (`float` or [`Calibrator`]):
+            What was fitted.
 
     Returns:
         `str`: Such as "Before scaling the model is over-confident: ...".
     """
-    array, indices = check_logits(logits, labels)
-    confidence = softmax(array.astype(np.float64), axis=1).max(axis=1).mean()
-    share = np.mean(array.argmax(axis=1) == indices)
+    if not isinstance(temperature, Calibrator):
+        temperature = calibrator_of({"temperature": temperature}, "temperature")
+    return describe(Scored.from_logits(logits, labels), temperature)
+
+
+def describe(before: Scored, calibrator: Calibrator) -> str:
+    """[`describe_confidence`] of probabilities before calibration."""
+    confidence, share = before.confidences.mean(), before.correct.mean()
     if abs(confidence - share) < 0.005:
         verdict = "neither over- nor under-confident on average"
     else:
         verdict = "over-confident" if confidence > share else "under-confident"
-    effect = "leaves its probabilities alone"
-    if temperature != 1:
-        effect = f"{'sharpens' if temperature < 1 else 'softens'} its probabilities"
     return (
         f"Before scaling the model is {verdict}: its mean confidence is {confidence:.1%} and it is right "
-        f"{share:.1%} of the time. The temperature {temperature:.4g} {effect}."
+        f"{share:.1%} of the time. {calibrator.words}"
     )

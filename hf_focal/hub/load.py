@@ -19,7 +19,8 @@ from transformers import AutoConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from ..models.folding import ADAPTER_RECORD, apply_temperature, calibration_record, check_record, has_adapter
+from ..models.apply import apply_temperature
+from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
 from ..results.report import CARD, PICTURE, PREDICTIONS
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 from ..version import __version__
@@ -100,10 +101,7 @@ def from_pretrained(
     record = calibration_record(model)
     if record is None:
         logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
-    if record is None or record["folded"]:
-        return model
-    with _refusing(ADAPTER_RECORD if found is None else CONFIG_NAME, name):
-        return apply_temperature(model)
+    return model if record is None or record["folded"] else apply_temperature(model)
 
 
 def _load_whole(

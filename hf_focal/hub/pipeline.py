@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from ..models.folding import apply_temperature
+from ..models.apply import apply_temperature
 from ..tasks import get_task, task_of
 from .load import clean_token, from_pretrained, load_processor, refuse_code
 

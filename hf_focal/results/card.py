@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..calibrators.base import calibrator_of, is_known
 from ..metrics.base import METRICS
 from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
 from ..tasks import TASKS, Task
@@ -172,6 +173,8 @@ def create_model_card(
     unit, drawn = known.unit, f", of whole {known.group}s" if known.group else ""
     record = dict(calibration or {})
     folded = record.get("folded", True)
+    calibrator = calibrator_of(record) if record and is_known(record) else None
+    noun = calibrator.noun if calibrator else "calibrator"
     parameters = record.get("loss_parameters")
     parameters = parameters if isinstance(parameters, Mapping) else {}
     return ModelCard.from_template(
@@ -183,7 +186,10 @@ def create_model_card(
         # What a downloaded config says is as little to be trusted as the name of a data set.
         record={key: _one_line(str(value)) for key, value in record.items()},
         loss_parameters=_one_line(", ".join(f"{key} {value}" for key, value in parameters.items())),
-        temperature=f"{record['temperature']:.4g}" if record else None,
+        calibrator=_one_line(str(calibrator or record.get("method", ""))),
+        noun=noun,
+        named=f"{noun} {record['temperature']:.4g}" if calibrator and "temperature" in record else noun,
+        by_hand=calibrator.by_hand("`calibration.json`" if adapter else "`config.calibration`") if calibrator else "",
         folded=folded,
         measured=measured,
         fitted_on_test=record.get("split") == test_split,

@@ -17,12 +17,11 @@ from scipy.special import softmax
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
-from ..calibrators.base import TemperatureFit, describe_confidence
-from ..gamma import focal_recalibration
-from ..metrics.base import calibration_metrics_from_logits
+from ..calibrators.base import Calibrator, Fit, UnfoldableError, calibrator_of, describe_confidence
+from ..metrics import measure
 from ..metrics.intervals import metric_intervals
 from ..metrics.scored import Scored
-from ..models.folding import UnfoldableError, calibration_record, has_adapter, recorded_scaling
+from ..models.record import calibration_record, has_adapter
 from ..predictions import Predictions, save_predictions
 from ..tasks import TASKS, Task, task_of
 from .card import create_model_card, results_table
@@ -108,7 +107,7 @@ class RunReport:
     What a finished run found on its test split.
 
     Attributes:
-        fit ([`TemperatureFit`]): The temperature, fitted on validation data.
+        fit ([`Fit`]): The calibrator, fitted on validation data.
         before, after (`dict[str, float]`): Test metrics at temperature 1 and at the fitted one.
         words (`str`): Whether the model was over- or under-confident.
         intervals (`dict[str, dict[str, tuple[float, float]]]`): Under `"before"` and `"after"`, the 90% bootstrap
@@ -118,7 +117,7 @@ class RunReport:
         group (`str`, *optional*): What was drawn anew for the intervals in place of these, such as `"sentence"`.
     """
 
-    fit: TemperatureFit
+    fit: Fit
     before: dict[str, float]
     after: dict[str, float]
     words: str
@@ -132,7 +131,7 @@ class RunReport:
         drawn = f", by {self.group}" if self.group else ""
         rows = results_table(self.before, self.after, self.intervals)
         head, *lines = text_table((title, "before", "after"), rows, numbers=True).splitlines()
-        head += f"   (T = {self.fit.temperature:.4g}; in brackets: 90% intervals{drawn})"
+        head += f"   ({self.fit.calibrator}; in brackets: 90% intervals{drawn})"
         return "\n".join([head, *lines, self.words])
 
 
@@ -192,7 +191,7 @@ def finish_run(
         "test": Predictions.of_output(predictions["test"], test_split),
     }
     logits, labels, groups = parts["test"].logits, parts["test"].labels, parts["test"].groups
-    measured = _measure(logits, labels, fit.temperature, fit.gamma, trainer.args.n_bins, groups)
+    measured = _measure(logits, labels, fit.calibrator, trainer.args.n_bins, groups)
     words, intervals = measured["confidence_sentence"], measured["intervals"]
     known = TASKS.get(task, Task)
     report = RunReport(
@@ -270,12 +269,9 @@ def write_card(
     (folder / PICTURE).unlink(missing_ok=True)  # of an earlier model
     facts: dict[str, Any] = {}
     if record is not None and logits is not None and labels is not None:
-        temperature, gamma = recorded_scaling(record)
-        measured = measured or _measure(logits, labels, temperature, gamma, n_bins, groups)
-        facts = {**measured, "test_split": split}
-        panels = dict(
-            zip(("before", f"after (T = {temperature:.4g})"), _panels(logits, temperature, gamma), strict=True)
-        )
+        calibrator = calibrator_of(record)
+        facts = {**(measured or _measure(logits, labels, calibrator, n_bins, groups)), "test_split": split}
+        panels = dict(zip(("before", f"after ({calibrator})"), _panels(logits, calibrator), strict=True))
         reliability_diagram(panels, labels, n_bins).savefig(folder / PICTURE)
     adapter = has_adapter(trainer.model)
     if adapter and not details.get("base_model"):
@@ -294,25 +290,25 @@ def write_card(
     card.save(folder / CARD)
 
 
-def _panels(logits: ArrayLike, temperature: float, gamma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _panels(logits: ArrayLike, calibrator: Calibrator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Probabilities before and after."""
     wide = np.asarray(logits, dtype=np.float64)
-    return softmax(wide, axis=1), focal_recalibration(wide, gamma, temperature)
+    return softmax(wide, axis=1), calibrator.probabilities(wide)
 
 
 def _measure(
-    logits: ArrayLike, labels: ArrayLike, temperature: float, gamma: float, n_bins: int, groups: ArrayLike | None
+    logits: ArrayLike, labels: ArrayLike, calibrator: Calibrator, n_bins: int, groups: ArrayLike | None
 ) -> dict[str, Any]:
     """What a report and a card tell of logits before scaling, by the names of the arguments of `create_model_card`."""
-    before, after = _panels(logits, temperature, gamma)
+    before, after = _panels(logits, calibrator)
     return {
-        "before": calibration_metrics_from_logits(logits, labels, n_bins),
-        "after": calibration_metrics_from_logits(logits, labels, n_bins, temperature, gamma),
+        "before": measure(Scored.from_logits(logits, labels), n_bins),
+        "after": measure(Scored.from_logits(logits, labels, calibrator), n_bins),
         "intervals": {
             "before": metric_intervals(Scored(before, labels), n_bins, groups),
             "after": metric_intervals(Scored(after, labels), n_bins, groups),
         },
         "n_test": len(np.asarray(labels)),
         "n_bins": n_bins,
-        "confidence_sentence": describe_confidence(logits, labels, temperature),
+        "confidence_sentence": describe_confidence(logits, labels, calibrator),
     }

@@ -19,14 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 from torchvision.transforms import Compose
 from transformers import Trainer, TrainingArguments
 
+from ..calibrators import Calibrator, TemperatureScaling, calibrator_of
 from ..checks import check_logits
 from ..hub.load import from_pretrained, load_processor
 from ..metrics import Scored
 from ..metrics import measure as measure_metrics
-from ..metrics.base import scaling_of
 from ..metrics.intervals import metric_intervals
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
-from ..models.folding import calibration_record, recorded_scaling
+from ..models.record import calibration_record
 from ..results.tables import cell, text_table, with_interval
 from ..tasks import ImageClassification
 from ..tasks.classes import match_labels
@@ -45,25 +45,6 @@ TABLES = "ood_results.txt"
 INTERVALS = ("accuracy", "nll", "ece")  # the metrics that are drawn against severity
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """What makes logits calibrated; by default nothing."""
-
-    temperature: float = 1.0
-    gamma: float = 0.0
-
-    def scored(self, logits: NDArray[Any], labels: NDArray[np.int64]) -> Scored:
-        """The calibrated probabilities of logits."""
-        return Scored.from_logits(logits, labels, scaling_of(self.temperature, self.gamma))
-
-    def scores(self, logits: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-        """What [`ood_scores`] says."""
-        return ood_scores(logits, self.temperature, self.gamma)
-
-    def __str__(self) -> str:
-        return f"T = {self.temperature:.4g}" + (f", gamma = {self.gamma:g}" if self.gamma else "")
-
-
 class UncalibratedModel:
     """
     A checkpoint of an image classifier, and its logits as they were before it was calibrated.
@@ -78,7 +59,7 @@ class UncalibratedModel:
 
     Attributes:
         loss (`str` or `None`): What it was trained with, where that is recorded.
-        scaling ([`Scaling`]): What it was calibrated with.
+        calibrator ([`Calibrator`]): What it was calibrated with; of a model that never was, the temperature 1.
         class_names (`list[str]`): In the order of its outputs.
     """
 
@@ -86,8 +67,9 @@ class UncalibratedModel:
         self.name, self._model = name, from_pretrained(name, task=ImageClassification.name)
         config: Any = self._model.config
         record = calibration_record(self._model) or {"temperature": 1.0, "folded": False}
-        self.loss, self.scaling = record.get("loss"), Scaling(*recorded_scaling(record))
-        self._factor = self.scaling.temperature if record["folded"] else 1.0
+        self.loss, self.calibrator = record.get("loss"), calibrator_of(record)
+        # Of what is folded into the head, which is not to be rounded twice.
+        self._undo = self.calibrator.affine(config.num_labels).inverse() if record["folded"] else None
         config.calibration = None  # its logits are then those of the weights, and divided by nothing
         self.class_names = [config.id2label[index] for index in range(config.num_labels)]
         self._transform = ImageTransform(load_processor(name, ImageClassification.name, self._model))
@@ -110,7 +92,7 @@ class UncalibratedModel:
         """Those of images, which may be corrupted first; every process must ask for them."""
         found = self._trainer.predict(data.with_transform(Compose([*corruption, self._transform]))).predictions
         logits = np.asarray(found[0] if isinstance(found, tuple) else found)
-        return logits if self._factor == 1 else np.multiply(logits, self._factor, dtype=np.float64)
+        return logits if self._undo is None else self._undo(logits.astype(np.float64))
 
     def labels(self, labels: ArrayLike, class_names: Sequence[str]) -> NDArray[np.int64]:
         """The classes of the data as outputs of the model; refused where they are not the same classes."""
@@ -126,7 +108,7 @@ class Findings:
     What was measured of one model; the innermost keys are `"before"` and `"after"` calibration.
 
     Attributes:
-        model (`str`), loss (`str` or `None`), scaling ([`Scaling`]): As of [`UncalibratedModel`].
+        model (`str`), loss (`str` or `None`), calibrator ([`Calibrator`]): As of [`UncalibratedModel`].
         ood (`dict[str, dict[str, dict[str, DetectionResult]]]`): By other data, then by score.
         shift (`dict[str, dict[int, dict[str, dict]]]`): By corruption, then by severity, 0 for the test data as they
             are: the metrics, and under `"intervals"` some of their intervals.
@@ -138,7 +120,7 @@ class Findings:
 
     model: str
     loss: str | None
-    scaling: Scaling
+    calibrator: Calibrator
     ood: dict[str, dict[str, dict[str, DetectionResult]]] = field(default_factory=dict)
     shift: dict[str, dict[int, dict[str, dict[str, Any]]]] = field(default_factory=dict)
     selective: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -150,7 +132,7 @@ def measure(
     logits: ArrayLike,
     labels: ArrayLike,
     others: Iterable[tuple[str | ImageCorruption, ArrayLike]],
-    scaling: Scaling,
+    calibrator: Calibrator,
     *,
     model: str = "",
     loss: str | None = None,
@@ -169,7 +151,7 @@ def measure(
         others (`Iterable` of `(str or ImageCorruption, np.ndarray)`):
             Logits of other data by their title, and of the test data by what corrupted them. They are asked for one at
             a time, and not kept.
-        scaling ([`Scaling`]):
+        calibrator ([`Calibrator`]):
             What the model was calibrated with.
         model, loss (`str`, *optional*):
             What to call the model.
@@ -184,8 +166,8 @@ def measure(
         [`Findings`]
     """
     array, indices = check_logits(logits, labels)
-    moments = {"before": Scaling(), "after": scaling}
-    found = Findings(model, loss, scaling)
+    moments = {"before": TemperatureScaling(1.0), "after": calibrator}
+    found = Findings(model, loss, calibrator)
 
     def metrics(scored: Scored) -> dict[str, Any]:
         values = measure_metrics(scored, n_bins)
@@ -194,7 +176,7 @@ def measure(
 
     clean = {}
     for moment, one in moments.items() if corruptions or threshold is not None else ():
-        scored = one.scored(array, indices)
+        scored = Scored.from_logits(array, indices, one)
         if corruptions:
             clean[moment] = metrics(scored)
         if threshold is not None:
@@ -205,15 +187,15 @@ def measure(
             found.selective[moment] = {"threshold": threshold, **confident, "aurc": aurc}
     found.shift.update({name: {0: clean} for name in corruptions})
 
-    inside = {moment: one.scores(array) for moment, one in moments.items()}
+    inside = {moment: _scores(array, one) for moment, one in moments.items()}
     for key, values in others:
         title, other = str(key), check_logits(values)[0]
         if isinstance(key, ImageCorruption):
             title = f"{key.name} {key.severity}"
             found.shift[key.name][key.severity] = {
-                moment: metrics(one.scored(other, indices)) for moment, one in moments.items()
+                moment: metrics(Scored.from_logits(other, indices, one)) for moment, one in moments.items()
             }
-        outside = {moment: one.scores(other) for moment, one in moments.items()}
+        outside = {moment: _scores(other, one) for moment, one in moments.items()}
         pairs = {
             name: {moment: (inside[moment][name], outside[moment][name]) for moment in moments} for name in OOD_SCORES
         }
@@ -227,6 +209,14 @@ def measure(
         found.entropies[title] = pairs["entropy"]
         del values, other  # before the next are made
     return found
+
+
+def _scores(logits: NDArray[Any], calibrator: Calibrator) -> dict[str, NDArray[np.float64]]:
+    """[`ood_scores`] of calibrated logits."""
+    parameters = calibrator.to_record()
+    if parameters.keys() <= {"temperature", "gamma"}:  # the energy depends on the temperature alone
+        return ood_scores(logits, **parameters)
+    return ood_scores(calibrator.calibrated_logits(logits.astype(np.float64)))
 
 
 # ---- Show -----------------------------------------------------------------------------------------------------------
@@ -264,7 +254,7 @@ def tables(study: Study) -> str:
     """All figures that are shown, as text."""
     parts = []
     for title, found in study.models.items():
-        parts.append(f"== {title}: {study.dataset}, {study.num_samples} images, {found.scaling}")
+        parts.append(f"== {title}: {study.dataset}, {study.num_samples} images, {found.calibrator}")
         parts += _tables_of(found, study.panels)
     return "\n\n".join(parts)
 
@@ -321,7 +311,7 @@ def save(study: Study, folder: str | Path) -> list[str]:
         title: {
             "model": found.model,
             "loss": found.loss,
-            **asdict(found.scaling),
+            **{"temperature": 1.0, "gamma": 0.0, **found.calibrator.to_record()},
             "ood": found.ood,
             "shift": found.shift,
             "selective": found.selective,

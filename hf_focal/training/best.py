@@ -12,9 +12,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from ..calibrators.base import fit_temperature
-from ..metrics.base import METRICS, calibration_metrics_from_logits
-from ..models.folding import calibration_record
+from ..calibrators import fit_temperature
+from ..metrics import METRICS, Scored, measure
+from ..models.record import calibration_record
 from ..predictions import Predictions
 from ..results.report import BEST
 from ..results.tables import PERCENT, cell, text_table
@@ -164,12 +164,11 @@ class KeepBestCallback(TrainerCallback):
             criterion=getattr(args, "temperature_criterion", "ece"),
             n_bins=getattr(args, "n_bins", 15),
         )
-        measured = Predictions.of_output(self.trainer.predict(test))
+        seen = Predictions.of_output(self.trainer.predict(test))
         numbers = {"temperature": fit.temperature}
-        for moment, temperature in (("before", 1.0), ("after", fit.temperature)):
-            metrics = calibration_metrics_from_logits(
-                measured.logits, measured.labels, getattr(args, "n_bins", 15), temperature
-            )
+        for moment, calibrator in (("before", None), ("after", fit.calibrator)):
+            scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
+            metrics = measure(scored, getattr(args, "n_bins", 15))
             numbers |= {f"test_{moment}_{key}": value for key, value in metrics.items()}
         return numbers
 

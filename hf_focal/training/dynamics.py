@@ -17,10 +17,11 @@ from scipy.special import entr, log_softmax
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from ..calibrators.base import UnfoldableError
 from ..checks import check_count, check_n_bins
 from ..losses import CrossEntropyLoss, as_loss, extract_logits, loss_label
 from ..metrics.ece import expected_calibration_error
-from ..models.folding import UnfoldableError, evaluating, find_head
+from ..models.head import evaluating, find_head
 from ..results.dynamics_file import DYNAMICS, PARTS, read_rows, write_rows
 
 

@@ -22,19 +22,14 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrate
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from ..calibrators.base import TemperatureFit, fit_temperature
+from ..calibrators.base import Fit, calibrator_class, calibrator_of, fit_calibrator
 from ..losses import CalibrationLoss, as_loss, create_loss, extract_logits
-from ..metrics.base import calibration_metrics_from_logits
+from ..metrics import Scored, measure
 from ..metrics.evaluation import BatchMetrics
-from ..models.folding import (
-    ADAPTER_RECORD,
-    calibration_record,
-    check_single_label,
-    fold_temperature,
-    has_adapter,
-    pending_scaling,
-    unfold_temperature,
-)
+from ..models.apply import pending_calibrator
+from ..models.fold import fold_calibrator, unfold_temperature
+from ..models.head import check_single_label
+from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, record_of
 from ..predictions import Predictions
 from .arguments import CalibrationTrainingArguments, lower_is_better
 
@@ -170,11 +165,11 @@ class CalibrationTrainer(Trainer):
         return output
 
     def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
-        scaling = pending_scaling(self.model)
-        if compute_result is not None:  # one batch, under batch_eval_metrics
-            return self._batch_metrics(eval_prediction, compute_result, *scaling)
-        seen = Predictions.of_output(eval_prediction)
-        return calibration_metrics_from_logits(seen.logits, seen.labels, getattr(self.args, "n_bins", 15), *scaling)
+        calibrator, seen = pending_calibrator(self.model), Predictions.of_output(eval_prediction)
+        if compute_result is None:
+            scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
+            return measure(scored, getattr(self.args, "n_bins", 15))
+        return self._batch_metrics(eval_prediction, compute_result, calibrator=calibrator)
 
     def compute_loss(
         self,
@@ -249,7 +244,7 @@ class CalibrationTrainer(Trainer):
         record = calibration_record(self.model)
         if record is None:
             return
-        logger.warning("%s: the temperature %g of the model is undone and cleared.", reason, record["temperature"])
+        logger.warning("%s: the calibration of the model, %s, is undone and cleared.", reason, calibrator_of(record))
         self._known_loss = {key: record[key] for key in ("loss", "loss_parameters") if key in record}
         if record["folded"]:
             unfold_temperature(self.model, inputs=self._probe(dataset))
@@ -264,10 +259,11 @@ class CalibrationTrainer(Trainer):
         split: str = "validation",
         fold: bool | None = None,
         method: str = "temperature",
-        gamma: float | None = None,
-    ) -> TemperatureFit:
+        **options: Any,
+    ) -> Fit:
         """
-        Fit a temperature on held-out data, record it in `model.config.calibration` and fold it into the head.
+        Fit a calibrator, by default a temperature, on held-out data, record it in `model.config.calibration` and fold
+        it into the head.
 
         Args:
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
@@ -275,28 +271,29 @@ class CalibrationTrainer(Trainer):
             predictions (`PredictionOutput`, *optional*):
                 What [`~Trainer.predict`] gave on that data, to spare a second pass.
             criterion (`str`, *optional*, defaults to `args.temperature_criterion`):
-                `"ece"` or `"nll"`, see [`fit_temperature`].
+                `"ece"` or `"nll"`, see [`fit_calibrator`].
             split (`str`, *optional*, defaults to `"validation"`):
                 Name of the data, for the record.
-            fold (`bool`, *optional*, defaults to `args.fold_temperature`, and `False` for method `"focal"`):
-                Divide the head, so that the plain softmax is calibrated. Otherwise the temperature stays in the
+            fold (`bool`, *optional*, defaults to `args.fold_temperature`, `False` for a method no head can do):
+                Change the head, so that the plain softmax is calibrated. Otherwise the calibrator stays in the
                 config alone, where `evaluate()` heeds it. An adapter of PEFT carries the head that it trained, and
                 `save_model()` writes the record beside it, into `calibration.json`.
             method (`str`, *optional*, defaults to `"temperature"`):
-                `"temperature"` or `"focal"`, see [`fit_temperature`]. `"focal"` cannot be folded.
-            gamma (`float`, *optional*):
-                Of method `"focal"`: the gamma to undo, by default fitted.
+                A name in `hf_focal.CALIBRATORS`, such as `"focal"`, which cannot be folded.
+            options:
+                Of the method, such as `gamma`, see [`fit_calibrator`].
 
         Returns:
-            [`TemperatureFit`]: The temperature, and the metrics on this data before and after.
+            [`Fit`]: The calibrator, and the metrics on this data before and after.
 
         Raises:
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
+        foldable = calibrator_class(method).foldable()
         if fold is None:
-            fold = method != "focal" and getattr(self.args, "fold_temperature", True)
-        if fold and method == "focal":
-            raise ValueError("method='focal' is not linear in the logits and cannot be folded: leave fold unset.")
+            fold = foldable and getattr(self.args, "fold_temperature", True)
+        if fold and not foldable:
+            raise ValueError(f"method={method!r} is not linear in the logits and cannot be folded: leave fold unset.")
         if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
@@ -323,26 +320,24 @@ class CalibrationTrainer(Trainer):
             raise ValueError("The data to calibrate on has no labels.")
         held_out = Predictions.of_output(predictions, split)
         logits, labels = held_out.logits, held_out.labels
-        fit = fit_temperature(
+        fit = fit_calibrator(
             logits,
             labels,
+            method,
             criterion=str(criterion or getattr(self.args, "temperature_criterion", "ece")),
             n_bins=getattr(self.args, "n_bins", 15),
-            method=method,
-            gamma=gamma,
+            **options,
         )
         record = {
-            "method": fit.method,
             "criterion": fit.criterion,
             **(self._loss_facts() if self.state.global_step else self._known_loss),
             "split": split,
             "n_samples": fit.n_samples,
-            **({"gamma": fit.gamma} if fit.method == "focal" else {}),
         }
         if fold:
-            fold_temperature(self.model, fit.temperature, inputs=self._probe(dataset), record=record)
+            fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=record)
         else:
-            self.model.config.calibration = {**record, "temperature": fit.temperature, "folded": False}
+            self.model.config.calibration = record_of(fit.calibrator, record, folded=False)
         self.card_facts = {"logits": logits, "labels": labels, "groups": held_out.groups, "split": split}
         self._card_for = None
         return fit

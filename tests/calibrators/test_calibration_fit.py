@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
 from hf_focal import TemperatureFit, calibration_metrics_from_logits, fit_temperature
-from hf_focal.calibrators.base import describe_confidence
+from hf_focal.calibrators import TemperatureScaling, describe_confidence
 
 
 def _data(seed, n, k, temperature, scale=2.0):
@@ -61,11 +61,11 @@ def test_ece_grid_of_few_samples_equals_the_naive_loop(seed):
 
 
 def test_ece_grid_in_chunks_is_that_of_the_whole(monkeypatch):
-    import hf_focal.calibrators.base
+    import hf_focal.calibrators.temperature
 
     logits, labels = _data(20, 250, 5, 2.0)
     expected = [fit_temperature(logits, labels, criterion).temperature for criterion in ("ece", "nll")]
-    monkeypatch.setattr(hf_focal.calibrators.base, "_CHUNK", 35)  # 7 rows at a time
+    monkeypatch.setattr(hf_focal.calibrators.temperature, "_CHUNK", 35)  # 7 rows at a time
     actual = [fit_temperature(logits, labels, criterion).temperature for criterion in ("ece", "nll")]
     assert actual[0] == expected[0] and actual[1] == pytest.approx(expected[1], rel=1e-10)
 
@@ -245,7 +245,9 @@ def test_whole_number_logits_are_accepted():
 
 
 def _fit_with(temperature):
-    return TemperatureFit(temperature=temperature, criterion="nll", n_samples=300, before={}, after={})
+    return TemperatureFit(
+        calibrator=TemperatureScaling(temperature), criterion="nll", n_samples=300, before={}, after={}
+    )
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, torch.float32, torch.bfloat16], ids=str)

@@ -23,7 +23,9 @@ from hf_focal import (
     fold_temperature,
     unfold_temperature,
 )
-from hf_focal.models.folding import calibration_record, pending_scaling
+from hf_focal.calibrators import FocalRecalibration
+from hf_focal.models.apply import pending_calibrator
+from hf_focal.models.record import calibration_record
 
 
 GAMMAS = (1.0, 2.0, 3.0, 5.0)
@@ -227,7 +229,7 @@ def test_calibrate_records_it_unfolded_and_evaluate_heeds_it(tmp_path, overconfi
     metrics = trainer.evaluate()
     for key in ("nll", "ece", "brier", "classwise_ece"):
         assert metrics[f"eval_{key}"] == pytest.approx(fit.after[key], abs=1e-6)
-    assert pending_scaling(model) == (fit.temperature, 2.0)
+    assert pending_calibrator(model) == fit.calibrator == FocalRecalibration(2.0, fit.temperature)
     model.save_pretrained(tmp_path / "saved")
     reloaded = type(model).from_pretrained(tmp_path / "saved")
     assert reloaded.config.calibration == model.config.calibration
@@ -254,7 +256,7 @@ def test_a_plain_temperature_after_a_focal_one_replaces_it(tmp_path, overconfide
     trainer.calibrate(data, criterion="nll", method="focal", gamma=1.0)
     fit = trainer.calibrate(data, criterion="nll")
     assert model.config.calibration["method"] == "temperature" and model.config.calibration["folded"] is True
-    assert 5 < fit.temperature < 12 and pending_scaling(model) == (1.0, 0.0)
+    assert 5 < fit.temperature < 12 and pending_calibrator(model) is None
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ from hf_focal import (
     pipeline,
     unfold_temperature,
 )
-from hf_focal.models.folding import pending_scaling
+from hf_focal.calibrators import TemperatureScaling
+from hf_focal.models.apply import pending_calibrator
 
 
 TEMPERATURE = 2.5
@@ -80,7 +81,7 @@ def test_an_unfolded_temperature_is_applied_once_and_stays_in_the_config(unfolde
     model = from_pretrained(unfolded)
     assert model.config.calibration == RECORD and not model.training
     assert np.allclose(logits(model), RAW / TEMPERATURE, atol=1e-6)
-    assert pending_scaling(model) == (1.0, 0.0)
+    assert pending_calibrator(model) is None
     assert np.allclose(logits(apply_temperature(model)), RAW / TEMPERATURE, atol=1e-6)
     for kwargs in ({"return_dict": False}, {"return_dict": False, "labels": torch.tensor([0, 1])}):
         assert np.allclose(logits(model, **kwargs), RAW / TEMPERATURE, atol=1e-6)
@@ -109,14 +110,14 @@ def test_folding_and_unfolding_a_model_that_divides_itself(unfolded, copied, tmp
     with pytest.raises(ValueError, match="calibrated already"):
         fold_temperature(model, TEMPERATURE)
     unfold_temperature(model)
-    assert np.allclose(logits(model), RAW, atol=1e-5) and pending_scaling(model) == (TEMPERATURE, 0.0)
+    assert np.allclose(logits(model), RAW, atol=1e-5) and pending_calibrator(model) == TemperatureScaling(TEMPERATURE)
 
 
 def test_focal_recalibration_is_applied_too(unfolded):
     edit_config(unfolded, calibration={**RECORD, "method": "focal", "gamma": 2.0})
     model = from_pretrained(unfolded)
     assert np.allclose(softmax(logits(model), axis=1), focal_recalibration(RAW, 2.0, TEMPERATURE), atol=1e-6)
-    assert pending_scaling(model) == (1.0, 0.0)
+    assert pending_calibrator(model) is None
     for gamma in (None, -1, "2", float("nan"), float("inf"), 10**400):
         edit_config(unfolded, calibration={**RECORD, "method": "focal", "gamma": gamma})
         with pytest.raises(ValueError, match=r"config.json of .* is refused: config.calibration\['gamma'\]"):

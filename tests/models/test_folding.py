@@ -25,7 +25,9 @@ from transformers import (
 )
 
 from hf_focal import create_image_classifier, fold_temperature, unfold_temperature
-from hf_focal.models.folding import calibration_record, pending_scaling
+from hf_focal.calibrators import TemperatureScaling
+from hf_focal.models.apply import pending_calibrator
+from hf_focal.models.record import calibration_record
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -96,13 +98,13 @@ def test_fold_divides_the_logits_and_unfold_restores_them(build, name, temperatu
     assert fold_temperature(model, temperature) is model
     assert np.abs(logits_of(model, inputs) - before / temperature).max() < 1e-5 * np.abs(before).max()
     assert model.config.calibration == {"method": "temperature", "temperature": temperature, "folded": True}
-    assert pending_scaling(model) == (1.0, 0.0)
+    assert pending_calibrator(model) is None
     changed = [key for key, value in model.state_dict().items() if not torch.equal(value, weights[key])]
     assert 1 <= len(changed) <= 4  # weight and bias of a head, or of the two of a distilled network
     unfold_temperature(model)
     assert np.abs(logits_of(model, inputs) - before).max() < 1e-5 * np.abs(before).max()
     assert model.config.calibration["folded"] is False
-    assert pending_scaling(model) == (temperature, 0.0)
+    assert pending_calibrator(model) == TemperatureScaling(temperature)
     assert not model.training
 
 

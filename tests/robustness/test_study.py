@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from hf_focal import ImageCorruption, auroc_interval, bootstrap_interval, focal_recalibration, ood_scores
-from hf_focal.robustness.study import Scaling, Study, measure, pictures, save, tables, titles_of
+from hf_focal.calibrators import FocalRecalibration, TemperatureScaling
+from hf_focal.robustness.study import Study, measure, pictures, save, tables, titles_of
 
 
 LOGITS, LABELS = np.array([[2.0, 0], [0, 1], [1, 0], [0, 3]]), np.array([0, 1, 1, 1])
 OTHER = np.array([[0.5, 0], [0, 2.5]])
 DARKER = np.array([[1.0, 0], [1, 0], [1, 0], [0, 2]])
 CONTRAST = ImageCorruption("contrast", 3)
-HALF = Scaling(2.0)
+HALF = TemperatureScaling(2.0)
 
 
 def log_loss(margin):
@@ -27,9 +28,9 @@ def sigmoid(margin):
     return 1 / (1 + np.exp(-margin))
 
 
-def found(scaling=HALF, others=(("noise", OTHER), (CONTRAST, DARKER)), **options):
+def found(calibrator=HALF, others=(("noise", OTHER), (CONTRAST, DARKER)), **options):
     options = {"corruptions": ["contrast"], "threshold": 0.9, "n_bins": 2, "n_resamples": 20, "seed": 3, **options}
-    return measure(LOGITS, LABELS, others, scaling, **options)
+    return measure(LOGITS, LABELS, others, calibrator, **options)
 
 
 def test_figures_are_those_worked_out_by_hand():
@@ -53,7 +54,7 @@ def test_figures_are_those_worked_out_by_hand():
 
 
 def test_intervals_and_scores_are_those_of_the_functions_of_the_package():
-    study = found(Scaling(2.0, 3.0))
+    study = found(FocalRecalibration(gamma=3.0, temperature=2.0))
     probabilities = focal_recalibration(LOGITS, 3.0, 2.0)
     low, high = bootstrap_interval("ece", probabilities, LABELS, method="basic", n_resamples=20, seed=3, n_bins=2)
     intervals = study.shift["contrast"][0]["after"]["intervals"]
@@ -100,7 +101,10 @@ def test_only_what_was_asked_for_is_measured_shown_and_saved(tmp_path):
 
 
 def test_the_file_holds_all_figures_and_the_pictures_show_some(tmp_path):
-    models = {"plain": found(Scaling(), model="a/plain"), "focal": found(Scaling(2.0, 3.0), model="b", loss="focal")}
+    models = {
+        "plain": found(TemperatureScaling(1.0), model="a/plain"),
+        "focal": found(FocalRecalibration(gamma=3.0, temperature=2.0), model="b", loss="focal"),
+    }
     study = Study("digits", 4, 3, ["contrast 3"], models)
     names = ["ood_results.json", "ood_results.txt", "severity_contrast.png", "roc.png", "risk_coverage.png"]
     assert save(study, tmp_path) == names and {path.name for path in tmp_path.iterdir()} == set(names)

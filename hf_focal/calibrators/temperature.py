@@ -1,0 +1,199 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Temperature scaling (Guo et al., 2017): one number that all logits are divided by."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import row_blocks
+from ..metrics.bins import bin_indices
+from .base import Affine, Calibrator, register_calibrator
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+GRID = np.arange(1, 101) / 10  # the paper's: (0, 10] in steps of 0.1
+NLL_BOUNDS = (0.01, 100.0)
+RANGE = (1e-3, 1e3)  # of any temperature
+_CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
+
+
+@register_calibrator
+@dataclass(frozen=True)
+class TemperatureScaling(Calibrator):
+    """
+    `softmax(logits / temperature)`. The criterion `"ece"` takes the temperature of smallest ECE among 0.1, 0.2, ...,
+    10, the smallest one where several tie (Mukhoti et al., 2020, Section 5); `"nll"` the minimiser of the NLL over
+    [0.01, 100], to machine precision.
+
+    Attributes:
+        temperature (`float`):
+            What to divide by.
+    """
+
+    method: ClassVar[str] = "temperature"
+    noun: ClassVar[str] = "temperature"
+    temperature: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "temperature", check_temperature(self.temperature))
+
+    @classmethod
+    def fit(
+        cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int
+    ) -> TemperatureScaling:
+        blocks = _margin_blocks(logits, labels)
+        by_ece = criterion == "ece"
+        temperature = _fit_ece(blocks, logits.argmax(axis=1) == labels, n_bins) if by_ece else _fit_nll(blocks)
+        warn_at_ends(temperature, criterion)
+        return cls(temperature)
+
+    def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return logits / self.temperature
+
+    def on_tensor(self, logits: Tensor) -> Tensor:
+        return logits / self.temperature
+
+    def affine(self, num_labels: int) -> Affine:
+        return Affine(1 / self.temperature)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], name: str = "config.calibration") -> TemperatureScaling:
+        return cls(check_temperature(record.get("temperature"), f"{name}['temperature']"))
+
+    @property
+    def words(self) -> str:
+        return f"The temperature {self.temperature:.4g} {effect_of(self.temperature)}."
+
+    def by_hand(self, place: str) -> str:
+        return f": without `hf_focal`, divide them by the temperature {self.temperature:.4g} of {place} first."
+
+    def __str__(self) -> str:
+        return f"T = {self.temperature:.4g}"
+
+
+def check_temperature(value: Any, name: str = "temperature") -> float:
+    """The value as a float if it can be a temperature, or a `ValueError`."""
+    low, high = RANGE
+    if isinstance(value, bool) or not isinstance(value, Real) or not value <= high or value < low:
+        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}.")
+    return float(value)
+
+
+def effect_of(temperature: float) -> str:
+    """What dividing by it does, in words."""
+    if temperature == 1:
+        return "leaves its probabilities alone"
+    return f"{'sharpens' if temperature < 1 else 'softens'} its probabilities"
+
+
+def warn_at_ends(temperature: float, criterion: str) -> None:
+    """Warn if a fitted temperature is at an end of the range that the criterion searches."""
+    ends = (GRID[0], GRID[-1]) if criterion == "ece" else NLL_BOUNDS
+    if any(math.isclose(temperature, end, rel_tol=1e-4) for end in ends):
+        warnings.warn(
+            f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
+            "the data do not determine it. More validation data, or a model that makes some mistakes on it, would.",
+            UserWarning,
+            stacklevel=5,  # who called fit_calibrator
+        )
+
+
+_Blocks = list[tuple[NDArray[np.float64], NDArray[np.int64], int]]
+
+
+def _margin_blocks(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Blocks:
+    """Blocks of rows with each row's maximum taken off, their labels, and the axis of the classes."""
+    blocks = []
+    for block, values, axis in row_blocks(logits, np.float64, _CHUNK):
+        blocks.append((values - values.max(axis=axis, keepdims=True), labels[block], axis))
+    return blocks
+
+
+def _true_margins(margins: NDArray[np.float64], labels: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
+    rows = np.arange(len(labels))
+    return margins[rows, labels] if axis else margins[labels, rows]
+
+
+def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
+    errors, biases = np.full(len(GRID), np.inf), np.zeros(len(GRID))
+
+    def bias(i: int) -> float:
+        """Mean confidence less accuracy at one temperature of the grid, whose ECE is noted down."""
+        if np.isinf(errors[i]):
+            gaps, start = np.zeros(n_bins), 0
+            for margins, labels, axis in blocks:
+                confidences = 1 / np.add.reduce(np.exp(margins / GRID[i]), axis=axis)
+                hits = correct[start : start + len(labels)]
+                gaps += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
+                start += len(labels)
+            errors[i], biases[i] = np.abs(gaps).sum() / len(correct), gaps.sum() / len(correct)
+        return float(biases[i])
+
+    # The ECE is at least the size of the bias, and the bias falls as the temperature rises. So the search starts where
+    # the bias changes sign and goes either way until the bias alone is worse than the best ECE so far.
+    middle = bisect_left(range(len(GRID)), True, key=lambda i: bias(i) <= 0)
+    for steps in (range(middle, len(GRID)), range(middle - 1, -1, -1)):
+        for i in steps:
+            if abs(bias(i)) > errors.min() + 1e-12:
+                break
+    return smallest_best(errors)
+
+
+def smallest_best(errors: NDArray[np.float64]) -> float:
+    """The smallest temperature of the grid whose error is lowest; sums that differ by rounding alone tie."""
+    return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])
+
+
+def _fit_nll(blocks: _Blocks) -> float:
+    total_true = sum(float(_true_margins(*block).sum()) for block in blocks)
+
+    def derivatives(inverse: float) -> tuple[float, float]:
+        """
+        First and second derivative of the summed NLL with respect to 1 / T, in which it is convex: the expected logit
+        less the logit of the true class, and the variance of the logit.
+        """
+        slope, curvature = -total_true, 0.0
+        for margins, _, axis in blocks:
+            weights = np.exp(inverse * margins)
+            sums = np.add.reduce(weights, axis=axis)
+            weights *= margins
+            means = np.add.reduce(weights, axis=axis) / sums
+            weights *= margins
+            slope += float(means.sum())
+            curvature += float((np.add.reduce(weights, axis=axis) / sums - means**2).sum())
+        return slope, curvature
+
+    # Newton's method between two ends that close in; the ends of the range are tried before anything is halved.
+    ends = 1 / NLL_BOUNDS[1], 1 / NLL_BOUNDS[0]
+    low, high = ends
+    untried, inverse = set(ends), 1.0
+    for _ in range(200):
+        slope, curvature = derivatives(inverse)
+        untried.discard(inverse)
+        # Flat where every sample is right beyond doubt, and more of it is no harm.
+        rising = slope < 0 or slope == curvature == 0
+        if inverse == ends[1] and rising:
+            return NLL_BOUNDS[0]
+        if inverse == ends[0] and not rising:  # even the flattest softmax is too sharp
+            return NLL_BOUNDS[1]
+        low, high = (inverse, high) if rising else (low, inverse)
+        target = inverse - slope / curvature if curvature > 0 else math.inf if rising else 0.0
+        if not low < target < high:
+            end = high if rising else low
+            target = end if end in untried else math.sqrt(low * high)
+        if abs(target - inverse) <= 1e-13 * inverse or high - low <= 1e-13 * high:
+            break
+        inverse = target
+    return 1 / target

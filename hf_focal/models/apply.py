@@ -1,0 +1,87 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""A calibrator in the forward pass of a model that does not have it folded in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..calibrators.base import Calibrator, calibrator_of
+from .record import calibration_record
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    Let a model apply the temperature (or other calibrator) in its config to its own logits, if that is not folded into
+    the head.
+
+    A forward hook does it, which changes no weight: what `save_pretrained` writes is as before. It follows
+    `config.calibration` at every call, so that the logits are divided once whatever happens to the model: not at all
+    after folding, by the new temperature after calibrating anew. Calling this twice is calling it once. A loss that
+    the model computes itself, from `labels`, is that of the undivided logits. With method `"focal"` the logits become
+    logarithms of the probabilities, without a gradient.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            A classifier; without `config.calibration` nothing is divided.
+
+    Returns:
+        `transformers.PreTrainedModel`: The same model.
+
+    Raises:
+        ValueError: If `config.calibration` is malformed, or unfolded and of an unknown method.
+    """
+    calibration_record(model)  # refuses what is malformed
+    if not applies_temperature(model):
+        model.register_forward_hook(_calibrate_logits)
+    return model
+
+
+def pending_calibrator(model: PreTrainedModel) -> Calibrator | None:
+    """
+    What the logits of this model still need: nothing unless it has an unfolded record that its forward does not apply
+    itself ([`apply_temperature`]).
+    """
+    record = calibration_record(model)
+    return None if record is None or record["folded"] or applies_temperature(model) else calibrator_of(record)
+
+
+def applies_temperature(model: Any) -> bool:
+    """Whether [`apply_temperature`] was called on this model."""
+    return _calibrate_logits in getattr(model, "_forward_hooks", {}).values()
+
+
+def stop_applying(model: Any) -> None:
+    """Undo [`apply_temperature`]."""
+    for key, hook in list(getattr(model, "_forward_hooks", {}).items()):
+        if hook is _calibrate_logits:
+            del model._forward_hooks[key]
+
+
+@contextmanager
+def raw_logits(model: Any) -> Iterator[None]:
+    """The logits of the weights alone, whatever the config says."""
+    applied = applies_temperature(model)
+    stop_applying(model)
+    try:
+        yield
+    finally:
+        if applied:
+            model.register_forward_hook(_calibrate_logits)
+
+
+def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:
+    record = calibration_record(model)
+    if record is None or record["folded"]:
+        return outputs
+    calibrated = calibrator_of(record).on_tensor
+    if isinstance(outputs, tuple):  # return_dict=False: the logits come first, or after the loss, which is a scalar
+        index = 0 if outputs[0].dim() else 1
+        return (*outputs[:index], calibrated(outputs[index]), *outputs[index + 1 :])
+    outputs["logits"] = calibrated(outputs["logits"])
+    return outputs

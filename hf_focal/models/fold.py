@@ -1,0 +1,171 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Folding a calibrator into the head of a model, so that its plain softmax is calibrated, and undoing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
+from ..calibrators.temperature import check_temperature
+from .apply import raw_logits, stop_applying
+from .head import (
+    check_single_label,
+    evaluating,
+    find_head,
+    follows,
+    map_outputs,
+    probe_logits,
+    probe_of,
+    restored,
+    tolerance_of,
+)
+from .record import calibration_record, record_of
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def fold_calibrator(
+    model: PreTrainedModel,
+    calibrator: Calibrator,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """
+    Let the classification head do what a calibrator does, so that the model's plain softmax is calibrated.
+
+    The head is found and tried on a probe batch with random weights in it (and restored), and changed in place. A
+    common scale, such as a temperature, suits any head that scales the logits; a factor or a shift of each class, or a
+    matrix, asks for one last linear layer whose outputs are the logits. Half precision heads are rounded to their own
+    precision. With an adapter of PEFT it is the head in its `modules_to_save` that is changed.
+
+    Args:
+        model (`transformers.PreTrainedModel` or `peft.PeftModel`):
+            A classifier with one label per sample (or token), of at least two classes.
+        calibrator ([`Calibrator`]):
+            As fitted by [`fit_calibrator`].
+        inputs (`Mapping[str, torch.Tensor]`, *optional*):
+            A batch for the probe; by default one is made from the config, for images and text.
+        record (`Mapping[str, Any]`, *optional*):
+            What else to write into `config.calibration`: `criterion`, `loss`, `split`, `n_samples`.
+
+    Returns:
+        `transformers.PreTrainedModel`: The same model, with `config.calibration` set and `folded` true.
+
+    Raises:
+        ValueError: If the model is folded already or cannot take the probe batch; an [`UnfoldableError`] if the
+            calibrator cannot be folded, or not into this model. The weights are then as they were.
+    """
+    known = calibration_record(model)
+    if known is not None and known["folded"]:
+        raise ValueError(
+            f"This model is calibrated already: {calibrator_of(known) if is_known(known) else known['method']} is "
+            "folded into its head. Call unfold_temperature(model) before folding another one."
+        )
+    num_labels = check_single_label(model)
+    affine = calibrator.affine(num_labels)
+    if known is not None:
+        waiting = calibrator_of(known)
+        waiting.affine(num_labels)  # what no head can do is not dropped for something else
+        if record is None and record_of(waiting, {}, False) == record_of(calibrator, {}, False):
+            record = known
+    _map_head(model, affine, inputs, calibrator.noun)
+    model.config.calibration = record_of(calibrator, record or {}, folded=True)
+    return model
+
+
+def fold_temperature(
+    model: PreTrainedModel,
+    temperature: float,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """
+    Divide the classification head by the temperature, so that the model's plain softmax is calibrated.
+
+    It is [`fold_calibrator`] for a temperature, any head that scales the logits being fit for it. With an adapter of
+    PEFT it is the head in its `modules_to_save` that is divided: it is saved with the adapter, and stays in the model
+    after `merge_and_unload()`.
+
+    Args:
+        model (`transformers.PreTrainedModel` or `peft.PeftModel`):
+            A classifier with one label per sample (or token), of at least two classes.
+        temperature (`float`):
+            What to divide by, as fitted by [`fit_temperature`].
+        inputs (`Mapping[str, torch.Tensor]`, *optional*):
+            A batch for the probe; by default one is made from the config, for images and text. A model of other
+            inputs needs it.
+        record (`Mapping[str, Any]`, *optional*):
+            What else to write into `config.calibration`: `criterion`, `loss`, `split`, `n_samples`.
+
+    Returns:
+        `transformers.PreTrainedModel`: The same model, with `config.calibration` set and `folded` true.
+
+    Raises:
+        ValueError: If the model is folded already, has no head that scales its logits, cannot take the probe batch,
+            or the temperature is not a positive number. The weights are then as they were.
+    """
+    temperature = check_temperature(temperature)
+    calibrator = calibrator_of({**(record or {}), "temperature": temperature}, "record")
+    return fold_calibrator(model, calibrator, inputs=inputs, record=record)
+
+
+def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
+    """
+    Undo [`fold_temperature`], or [`fold_calibrator`], by the record in the config, and set `folded` to false. Where
+    [`apply_temperature`] was called, that is undone too.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            A folded model.
+        inputs (`Mapping[str, torch.Tensor]`, *optional*):
+            A batch for the probe; by default one is made from the config.
+
+    Returns:
+        `transformers.PreTrainedModel`: The same model; its logits are those before scaling, up to rounding.
+
+    Raises:
+        ValueError: If the model is not folded, or by a method that is not registered.
+    """
+    record = calibration_record(model)
+    if record is None or not record["folded"]:
+        raise ValueError("This model has no folded temperature: config.calibration['folded'] is not true.")
+    calibrator = calibrator_of(record)
+    _map_head(model, calibrator.affine(check_single_label(model)).inverse(), inputs, calibrator.noun)
+    stop_applying(model)
+    model.config.calibration = {**record, "folded": False}
+    return model
+
+
+@torch.no_grad()
+def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tensor] | None, noun: str) -> None:
+    """Change the head in place, proved on the probe batch, or leave it as it was."""
+    num_labels = check_single_label(model)
+    shift = np.zeros(num_labels) if affine.shift is None else affine.shift
+    if np.shape(affine.scale) not in ((), (num_labels,), (num_labels, num_labels)) or shift.shape != (num_labels,):
+        raise UnfoldableError(
+            f"The {noun} is for other classes than the {num_labels} of this {type(model).__name__}: it has a scale of "
+            f"shape {np.shape(affine.scale)} and a shift of shape {shift.shape}."
+        )
+    affine.inverse()  # what cannot be undone is refused
+    with evaluating(model), raw_logits(model):
+        probe = probe_of(model, inputs)
+        heads = find_head(model, probe, affine, noun)
+        before = probe_logits(model, probe)
+        with restored(heads):
+            map_outputs(heads, affine)
+            after = probe_logits(model, probe)
+        if not follows(before, after, affine, tolerance_of(heads, affine)):
+            raise UnfoldableError(
+                f"Cannot fold a {noun} into {type(model).__name__}: its weights cannot hold the numbers, so that the "
+                f"logits would be off by up to {np.abs(after - affine(before)).max():g}."
+            )
+        map_outputs(heads, affine)

@@ -1,0 +1,268 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The classification head of a model: found by experiment, with random weights in it, on a probe batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..calibrators.base import Affine, UnfoldableError
+from ..tasks import task_of
+from .record import has_adapter
+
+
+COMMON_SCALE = Affine()
+
+
+def check_single_label(model: PreTrainedModel) -> int:
+    """The number of classes, or a refusal of models whose outputs are not one softmax over at least two of them."""
+    config = getattr(model, "config", None)
+    num_labels = getattr(config, "num_labels", None)
+    if not isinstance(num_labels, int):
+        raise ValueError(
+            f"{type(model).__name__} has no config.num_labels. Supported: transformers classifiers; a timm network "
+            "goes through AutoModelForImageClassification (TimmWrapper)."
+        )
+    problem_type = getattr(config, "problem_type", None)
+    if num_labels < 2 or problem_type in ("regression", "multi_label_classification"):
+        raise ValueError(
+            f"Supported: classification with one label per sample and at least 2 classes. Found: num_labels="
+            f"{num_labels}, problem_type={problem_type!r}. Multi-label, regression and one-output heads have no "
+            "softmax to calibrate."
+        )
+    return num_labels
+
+
+@torch.no_grad()
+def find_head(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor] | None,
+    affine: Affine = COMMON_SCALE,
+    noun: str = "temperature",
+) -> list[nn.Module]:
+    """
+    The linear modules that can do an affine map of the logits: done to their outputs, it is done to the logits of a
+    probe batch. A common scale may be shared by several modules, anything else asks for one whose outputs are the
+    logits.
+
+    Random weights stand in meanwhile, in every module that might belong to the head: trained or fresh weights may be
+    so small that the logits prove nothing, or that one head of two seems to be all. Random numbers stand in for those
+    of the map, too.
+    """
+    probe = probe_of(model, inputs)
+    candidates = [heads for heads in _head_candidates(model) if heads]
+    modules = list(dict.fromkeys(module for heads in candidates for module in heads))
+    trial = _trial_of(affine)
+    with evaluating(model), restored(modules):
+        _randomize(modules)
+        whole = probe_logits(model, probe)
+        if 0 < np.abs(whole).max() < np.inf:
+            for heads in candidates:
+                if not _takes(heads, trial):
+                    continue
+                with restored(heads):
+                    map_outputs(heads, trial)
+                    if follows(whole, probe_logits(model, probe), trial, tolerance_of(heads, trial)):
+                        return heads
+    if candidates and affine.shift is not None and all(getattr(one, "bias", None) is None for one in modules):
+        reason = "its last linear layer has no bias, which a shift needs."
+    elif candidates and is_common_scale(affine):
+        reason = "none of its linear layers with as many outputs as labels scales the logits."
+    elif candidates:
+        reason = "no single linear layer with as many outputs as labels gives the logits as they are."
+    elif has_adapter(model):
+        reason = (
+            "its adapter is saved without a head to divide. Name the head in the adapter's modules_to_save, or call "
+            "merge_and_unload() first."
+        )
+    else:
+        reason = f"it has no linear layer with {model.config.num_labels} floating point outputs."
+    raise UnfoldableError(
+        f"Cannot fold a {noun} into {type(model).__name__}: {reason} "
+        f"Or keep the {noun} in the config instead (fold=False in CalibrationTrainer.calibrate, "
+        "--no_fold_temperature of the scripts)."
+    )
+
+
+def is_common_scale(affine: Affine) -> bool:
+    """Whether the map multiplies all logits by one number."""
+    return np.ndim(affine.scale) == 0 and affine.shift is None
+
+
+def _trial_of(affine: Affine) -> Affine:
+    """A map of the same form whose numbers hide nothing."""
+    generator = np.random.default_rng(0)
+    scale = generator.normal(size=np.shape(affine.scale)) if np.ndim(affine.scale) else 0.5
+    return Affine(scale, None if affine.shift is None else generator.normal(size=affine.shift.shape))
+
+
+def _takes(heads: list[nn.Module], affine: Affine) -> bool:
+    if is_common_scale(affine):
+        return True
+    parameters = dict(heads[0].named_parameters(recurse=False))
+    has_bias = affine.shift is None or "bias" in parameters
+    return len(heads) == 1 and has_bias and parameters.keys() <= {"weight", "bias"}
+
+
+def map_outputs(heads: list[nn.Module], affine: Affine) -> None:
+    """Change weights in place, so that linear modules give `affine` of their outputs."""
+    for head in heads:
+        for name, parameter in head.named_parameters(recurse=False):
+            if is_common_scale(affine):
+                parameter.mul_(float(affine.scale))
+                continue
+            rows = parameter.double().flatten(1) if parameter.dim() > 1 else parameter.double()[:, None]
+            scale = torch.as_tensor(affine.scale, dtype=rows.dtype, device=rows.device)
+            rows = scale @ rows if scale.dim() == 2 else scale.reshape(-1, 1) * rows
+            if name == "bias" and affine.shift is not None:
+                rows += torch.as_tensor(affine.shift, dtype=rows.dtype, device=rows.device)[:, None]
+            parameter.copy_(rows.reshape(parameter.shape))
+
+
+def follows(before: NDArray[Any], after: NDArray[Any], affine: Affine, tolerance: float) -> bool:
+    """Whether the logits after are the map of those before."""
+    expected = affine(before)
+    size = max(np.abs(expected).max(), np.abs(before).max() * np.abs(affine.scale).max())
+    return bool(np.abs(after - expected).max() <= tolerance * size)
+
+
+def tolerance_of(heads: list[nn.Module], affine: Affine) -> float:
+    """How far logits may be off, relative to the largest. Half precision rounds all factors but powers of 2."""
+    precision = max(torch.finfo(parameter.dtype).eps for parameter in _parameters(heads))
+    return 1e-4 if is_common_scale(affine) and affine.scale == 0.5 else max(1e-4, 8 * precision)
+
+
+def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for module in modules for parameter in module.parameters(recurse=False)]
+
+
+def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
+    def is_head(module: Any) -> bool:
+        outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
+        return (
+            isinstance(module, (nn.Linear, nn.Conv2d))
+            and outputs == model.config.num_labels
+            and all(p.is_floating_point() and p.device.type != "meta" for p in module.parameters(recurse=False))
+        )
+
+    if hasattr(model, "timm_model") and not has_adapter(model):
+        classifier = model.timm_model.get_classifier()
+        modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
+        yield [module for module in modules if is_head(module)]
+    linear = [(name, module) for name, module in model.named_modules() if is_head(module)]
+    if has_adapter(model):  # it is saved with the heads that it trains, and with no other weight of the model
+        linear = [(name, module) for name, module in linear if ".modules_to_save." in name]
+    heads = [module for _, module in linear]
+    for head in reversed(heads):
+        yield [head]
+    if len(heads) > 1:
+        yield heads[-2:]
+        yield heads
+
+
+@contextmanager
+def restored(modules: list[nn.Module]) -> Iterator[None]:
+    """The weights of these modules as they were, afterwards."""
+    parameters = _parameters(modules)
+    originals = [parameter.clone() for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, original in zip(parameters, originals, strict=True):
+            parameter.copy_(original)
+
+
+def _randomize(modules: list[nn.Module]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in _parameters(modules):
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+# ---- The probe batch ------------------------------------------------------------------------------------------------
+
+
+def probe_of(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """A batch on the model's device, in its precision: the inputs given, or some made from the config."""
+    given = _probe_inputs(model) if inputs is None else inputs
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        for name, value in given.items()
+    }
+
+
+def probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> NDArray[np.float64]:
+    """Its logits on the batch, in float64."""
+    try:
+        outputs = model(**probe)
+    except Exception as error:
+        shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in probe.items())
+        raise UnfoldableError(
+            f"{type(model).__name__} fails on the batch that its head is tried on, {shapes}: {error}\n"
+            "Pass one batch of inputs that it takes, without labels, to fold_temperature as inputs=..., or keep the "
+            "temperature in the config (fold=False in CalibrationTrainer.calibrate)."
+        ) from error
+    logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
+    return logits.double().cpu().numpy()
+
+
+def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    config, name, task = model.config, model.main_input_name, task_of(model)
+    if task is not None and (probe := task.probe(model)) is not None:
+        return probe
+    generator = torch.Generator().manual_seed(0)
+    if name == "pixel_values":
+        channels, height, width = _image_shape(model)
+        if "spatial_shapes" in inspect.signature(model.forward).parameters:  # images cut into patches beforehand
+            patch = getattr(config, "vision_config", config).patch_size
+            patches = torch.randn(2, 4, channels * patch**2, generator=generator)
+            shapes = torch.full((2, 2), 2)
+            return {name: patches, "pixel_attention_mask": torch.ones(2, 4).long(), "spatial_shapes": shapes}
+        return {name: torch.randn(2, channels, height, width, generator=generator)}
+    if name == "input_ids":
+        # One sequence: models without a padding token refuse more.
+        vocab_size = getattr(config.get_text_config(), "vocab_size", 128)  # models of characters have none
+        tokens = torch.randint(0, vocab_size, (1, 8), generator=generator)
+        eos = getattr(config, "eos_token_id", None)
+        if isinstance(eos, int) and 0 <= eos < vocab_size:
+            tokens[tokens == eos] = (eos + 1) % vocab_size
+            tokens[0, -1] = eos  # encoder-decoder classifiers read their representation there
+        return {name: tokens, "attention_mask": torch.ones_like(tokens)}
+    raise UnfoldableError(
+        f"Cannot make a probe batch for {type(model).__name__}, whose main input is {name!r}. Pass one batch of its "
+        "inputs to fold_temperature as inputs=..., or keep the temperature in the config (fold=False in "
+        "CalibrationTrainer.calibrate)."
+    )
+
+
+def _image_shape(model: Any) -> tuple[int, int, int]:
+    config = model.config
+    if hasattr(model, "timm_model"):
+        arguments = config.model_args or {}
+        pretrained_cfg = {**model.timm_model.pretrained_cfg, **(getattr(config, "pretrained_cfg", None) or {})}
+        channels, *size = pretrained_cfg["input_size"]
+        channels, size = arguments.get("in_chans", channels), arguments.get("img_size", size)
+    else:
+        vision = getattr(config, "vision_config", config)
+        channels = getattr(vision, "num_channels", 3)
+        size = getattr(vision, "image_size", None) or 224  # convolutional networks take any size and name none
+    height, width = (size, size) if isinstance(size, int) else size
+    return channels, height, width
