@@ -10,10 +10,11 @@ style:  ## Format the code and sort the imports
 	ruff check --fix $(sources)
 	ruff format $(sources)
 
-quality:  ## Check format, lint and types
+quality:  ## Check format, lint, types and who imports whom
 	ruff check $(sources)
 	ruff format --check $(sources)
 	mypy
+	lint-imports
 
 test:  ## Run the tests
 	python -m pytest

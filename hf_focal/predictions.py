@@ -46,7 +46,7 @@ class Predictions:
         return len(self.labels)
 
     @classmethod
-    def of_output(cls, output: Any, split: str = "test") -> Predictions:
+    def flatten(cls, output: Any, split: str = "test") -> Predictions:
         """
         The rows of what a `Trainer` predicted; labels of -100 are left out.
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_focal import CalibrationTrainer, from_pretrained, get_task, parse_arguments
-from hf_focal.cli.run import RunArguments, end_run, start_run
+from hf_focal.cli.arguments import RunArguments
+from hf_focal.cli.run import end_run, start_run
 from hf_focal.hub.load import load_processor
 from hf_focal.tasks import task_of
 from hf_focal.tasks.splits import held_out_pair, take

@@ -20,7 +20,8 @@ from hf_focal import (
     load_image_dataset,
     parse_arguments,
 )
-from hf_focal.cli.run import TrainArguments, TrainDataArguments, start_run, train_run
+from hf_focal.cli.arguments import TrainArguments, TrainDataArguments
+from hf_focal.cli.run import start_run, train_run
 from hf_focal.tasks import ImageClassification
 from hf_focal.tasks.embedded import DIGITS
 from hf_focal.tasks.transforms import AUGMENTATIONS, largest_side

@@ -30,9 +30,10 @@ from hf_focal import (
     phrase_classes,
     tokenize_trees,
 )
-from hf_focal.cli.run import TrainArguments, TrainDataArguments, json_object, start_run, train_run
+from hf_focal.cli.arguments import TrainArguments, TrainDataArguments, json_object
+from hf_focal.cli.run import start_run, train_run
 from hf_focal.models.create import LEARNED, SMALL_BERT, TREE_LSTM, freeze_all_but_last, text_tasks
-from hf_focal.tasks import TextClassification
+from hf_focal.tasks import Task, TextClassification
 from hf_focal.tasks.embedded import SCIPY_DOCS
 
 
@@ -98,10 +99,8 @@ class DataArguments(TrainDataArguments):
     )
 
 
-def main() -> None:
-    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
-    name = model_args.model_name_or_path
-    from_scratch = model_args.train_from_scratch or (name in LEARNED and not Path(name).is_dir())
+def check(model_args: ModelArguments, data_args: DataArguments) -> Task:
+    """What can be known to be wrong before anything is loaded, and the task."""
     if model_args.lora and model_args.freeze_all_but_last is not None:
         raise ValueError("Give either --lora or --freeze_all_but_last, not both.")
     if data_args.extra_class is not None and not data_args.every_phrase:
@@ -111,6 +110,29 @@ def main() -> None:
     task = get_task(model_args.task)
     if data_args.dataset_name == SCIPY_DOCS and SCIPY_DOCS not in task.embedded:
         raise ValueError(f"There are no embedded sentences for {task.name}: give --dataset_name.")
+    return task
+
+
+def with_adapter(model: Any, model_args: ModelArguments, task: Task) -> Any:
+    """The model with a low-rank adapter to train."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        task_type=task.adapter_type,
+        target_modules="all-linear",
+        exclude_modules=["classifier", "score"],  # the head, which is trained whole
+        r=model_args.lora_rank,
+        lora_alpha=model_args.lora_alpha,
+        lora_dropout=model_args.lora_dropout,
+    )
+    return get_peft_model(model, lora)
+
+
+def main() -> None:
+    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
+    name = model_args.model_name_or_path
+    from_scratch = model_args.train_from_scratch or (name in LEARNED and not Path(name).is_dir())
+    task = check(model_args, data_args)
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
     options = {"input_column": data_args.text_column_name, "check": parse_tree if name == TREE_LSTM else None}
@@ -137,17 +159,7 @@ def main() -> None:
     if model_args.freeze_all_but_last is not None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
     if model_args.lora:
-        from peft import LoraConfig, get_peft_model
-
-        lora = LoraConfig(
-            task_type=task.adapter_type,
-            target_modules="all-linear",
-            exclude_modules=["classifier", "score"],  # the head, which is trained whole
-            r=model_args.lora_rank,
-            lora_alpha=model_args.lora_alpha,
-            lora_dropout=model_args.lora_dropout,
-        )
-        model = get_peft_model(model, lora)
+        model = with_adapter(model, model_args, task)
     train, validation, test = (task.encode(data, tokenizer) for data in dataset.values())
     plain_train = train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test))))
     if data_args.every_phrase:

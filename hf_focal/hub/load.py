@@ -1,10 +1,9 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Calibrated classifiers to and from the Hugging Face Hub."""
+"""Calibrated classifiers from the Hugging Face Hub, or from a folder."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import re
@@ -13,31 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi, get_token, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from transformers import AutoConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
-from ..results.report import CARD, PICTURE, PREDICTIONS
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
-from ..version import __version__
 
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
     from transformers import PreTrainedModel
 
 
 logger = logging.getLogger(__name__)
-
-# What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
-_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json")
-_CONFIGS = (CONFIG_NAME, "*_config.json", ADAPTER_RECORD, "tokenizer.json", "special_tokens_map.json")
-_VOCABULARIES = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja")
-_PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE)
 
 
 def from_pretrained(
@@ -257,102 +247,3 @@ def _refuse_damaged(folder: Path) -> None:
                 f"The download of {pointer.name} is damaged: its hash is not the one that the Hub gave. It is removed "
                 "from the cache; load the model again."
             )
-
-
-def push_to_hub(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    token: str | bool | None = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    push_predictions: bool = False,
-    commit_message: str = "Upload a calibrated classifier",
-) -> CommitInfo:
-    """
-    Push what a run of a script left in its folder: weights, config, image processor or tokenizer, card and picture.
-
-    Nothing else in the folder is pushed. Pushing again after an interruption completes the upload.
-
-    Args:
-        folder (`str`):
-            With `config.json`, `model.safetensors` and `README.md`, or an adapter of PEFT in place of the first two.
-        repo_id (`str`):
-            `"user/name"`; created if it is not there.
-        token (`str`, *optional*):
-            With the right to write; by default the one that `hf auth login` stored.
-        private (`bool`, *optional*):
-            Of a repository that is created.
-        revision (`str`, *optional*):
-            Branch to push to.
-        push_predictions (`bool`, *optional*, defaults to `False`):
-            Push `predictions.safetensors` as well: logits and labels of the validation and test data.
-        commit_message (`str`, *optional*):
-            Title of the commit.
-
-    Returns:
-        `huggingface_hub.CommitInfo`: Where it went.
-
-    Raises:
-        ValueError: If the folder holds no model, or an adapter for a base model that is a folder here.
-        OSError: If the push failed. The folder is complete all the same.
-    """
-    folder = Path(folder)
-    if (folder / ADAPTER_CONFIG_NAME).is_file():
-        base = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if Path(str(base)).exists():
-            raise ValueError(
-                f"The adapter in {folder} is for the base model {base}, a folder here, so nobody else could load it. "
-                "Push that model and train on its id, or push what merge_and_unload() gives."
-            )
-    elif not (folder / CONFIG_NAME).is_file():
-        raise ValueError(f"{folder} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
-    with plain_errors(repo_id, token, folder):
-        api = HfApi(library_name="hf_focal", library_version=__version__)
-        repo_id = api.create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
-        _name_in_card(folder, repo_id)
-        return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=[*_PUSHED, *([PREDICTIONS] if push_predictions else [])],
-            ignore_patterns=["*/*"],
-            token=token,
-            revision=revision,
-            commit_message=commit_message,
-        )
-
-
-def check_access(repo_id: str, token: str | bool | None = None) -> None:
-    """Ask the Hub whether this token may write to a repository, and raise its refusal."""
-    if "write" not in inspect.signature(HfApi.auth_check).parameters:  # of newer clients
-        return
-    try:
-        HfApi().auth_check(repo_id, token=token, write=True)
-    except HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):  # a Hub that cannot tell is no reason to stop
-            raise
-
-
-@contextmanager
-def plain_errors(repo_id: str, token: str | bool | None, folder: Path | None = None) -> Iterator[None]:
-    """Turn whatever the client raises, from a refusal of the Hub to a broken connection, into one plain error."""
-    try:
-        yield
-    except Exception as error:
-        causes = [" ".join(str(cause).split()) for cause in (error, error.__cause__) if cause is not None]
-        text = f"Cannot push to {repo_id}: {' '.join(dict.fromkeys(causes))}"
-        if folder is not None:
-            text += f" {folder} is complete: push it again by hf_focal.push_to_hub({str(folder)!r}, {repo_id!r})."
-        secret = token if isinstance(token, str) else get_token()
-        # Not `from error`: its message may quote the headers of the request, and so the token.
-        raise OSError(text.replace(secret.strip(), "<token>") if secret and secret.strip() else text) from None
-
-
-def _name_in_card(folder: Path, repo_id: str) -> None:
-    """Let the snippet of our card load the repository that it goes to, and not the folder that it was made for."""
-    card = folder / CARD
-    if card.is_file():
-        text = card.read_text(encoding="utf-8")
-        named = re.sub(r'(?m)^(classifier = pipeline\("[\w-]+", model=)".*"\)$', rf'\1"{repo_id}")', text, count=1)
-        if named != text:
-            card.write_text(named, encoding="utf-8")

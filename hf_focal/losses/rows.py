@@ -45,7 +45,7 @@ def row_losses(loss: RowLoss, logits: Tensor, labels: Tensor, ignore_index: int,
 
 def is_traced() -> bool:
     """Whether torch.compile or a torch.func transform is looking on."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001
 
 
 def widen(logits: Tensor) -> Tensor:

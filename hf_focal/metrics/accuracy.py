@@ -28,6 +28,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 @register_metric(
     "accuracy",
     title="Accuracy",
+    complement="Error",
     lower_is_better=False,
     binned=False,
     function=accuracy,

@@ -91,6 +91,7 @@ class Metric:
         title (`str`): What it is called in tables.
         value (`Callable[[Scored, int], float]`): The metric itself, with a number of bins.
         style (`str`): How tables format it.
+        complement (`str`, *optional*): Title of one minus the metric, where tables show that: `"Error"` for accuracy.
         lower_is_better (`bool`): The direction.
         bounds (`tuple[float, float]`): The least and the most that it can be.
         binned (`bool`): Whether it depends on the number of bins.
@@ -108,6 +109,7 @@ class Metric:
     title: str
     value: Value
     style: str = ".2%"
+    complement: str | None = None
     lower_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
     binned: bool = True
@@ -115,6 +117,19 @@ class Metric:
     function: Callable[..., float] | None = None
     resampled: Callable[[Scored, int], Statistic] | None = None
     running: Running | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its title in a table of results."""
+        return self.complement or self.title
+
+    def show(self, value: float) -> float:
+        """The number that goes there."""
+        return value if self.complement is None else 1 - value
+
+    def facts(self) -> dict[str, Any]:
+        """What results keep of it, so that they can be read where it is not known."""
+        return {"title": self.title, "style": self.style, "lower_is_better": self.lower_is_better}
 
     def statistic(self, scored: Scored, n_bins: int) -> Statistic:
         """The metric as a function of the rows of a resample."""

@@ -39,7 +39,7 @@ class BatchMetrics:
         Arguments as for [`compute_metrics`] and [`CalibrationAccumulator.update_logits`].
         """
         try:
-            predictions = Predictions.of_output(eval_prediction)
+            predictions = Predictions.flatten(eval_prediction)
             if len(predictions):  # none where every label of the batch is -100
                 logits, labels = predictions.logits, predictions.labels
                 self.accumulator.update_logits(logits, labels, temperature, gamma, calibrator)
@@ -79,7 +79,7 @@ class ComputeMetrics:
     def __call__(self, eval_prediction: Any, n_bins: int = 15, compute_result: bool | None = None) -> dict[str, float]:
         """The metrics: see the class."""
         if compute_result is None:
-            predictions = Predictions.of_output(eval_prediction)
+            predictions = Predictions.flatten(eval_prediction)
             return calibration_metrics_from_logits(predictions.logits, predictions.labels, n_bins=n_bins)
         n_bins = check_n_bins(n_bins)
         seen = self.batches.pop(n_bins, None) or BatchMetrics(n_bins)

@@ -60,7 +60,7 @@ def stop_applying(model: Any) -> None:
     """Undo [`apply_temperature`]."""
     for key, hook in list(getattr(model, "_forward_hooks", {}).items()):
         if hook is _calibrate_logits:
-            del model._forward_hooks[key]
+            del model._forward_hooks[key]  # noqa: SLF001  (the handle would be lost in a copy of the model)
 
 
 @contextmanager

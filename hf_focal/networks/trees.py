@@ -38,7 +38,7 @@ class Tree:
     heights: list[int] = field(default_factory=list)
 
 
-def parse_tree(text: str, row: int = 0) -> Tree:
+def parse_tree(text: str, row: int = 0) -> Tree:  # noqa: C901  (every malformed place has words of its own)
     """
     Read a tree in the bracket notation of the Stanford Sentiment Treebank. Any depth will do.
 

@@ -1,219 +1,190 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""The model card of a calibrated classifier: metrics before and after temperature scaling, in text and in metadata."""
+"""The model card of a calibrated classifier: metrics before and after calibration, in text and in metadata."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..calibrators.base import calibrator_of, is_known
-from ..metrics.base import METRICS
+from ..losses import loss_label
+from ..metrics import METRICS
 from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
 from ..tasks import TASKS, Task
 from ..version import __version__
-from .tables import PERCENT, with_interval
+from .report import LEVEL, Report
 
 
-TITLES = {
-    "accuracy": "Accuracy",
-    "nll": "NLL",
-    "brier": "Brier",
-    "ece": "ECE",
-    "mce": "MCE",
-    "adaptive_ece": "AdaECE",
-    "classwise_ece": "Classwise-ECE",
-}
-_BINNED = ("ece", "mce", "adaptive_ece", "classwise_ece")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
-Intervals = Mapping[str, Mapping[str, tuple[float, float]]]
 
-
-def results_table(
-    before: Mapping[str, float], after: Mapping[str, float], intervals: Intervals | None = None
-) -> list[tuple[str, str, str]]:
+@dataclass(frozen=True)
+class About:
     """
-    Rows of title, value before and value after: the error and calibration errors in percent, NLL and Brier plain.
+    What a card tells beside the numbers.
 
-    Args:
-        before, after (`Mapping[str, float]`):
-            What [`calibration_metrics`] returns.
-        intervals (`Mapping[str, Mapping[str, tuple[float, float]]]`, *optional*):
-            Under `"before"` and `"after"`, `(low, high)` of any of the metrics.
-    """
-
-    def cell(key: str, moment: str) -> str:
-        value = (before if moment == "before" else after)[key]
-        ends = list(((intervals or {}).get(moment) or {}).get(key, ()))
-        if key == "accuracy":
-            value, ends = 1 - value, [1 - end for end in reversed(ends)]
-        return with_interval(value, ends, ".4f" if key in ("nll", "brier") else PERCENT)
-
-    keys = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece", "mce", "brier")
-    titles = {**TITLES, "accuracy": "Error"}
-    return [(titles[key], cell(key, "before"), cell(key, "after")) for key in keys]
-
-
-def create_model_card(
-    *,
-    model_name: str,
-    task: str | None,
-    dataset: str | None = None,
-    before: Mapping[str, float] | None = None,
-    after: Mapping[str, float] | None = None,
-    calibration: Mapping[str, Any] | None = None,
-    n_test: int = 0,
-    confidence_sentence: str = "",
-    model_id: str = ".",
-    n_bins: int = 15,
-    test_split: str = "test",
-    architecture: str | None = None,
-    base_model: str | None = None,
-    dataset_config: str | None = None,
-    dataset_revision: str | None = None,
-    intervals: Intervals | None = None,
-    interval_level: float = 0.9,
-    license: str | None = None,
-    language: str | None = None,
-    tags: Sequence[str] | None = None,
-    adapter: bool = False,
-) -> ModelCard:
-    """
-    The card as `README.md` of a model repository, with one result per metric, before and after, in its metadata.
-
-    Without `before` and `after` it has no numbers, and without `calibration` it says that the model was never
-    calibrated.
-
-    Args:
+    Attributes:
         model_name (`str`):
             Heading of the card.
-        task (`str`):
+        task (`str`, *optional*):
             Pipeline task, such as `"image-classification"`.
-        dataset (`str`, *optional*):
-            Name of the data set, or the Hub id. Of a folder only the last part of the path is told.
-        before, after (`Mapping[str, float]`, *optional*):
-            Metrics on the test split, as [`calibration_metrics`] returns them.
         calibration (`Mapping[str, Any]`, *optional*):
-            The model's `config.calibration`.
-        n_test (`int`, *optional*):
-            Number of test samples, or tokens.
-        confidence_sentence (`str`, *optional*):
-            What [`describe_confidence`] says.
-        model_id (`str`, *optional*, defaults to `"."`):
-            What the usage snippet loads: the id on the Hub, or a folder.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Bins of the calibration errors.
-        test_split (`str`, *optional*, defaults to `"test"`):
-            Name of the split that the metrics are of.
+            The model's `config.calibration`; `None` for a model that was never calibrated.
         architecture (`str`, *optional*):
             timm architecture or model type; those that hf_focal registers need an import before they load, and the
             card says so.
+        adapter (`bool`, *optional*, defaults to `False`):
+            Whether the repository holds an adapter of PEFT for `base_model`, and no whole model.
         base_model (`str`, *optional*):
             Hub id of the checkpoint that was fine-tuned.
+        dataset (`str`, *optional*):
+            Name of the data set, or the Hub id. Of a folder only the last part of the path is told.
         dataset_config, dataset_revision (`str`, *optional*):
             Configuration and revision of the data set.
-        intervals (`Mapping[str, Mapping[str, tuple[float, float]]]`, *optional*):
-            Under `"before"` and `"after"`, `(low, high)` of any of the metrics, by [`bootstrap_interval`] with
-            `method="basic"`, of tokens with their sentences as `groups`.
-        interval_level (`float`, *optional*, defaults to `0.9`):
-            Level of these intervals.
         license, language (`str`, *optional*):
             For the metadata.
         tags (`Sequence[str]`, *optional*):
             Further tags.
-        adapter (`bool`, *optional*, defaults to `False`):
-            Whether the repository holds an adapter of PEFT for `base_model`, and no whole model.
+    """
+
+    model_name: str
+    task: str | None = None
+    calibration: Mapping[str, Any] | None = None
+    architecture: str | None = None
+    adapter: bool = False
+    base_model: str | None = None
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    license: str | None = None
+    language: str | None = None
+    tags: Sequence[str] = ()
+
+    @property
+    def local_data(self) -> bool:
+        """Whether the data set is none on the Hub."""
+        name = self.dataset
+        return name is None or name == "digits" or Path(name).exists() or not _HUB_ID.fullmatch(name)
+
+    @property
+    def dataset_name(self) -> str:
+        """One line for the data set; of a folder the last part."""
+        name = self.dataset or ""
+        return _one_line(Path(name).name if name and Path(name).exists() else name) or "unnamed"
+
+
+def create_model_card(about: About, report: Report | None = None, *, model_id: str = ".") -> ModelCard:
+    """
+    The card as `README.md` of a model repository, with one result per metric, before and after, in its metadata.
+
+    Without a report it has no numbers, and without `about.calibration` it says that the model was never calibrated.
+
+    Args:
+        about ([`About`]):
+            What it is of.
+        report ([`Report`], *optional*):
+            What was measured.
+        model_id (`str`, *optional*, defaults to `"."`):
+            What the usage snippet loads: the id on the Hub, or a folder.
 
     Returns:
         `huggingface_hub.ModelCard`: `card.save("README.md")` writes it.
     """
-    local = dataset is None or dataset == "digits" or Path(dataset).exists() or not _HUB_ID.fullmatch(dataset)
-    dataset_name = (
-        _one_line((Path(dataset).name if Path(dataset).exists() else dataset) if dataset else "") or "unnamed"
-    )
-    measured = before is not None and after is not None and calibration is not None
-    results = []
-    for moment, values in (("before", before or {}), ("after", after or {})) if measured else ():
-        for key in METRICS:
-            details: dict[str, Any] = {"n_bins": n_bins} if key in _BINNED else {}
-            if interval := ((intervals or {}).get(moment) or {}).get(key):
-                details |= {"interval": [float(end) for end in interval], "level": interval_level}
-            results.append(
-                EvalResult(
-                    task_type=task or "other",
-                    dataset_type="other" if local else str(dataset),
-                    dataset_name=dataset_name,
-                    dataset_config=dataset_config,
-                    dataset_split=test_split,
-                    dataset_revision=dataset_revision,
-                    metric_type=key,
-                    metric_name=f"{TITLES[key]} {moment} temperature",
-                    metric_value=float(values[key]),
-                    metric_args=details or None,
-                )
-            )
+    record = dict(about.calibration or {})
+    if not record:
+        report = None
     card_data = ModelCardData(
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag=task,
-        license=license,
-        language=language,
+        library_name="peft" if about.adapter else "transformers",
+        pipeline_tag=about.task,
+        license=about.license,
+        language=about.language,
         # Whatever a model was trained with that was only calibrated here is not known.
-        tags=["calibration", *(["focal-loss"] if (calibration or {}).get("loss") else []), "hf_focal", *(tags or ())],
-        datasets=None if local else [str(dataset)],
-        base_model=base_model if base_model and _HUB_ID.fullmatch(base_model) else None,
-        model_name=_one_line(model_name),
-        eval_results=results or None,
+        tags=["calibration", *(["focal-loss"] if record.get("loss") else []), "hf_focal", *about.tags],
+        datasets=None if about.local_data else [str(about.dataset)],
+        base_model=about.base_model if about.base_model and _HUB_ID.fullmatch(about.base_model) else None,
+        model_name=_one_line(about.model_name),
+        eval_results=list(_results(about, report)) or None if report else None,
     )
-    known = TASKS.get(task or "", Task)  # of an unknown task, what a task says by default
-    unit, drawn = known.unit, f", of whole {known.group}s" if known.group else ""
-    record = dict(calibration or {})
     folded = record.get("folded", True)
+    task = TASKS.get(about.task or "", Task)  # of an unknown task, what a task says by default
     calibrator = calibrator_of(record) if record and is_known(record) else None
     noun = calibrator.noun if calibrator else "calibrator"
-    parameters = record.get("loss_parameters")
-    parameters = parameters if isinstance(parameters, Mapping) else {}
+    place = "`calibration.json`" if about.adapter else "`config.calibration`"
+    architecture = about.architecture or ""
     return ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).with_name("model_card_template.md")),
-        model_name=_one_line(model_name),
+        model_name=_one_line(about.model_name),
         model_id=json.dumps(model_id),
-        task=task,
+        task=about.task,
         # What a downloaded config says is as little to be trusted as the name of a data set.
         record={key: _one_line(str(value)) for key, value in record.items()},
-        loss_parameters=_one_line(", ".join(f"{key} {value}" for key, value in parameters.items())),
+        loss=_loss(record),
         calibrator=_one_line(str(calibrator or record.get("method", ""))),
         noun=noun,
         named=f"{noun} {record['temperature']:.4g}" if calibrator and "temperature" in record else noun,
-        by_hand=calibrator.by_hand("`calibration.json`" if adapter else "`config.calibration`") if calibrator else "",
+        by_hand=calibrator.by_hand(place) if calibrator else "",
         folded=folded,
-        measured=measured,
-        fitted_on_test=record.get("split") == test_split,
-        dataset=dataset_name if dataset else None,
-        test_split=_one_line(test_split),
-        n_test=n_test,
-        unit=unit,
-        example_options=known.example_options,
-        card_note=known.card_note,
-        n_bins=n_bins,
-        interval_sentence=(
-            f"In brackets: {interval_level:.0%} bootstrap intervals{drawn}; "
-            f"those of calibration errors, which few {unit} make look larger than they are, may lie below the value. "
-            if intervals
-            else ""
-        ),
-        table=[" | ".join(row) for row in results_table(before or {}, after or {}, intervals)] if measured else [],
-        confidence_sentence=confidence_sentence,
+        report=report,
+        fitted_on_test=report is not None and record.get("split") == report.split,
+        dataset=about.dataset_name if about.dataset else None,
+        test_split=_one_line(report.split) if report else "",
+        unit=report.unit if report else task.unit,
+        intervals=_about_intervals(report) if report and report.intervals else "",
+        table=[" | ".join(row) for row in report.rows()] if report else [],
         # Importing hf_focal.pipeline registers them as well.
-        own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not adapter else None,
-        adapter=adapter,
-        example=EXAMPLES.get(architecture or "", known.example),
+        own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,
+        adapter=about.adapter,
+        example=EXAMPLES.get(architecture, task.example),
+        example_options=task.example_options,
+        card_note=task.card_note,
         version=__version__,
     )
+
+
+def _loss(record: Mapping[str, Any]) -> str:
+    """The loss that a record names, with its parameters."""
+    if not record.get("loss"):
+        return ""
+    name, parameters = str(record["loss"]), record.get("loss_parameters")
+    label = loss_label(name, parameters if isinstance(parameters, Mapping) else {})
+    return f"`{_one_line(name)}` {_one_line(label.removeprefix(name))}".strip()
+
+
+def _about_intervals(report: Report) -> str:
+    whole = f", of whole {report.group}s" if report.group else ""
+    return (
+        f"In brackets: {LEVEL:.0%} bootstrap intervals{whole}; those of calibration errors, which few {report.unit} "
+        "make look larger than they are, may lie below the value. "
+    )
+
+
+def _results(about: About, report: Report) -> Iterator[EvalResult]:
+    """One for each metric and moment."""
+    for moment, values in (("before", report.before), ("after", report.after)):
+        for key, value in values.items():
+            metric = METRICS[key]
+            details: dict[str, Any] = {"n_bins": report.n_bins} if metric.binned else {}
+            if interval := report.intervals.get(moment, {}).get(key):
+                details |= {"interval": [float(end) for end in interval], "level": LEVEL}
+            yield EvalResult(
+                task_type=about.task or "other",
+                dataset_type="other" if about.local_data else str(about.dataset),
+                dataset_name=about.dataset_name,
+                dataset_config=about.dataset_config,
+                dataset_split=report.split,
+                dataset_revision=about.dataset_revision,
+                metric_type=key,
+                metric_name=f"{metric.title} {moment} temperature",
+                metric_value=float(value),
+                metric_args=details or None,
+            )
 
 
 def _one_line(text: str) -> str:

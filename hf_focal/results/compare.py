@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..metrics.base import METRICS
-from .report import RESULTS
+from ..losses import loss_label
+from ..metrics import METRICS
+from .folder import RESULTS
 from .tables import PERCENT, cell, markdown_table
 
 
@@ -20,6 +21,7 @@ _SETTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "model": lambda results: results.get("model"),
     "loss": lambda results: _loss(results),
     "epochs": lambda results: results.get("epoch"),
+    "calibrator": lambda results: results.get("calibrator", "temperature"),
     "T by": lambda results: results.get("temperature_criterion"),
     "bins": lambda results: results.get("n_bins"),
 }
@@ -79,11 +81,8 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
 
 
 def _loss(results: Mapping[str, Any]) -> str | None:
-    """The whole loss: its name with the parameters that were set, such as `focal (gamma 2)`."""
-    usual = {"reduction": "mean", "ignore_index": -100}
-    parameters = results.get("loss_parameters", {}).items()
-    listed = ", ".join(f"{key} {value}" for key, value in parameters if value not in (None, usual.get(key)))
-    return f"{results['loss']} ({listed})" if listed else results.get("loss")
+    """The whole loss."""
+    return loss_label(results["loss"], results.get("loss_parameters")) if results.get("loss") else None
 
 
 def _metrics(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -91,7 +90,7 @@ def _metrics(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if "metrics" in results:
         return results["metrics"]
     return {
-        key: {"title": metric.title, "style": metric.style, "lower_is_better": metric.lower_is_better}
+        key: metric.facts()
         for key, metric in METRICS.items()
         if all(f"test_{moment}_{key}" in results for moment in _MOMENTS)
     }

@@ -192,8 +192,8 @@ class Task(ABC):
         return None
 
     def flatten(self, output: Any, split: str = "test") -> Predictions:
-        """The rows of what a `Trainer` predicted, see [`Predictions.of_output`]."""
-        return Predictions.of_output(output, split)
+        """The rows of what a `Trainer` predicted, see [`Predictions.flatten`]."""
+        return Predictions.flatten(output, split)
 
 
 TASKS: dict[str, Task] = {}

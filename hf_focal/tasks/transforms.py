@@ -298,4 +298,5 @@ def _as_bytes(transform: ImageTransform, images: list[PILImage.Image], limit: in
 
 def _stored_row(data: Dataset, row: int) -> int:
     """The row in the table behind a data set whose rows were shuffled or selected."""
-    return row if data._indices is None else data._indices.column(0)[row].as_py()
+    indices = data._indices  # noqa: SLF001  (nothing public tells which rows were selected)
+    return row if indices is None else indices.column(0)[row].as_py()

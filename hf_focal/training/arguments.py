@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SchedulerType
 
-from ..calibrators.base import CRITERIA
+from ..calibrators.base import CRITERIA, calibrator_class
 from ..checks import check_n_bins
 from ..losses import LOSSES, create_loss
 from ..metrics.base import METRICS
+
+
+logger = logging.getLogger(__name__)
 
 
 def lower_is_better(metric: str | None) -> bool:
@@ -49,6 +53,8 @@ class CalibrationTrainingArguments(TrainingArguments):
             not.
         n_bins (`int`, *optional*, defaults to `15`):
             Bins of the calibration errors.
+        calibrator (`str`, *optional*, defaults to `"temperature"`):
+            What `CalibrationTrainer.calibrate` fits: a name in `hf_focal.CALIBRATORS`.
         temperature_criterion (`str`, *optional*, defaults to `"ece"`):
             What `CalibrationTrainer.calibrate` minimises: `"ece"` on the paper's grid, or `"nll"`.
         fold_temperature (`bool`, *optional*, defaults to `True`):
@@ -69,7 +75,7 @@ class CalibrationTrainingArguments(TrainingArguments):
             pushes pickles.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]  # noqa: SLF001
 
     loss: str | None = field(
         default=None,
@@ -98,6 +104,9 @@ class CalibrationTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Weight decay for biases and normalisations too."}
     )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
+    calibrator: str = field(
+        default="temperature", metadata={"help": "The calibrator to fit: a name in hf_focal.CALIBRATORS."}
+    )
     temperature_criterion: str = field(
         default="ece",
         metadata={"help": "What the temperature minimises: 'ece' or 'nll'.", "aliases": ["--criterion"]},
@@ -120,6 +129,7 @@ class CalibrationTrainingArguments(TrainingArguments):
             self.greater_is_better = False
         super().__post_init__()
         check_n_bins(self.n_bins)
+        calibrator_class(self.calibrator)
         if self.temperature_criterion not in CRITERIA:
             raise ValueError(
                 f"temperature_criterion must be one of {', '.join(CRITERIA)}, got {self.temperature_criterion!r}."
@@ -132,11 +142,7 @@ class CalibrationTrainingArguments(TrainingArguments):
         if self.loss_reduction not in ("mean", "sum"):
             raise ValueError(f"loss_reduction must be 'mean' or 'sum', got {self.loss_reduction!r}.")
         self._check_milestones()
-        if self.label_smoothing_factor > 0:
-            raise ValueError(
-                f"label_smoothing_factor={self.label_smoothing_factor} would be ignored, because the loss is ours. "
-                "Use loss='label_smoothing' with smoothing=..., or label_smoothing_factor=0."
-            )
+        _refuse_smoothing(self)
         if self.loss is not None:
             create_loss(self.loss, **self.loss_parameters())
         else:  # the trainer chooses the loss, so only the ranges can be checked
@@ -168,3 +174,29 @@ class CalibrationTrainingArguments(TrainingArguments):
         given = {"gamma": self.gamma, "lam": self.lam, "smoothing": self.smoothing}
         parameters = {name: value for name, value in given.items() if value is not None}
         return {**parameters, **(self.loss_kwargs or {}), "reduction": self.loss_reduction}
+
+
+def settle(args: TrainingArguments) -> None:
+    """Refuse arguments that no trainer of ours can follow, and set stock defaults right that nobody chose."""
+    _refuse_smoothing(args)
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"One process sees {args.n_gpu} GPUs and would use torch.nn.DataParallel, which scales losses wrong. "
+            "Start one process per GPU: accelerate launch --num_processes <number of GPUs> script.py"
+        )
+    if isinstance(args, CalibrationTrainingArguments):  # what differs here is the user's choice
+        return
+    if lower_is_better(args.metric_for_best_model) and args.greater_is_better:
+        logger.warning("%s is best where lowest: greater_is_better set to False.", args.metric_for_best_model)
+        args.greater_is_better = False
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        logger.warning("hub_strategy set to 'end': nothing is pushed before the model is calibrated.")
+        args.hub_strategy = HubStrategy.END
+
+
+def _refuse_smoothing(args: TrainingArguments) -> None:
+    if args.label_smoothing_factor > 0:
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor} would be ignored, because the loss is ours. "
+            "Use loss='label_smoothing' with smoothing=..., or label_smoothing_factor=0."
+        )

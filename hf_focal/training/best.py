@@ -16,7 +16,7 @@ from ..calibrators import fit_temperature
 from ..metrics import METRICS, Scored, measure
 from ..models.record import calibration_record
 from ..predictions import Predictions
-from ..results.report import BEST
+from ..results.folder import BEST
 from ..results.tables import PERCENT, cell, text_table
 from .arguments import lower_is_better
 from .dynamics import refuse_sharded
@@ -121,7 +121,7 @@ class KeepBestCallback(TrainerCallback):
         state = self.trainer.state
         chosen, state.best_model_checkpoint = state.best_model_checkpoint, str(self.folder(criterion))
         try:
-            self.trainer._load_best_model()
+            self.trainer._load_best_model()  # noqa: SLF001  (there is no public way to load weights)
         finally:
             state.best_model_checkpoint = chosen
 
@@ -157,14 +157,14 @@ class KeepBestCallback(TrainerCallback):
 
     def _measure(self, validation: Any, test: Any) -> dict[str, float]:
         args = self.trainer.args
-        held_out = Predictions.of_output(self.trainer.predict(validation))
+        held_out = Predictions.flatten(self.trainer.predict(validation))
         fit = fit_temperature(
             held_out.logits,
             held_out.labels,
             criterion=getattr(args, "temperature_criterion", "ece"),
             n_bins=getattr(args, "n_bins", 15),
         )
-        seen = Predictions.of_output(self.trainer.predict(test))
+        seen = Predictions.flatten(self.trainer.predict(test))
         numbers = {"temperature": fit.temperature}
         for moment, calibrator in (("before", None), ("after", fit.calibrator)):
             scored = Scored.from_logits(seen.logits, seen.labels, calibrator)

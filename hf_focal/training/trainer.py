@@ -5,39 +5,40 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from safetensors import safe_open
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
-from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from ..calibrators.base import Fit, calibrator_class, calibrator_of, fit_calibrator
+from ..calibrators import Fit, calibrator_of, fit_calibrator
+from ..calibrators.base import calibrator_class
+from ..hub.push import push_to_hub
 from ..losses import CalibrationLoss, as_loss, create_loss, extract_logits
-from ..metrics import Scored, measure
-from ..metrics.evaluation import BatchMetrics
+from ..metrics import BatchMetrics, Scored, measure
 from ..models.apply import pending_calibrator
 from ..models.fold import fold_calibrator, unfold_temperature
 from ..models.head import check_single_label
 from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, record_of
 from ..predictions import Predictions
-from .arguments import CalibrationTrainingArguments, lower_is_better
+from ..results.card import About
+from ..results.folder import CARD, save_card
+from ..results.report import Report, make_report
+from ..tasks import Task, task_of
+from .arguments import CalibrationTrainingArguments, settle
+from .base_trainer import BaseTrainer
 
 
 logger = logging.getLogger(__name__)
 
 
-class CalibrationTrainer(Trainer):
+class CalibrationTrainer(BaseTrainer):
     """
     A `Trainer` for calibrated classifiers.
 
@@ -64,11 +65,7 @@ class CalibrationTrainer(Trainer):
     """
 
     default_loss = "flsd-53"
-    # The Trainer allows for more than gets past __init__ here: a model without a config, no output folder.
-    model: Any
-    args: Any
     loss: CalibrationLoss
-    lr_scheduler: Any
 
     def __init__(
         self,
@@ -92,28 +89,13 @@ class CalibrationTrainer(Trainer):
             raise ValueError(f"Give either loss={chosen!r} in the arguments or a compute_loss_func, not both.")
         else:
             self.loss_name, self.loss = "custom", as_loss(compute_loss_func)
-        if args.label_smoothing_factor > 0:
-            raise ValueError(
-                f"label_smoothing_factor={args.label_smoothing_factor} would be ignored, because the loss is ours. "
-                "Use loss='label_smoothing' with smoothing=..., or label_smoothing_factor=0."
-            )
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"One process sees {args.n_gpu} GPUs and would use torch.nn.DataParallel, which scales losses wrong. "
-                "Start one process per GPU: accelerate launch --num_processes <number of GPUs> script.py"
-            )
-        if lower_is_better(args.metric_for_best_model) and args.greater_is_better:
-            if not isinstance(args, CalibrationTrainingArguments):  # its stock default, not the user's choice
-                logger.warning("%s is best where lowest: greater_is_better set to False.", args.metric_for_best_model)
-                args.greater_is_better = False
-        if args.push_to_hub and not isinstance(args, CalibrationTrainingArguments):
-            if args.hub_strategy != HubStrategy.END:  # another stock default
-                logger.warning("hub_strategy set to 'end': nothing is pushed before the model is calibrated.")
-                args.hub_strategy = HubStrategy.END
+        settle(args)
         if model is not None:
             check_single_label(model)
-        # What the model card is made of, as far as it is known: the keyword arguments of `report.write_card`.
-        self.card_facts: dict[str, Any] = {}
+        self.fit: Fit | None = None
+        self.report: Report | None = None
+        self.about: dict[str, Any] = {}  # fields of the card's `About`, as far as they are known
+        self._held_out: Predictions | None = None  # what the calibrator was fitted on
         self._card_for: str | None = None  # the id for which README.md is up to date
         self._known_loss: dict[str, Any] = {}  # what an earlier run trained the model with, as the record tells
         super().__init__(
@@ -160,12 +142,12 @@ class CalibrationTrainer(Trainer):
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if self.is_in_train and metric_key_prefix == "eval" and self.loss.learns_from_validation:
-            seen = Predictions.of_output(output)
+            seen = self.flatten(output)
             self.loss.update_from_validation(seen.logits, seen.labels)
         return output
 
     def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
-        calibrator, seen = pending_calibrator(self.model), Predictions.of_output(eval_prediction)
+        calibrator, seen = pending_calibrator(self.model), self.flatten(eval_prediction)
         if compute_result is None:
             scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
             return measure(scored, getattr(self.args, "n_bins", 15))
@@ -187,44 +169,6 @@ class CalibrationTrainer(Trainer):
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
         return (loss, {"logits": extract_logits(outputs)}) if return_outputs else loss
 
-    # The Trainer drops the last samples of validation and test data too, and measures on the others without a word.
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As `Trainer.get_eval_dataloader`; `args.dataloader_drop_last` is about training alone."""
-        with self._whole():
-            return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """As `Trainer.get_test_dataloader`; `args.dataloader_drop_last` is about training alone."""
-        with self._whole():
-            return super().get_test_dataloader(test_dataset)
-
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            yield
-        finally:
-            self.args.dataloader_drop_last = dropped
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """As `Trainer.create_scheduler`; with `args.lr_milestones` the learning rate falls in steps."""
-        milestones = getattr(self.args, "lr_milestones", None)
-        if milestones and self.lr_scheduler is None:
-            steps = [math.ceil(epoch * num_training_steps / self.args.num_train_epochs) for epoch in milestones]
-            scheduled: Any = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = torch.optim.lr_scheduler.MultiStepLR(scheduled, steps, gamma=0.1)
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """As `Trainer.get_decay_parameter_names`; with `args.decay_all_parameters` these are all."""
-        if getattr(self.args, "decay_all_parameters", False):
-            return [name for name, _ in model.named_parameters()]
-        return super().get_decay_parameter_names(model)
-
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
@@ -240,7 +184,8 @@ class CalibrationTrainer(Trainer):
         Undo the temperature of a model that is calibrated, so that its logits are those before scaling. `dataset` has
         samples that the model takes.
         """
-        self.card_facts, self._card_for = {}, None
+        self.fit = self.report = self._held_out = self._card_for = None
+        self.about = {}
         record = calibration_record(self.model)
         if record is None:
             return
@@ -258,12 +203,12 @@ class CalibrationTrainer(Trainer):
         criterion: str | None = None,
         split: str = "validation",
         fold: bool | None = None,
-        method: str = "temperature",
+        method: str | None = None,
         **options: Any,
     ) -> Fit:
         """
-        Fit a calibrator, by default a temperature, on held-out data, record it in `model.config.calibration` and fold
-        it into the head.
+        Fit a calibrator, such as a temperature, on held-out data, record it in `model.config.calibration` and fold it
+        into the head.
 
         Args:
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
@@ -274,14 +219,14 @@ class CalibrationTrainer(Trainer):
                 `"ece"` or `"nll"`, see [`fit_calibrator`].
             split (`str`, *optional*, defaults to `"validation"`):
                 Name of the data, for the record.
-            fold (`bool`, *optional*, defaults to `args.fold_temperature`, `False` for a method no head can do):
-                Change the head, so that the plain softmax is calibrated. Otherwise the calibrator stays in the
-                config alone, where `evaluate()` heeds it. An adapter of PEFT carries the head that it trained, and
+            fold (`bool`, *optional*, defaults to `args.fold_temperature`, and `False` where no head can do it):
+                Change the head, so that the plain softmax is calibrated. Otherwise the calibrator stays in the config
+                alone, where `evaluate()` heeds it. An adapter of PEFT carries the head that it trained, and
                 `save_model()` writes the record beside it, into `calibration.json`.
-            method (`str`, *optional*, defaults to `"temperature"`):
-                A name in `hf_focal.CALIBRATORS`, such as `"focal"`, which cannot be folded.
+            method (`str`, *optional*, defaults to `args.calibrator`):
+                A name in `hf_focal.CALIBRATORS`, such as `"temperature"` or `"focal"`. `"focal"` cannot be folded.
             options:
-                Of the method, such as `gamma`, see [`fit_calibrator`].
+                Of the method, such as `gamma` of `"focal"`: the gamma to undo, by default fitted.
 
         Returns:
             [`Fit`]: The calibrator, and the metrics on this data before and after.
@@ -289,11 +234,13 @@ class CalibrationTrainer(Trainer):
         Raises:
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
-        foldable = calibrator_class(method).foldable()
+        kind = calibrator_class(str(method or getattr(self.args, "calibrator", "temperature")))
         if fold is None:
-            fold = foldable and getattr(self.args, "fold_temperature", True)
-        if fold and not foldable:
-            raise ValueError(f"method={method!r} is not linear in the logits and cannot be folded: leave fold unset.")
+            fold = kind.foldable() and getattr(self.args, "fold_temperature", True)
+        if fold and not kind.foldable():
+            raise ValueError(
+                f"method={kind.method!r} is not linear in the logits and cannot be folded: leave fold unset."
+            )
         if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
@@ -316,37 +263,56 @@ class CalibrationTrainer(Trainer):
             predictions = self._predict_without_metrics(dataset)
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
-        if predictions.label_ids is None:
-            raise ValueError("The data to calibrate on has no labels.")
-        held_out = Predictions.of_output(predictions, split)
-        logits, labels = held_out.logits, held_out.labels
+        held_out = self.flatten(predictions, split)
         fit = fit_calibrator(
-            logits,
-            labels,
-            method,
+            held_out.logits,
+            held_out.labels,
+            kind.method,
             criterion=str(criterion or getattr(self.args, "temperature_criterion", "ece")),
             n_bins=getattr(self.args, "n_bins", 15),
-            **options,
+            **{name: value for name, value in options.items() if value is not None},
         )
-        record = {
-            "criterion": fit.criterion,
-            **(self._loss_facts() if self.state.global_step else self._known_loss),
-            "split": split,
-            "n_samples": fit.n_samples,
-        }
+        loss = self.loss_facts() if self.state.global_step else self._known_loss
+        facts = {"criterion": fit.criterion, **loss, "split": split, "n_samples": fit.n_samples}
         if fold:
-            fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=record)
+            fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=facts)
         else:
-            self.model.config.calibration = record_of(fit.calibrator, record, folded=False)
-        self.card_facts = {"logits": logits, "labels": labels, "groups": held_out.groups, "split": split}
-        self._card_for = None
+            self.model.config.calibration = record_of(fit.calibrator, facts, folded=False)
+        self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
         return fit
 
-    def _loss_facts(self) -> dict[str, Any]:
-        """The loss for the record, with the parameters that were set."""
-        given = self.args.loss_parameters() if hasattr(self.args, "loss_parameters") else {}
-        parameters = {key: value for key, value in given.items() if (key, value) != ("reduction", "mean")}
+    def loss_facts(self) -> dict[str, Any]:
+        """The loss with all its parameters, for the record and the results."""
+        parameters = self.loss.hyperparameters()
         return {"loss": self.loss_name, **({"loss_parameters": parameters} if parameters else {})}
+
+    @property
+    def task(self) -> Task | None:
+        """The task of the model, where it is a registered one."""
+        return task_of(self.model)
+
+    def flatten(self, output: Any, split: str = "test") -> Predictions:
+        """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
+        return (self.task or Predictions).flatten(output, split)
+
+    def report_on(self, predictions: Predictions) -> Report:
+        """
+        Measure the fitted calibrator; the model card then tells of these data.
+
+        Args:
+            predictions ([`Predictions`]):
+                Before calibration, of data that it was not fitted on.
+
+        Raises:
+            ValueError: If nothing was fitted yet.
+        """
+        if self.fit is None:
+            raise ValueError("No calibrator was fitted yet: call calibrate() first.")
+        counted = self.task or Task
+        n_bins = getattr(self.args, "n_bins", 15)
+        self.report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group)
+        self._card_for = None
+        return self.report
 
     def _probe(self, dataset: Any) -> dict[str, Tensor] | None:
         """One sample as the model takes it, to try its head on; `None` without data."""
@@ -363,37 +329,9 @@ class CalibrationTrainer(Trainer):
         finally:
             self.compute_metrics = compute_metrics
 
-    # transformers saves some models (ViT, for one) under the names of its earlier versions, and the Trainer loads its
-    # checkpoints without translating them back: training would go on from random weights, with no more than a warning
-    # (https://github.com/huggingface/transformers/issues/43701). `from_pretrained` does translate.
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        model = self.model if model is None else model
-        if not self._load_translated(resume_from_checkpoint, model):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        if not self._load_translated(str(self.state.best_model_checkpoint), self.model):
-            super()._load_best_model()
-
-    def _load_translated(self, checkpoint: str, model: Any) -> bool:
-        """Load a checkpoint whose names of weights are not the model's; false where the Trainer can do it."""
-        weights = Path(checkpoint, SAFE_WEIGHTS_NAME)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(model, PreTrainedModel):
-            return False
-        if not weights.is_file():
-            return False
-        with safe_open(weights, framework="pt") as stored:
-            if set(stored.keys()) == set(model.state_dict()):
-                return False
-        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
-        return True
-
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
-        # A pickle of the arguments, which nothing reads back: a saved model holds none.
-        (folder / "training_args.bin").unlink(missing_ok=True)
         if has_adapter(self.model) and self.args.should_save:
             # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
             record = calibration_record(self.model)
@@ -405,22 +343,9 @@ class CalibrationTrainer(Trainer):
 
     # ---- The Hub: only what a stranger needs, never before it is calibrated, and with a card of ours ----
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As `Trainer.save_model`, which pushes too under `push_to_hub`: not before the model is calibrated."""
-        if self.args.push_to_hub and not _internal_call and calibration_record(self.model) is None:
-            logger.warning("Saved but not pushed: the model is not calibrated yet. push_to_hub() pushes it as it is.")
-            _internal_call = True
-        super().save_model(output_dir, _internal_call)
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As `Trainer.init_hf_repo`; that the token may write is found out here, before any training."""
-        from ..hub.load import check_access, plain_errors
-
-        token = token or self.args.hub_token
-        with plain_errors(self.args.hub_model_id or Path(self.args.output_dir).absolute().name, token):
-            super().init_hf_repo(token, private)
-            if self.is_world_process_zero():
-                check_access(str(self.hub_model_id), token)
+    def ready_to_push(self) -> bool:
+        """Whether the model is calibrated."""
+        return calibration_record(self.model) is not None
 
     def push_to_hub(
         self,
@@ -447,8 +372,6 @@ class CalibrationTrainer(Trainer):
         Raises:
             OSError: If the push failed. The output folder is complete all the same.
         """
-        from ..hub.load import push_to_hub
-
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
         if self.hub_model_id is None:
@@ -458,8 +381,8 @@ class CalibrationTrainer(Trainer):
             return None
         folder = Path(self.args.output_dir)
         # Of a model that was neither calibrated nor trained here, the card that is there knows more.
-        known = self._card_for == self.hub_model_id or not (self.card_facts or self.state.global_step)
-        if kwargs or not known or not (folder / "README.md").is_file():
+        known = self._card_for == self.hub_model_id or not (self.fit or self.about or self.state.global_step)
+        if kwargs or not known or not (folder / CARD).is_file():
             self.create_model_card(**kwargs)
         self._finish_current_push()
         options: dict[str, Any] = {
@@ -474,8 +397,6 @@ class CalibrationTrainer(Trainer):
         return HfApi().run_as_future(push_to_hub, folder, str(self.hub_model_id), **options)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        from ..hub.load import push_to_hub
-
         if self.is_world_process_zero() and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
             self.callback_handler.on_push_begin(self.args, self.state, self.control)
             message = f"Training in progress, step {self.state.global_step}"
@@ -502,7 +423,6 @@ class CalibrationTrainer(Trainer):
         model that was never calibrated gets a card that says so. The arguments are those of
         `Trainer.create_model_card`, and `dataset_args` the configuration of the data set.
         """
-        from ..results.report import write_card
 
         def first(value: str | list[str] | None) -> str | None:
             return value[0] if isinstance(value, list) and value else str(value) if value else None
@@ -517,10 +437,30 @@ class CalibrationTrainer(Trainer):
             "dataset": first(dataset_tags) or first(dataset),
             "dataset_config": first(dataset_args),
         }
-        if self.is_world_process_zero():
-            self.card_facts |= {key: value for key, value in given.items() if value is not None}
-            write_card(self, **self.card_facts)
-            self._card_for = self.hub_model_id
+        if not self.is_world_process_zero():
+            return
+        self.about |= {key: value for key, value in given.items() if value is not None}
+        if self.report is None and self._held_out is not None:
+            self.report_on(self._held_out)
+        save_card(self.args.output_dir, self._about(), self.report, self.card_id)
+        self._card_for = self.hub_model_id
+
+    @property
+    def card_id(self) -> str:
+        """What the model card loads the model by: its repository, or its folder."""
+        return str(self.hub_model_id or self.args.output_dir)
+
+    def _about(self) -> About:
+        config = self.model.config
+        known = {
+            "model_name": Path(self.card_id).name,
+            "task": None if self.task is None else self.task.name,
+            "calibration": calibration_record(self.model),
+            "architecture": getattr(config, "architecture", config.model_type),
+            "adapter": has_adapter(self.model),
+            "base_model": config._name_or_path if has_adapter(self.model) else None,
+        }
+        return About(**{**known, **{key: value for key, value in self.about.items() if value is not None}})
 
 
 class FocalTrainer(CalibrationTrainer):

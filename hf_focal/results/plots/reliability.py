@@ -49,17 +49,21 @@ def reliability_diagram(
         TypeError: If `n_bins` is not a whole number.
     """
     panels = titled_panels(probabilities)
+    return draw_reliability({title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}, level)
+
+
+def draw_reliability(panels: Mapping[str, BinStatistics], level: float = 0.9) -> Figure:
+    """[`reliability_diagram`] of what was counted already, in bins of equal width."""
     _check_level(level)
-    statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
     figure = new_figure(4.0 * len(panels), 5.2)
     axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
-    for (top, bottom), (title, bins) in zip(axes.T, statistics.items(), strict=True):
+    for (top, bottom), (title, bins) in zip(axes.T, panels.items(), strict=True):
         _bars(top, bins, level, "accuracy")
         total = bins.counts.sum()
         mean, share = bins.confidence_sums.sum() / total, bins.correct_sums.sum() / total
         lines = [title] if title else []
         top.set_title("\n".join([*lines, f"ECE {bins.expected_error():.2%}"]), fontsize=11)
-        bottom.bar(bins.edges[:-1], bins.counts, 1 / n_bins, align="edge", color=GREY, edgecolor="white")
+        bottom.bar(bins.edges[:-1], bins.counts, bins.edges[1], align="edge", color=GREY, edgecolor="white")
         bottom.axvline(mean, color=ORANGE, linewidth=1.5, label="mean confidence")
         bottom.axvline(share, color=BLUE, linewidth=1.5, linestyle="--", label="overall accuracy")
         bottom.set_yscale("log")

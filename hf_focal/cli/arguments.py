@@ -1,0 +1,236 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+The arguments of the scripts: dataclasses, a YAML or JSON file whose values explicit flags override, and plugins, which
+are imported before any name is looked up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from transformers import HfArgumentParser
+
+from ..tasks.splits import take
+from ..training.arguments import CalibrationTrainingArguments
+
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+
+AUTO = "auto"
+
+
+@dataclass
+class RunArguments(CalibrationTrainingArguments):
+    """`CalibrationTrainingArguments` with the defaults of the scripts."""
+
+    output_dir: str = field(
+        default=AUTO, metadata={"help": "Where to save; 'auto' is outputs/<dataset>-<model>-<loss>."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace a run that is in the output folder."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Off: inputs are made by transforms."})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "Pin memory in data loaders."}
+    )
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to log, such as tensorboard."})
+
+
+@dataclass
+class TrainArguments(RunArguments):
+    """`RunArguments` with defaults that suit small data sets."""
+
+    num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: steps, or a share of them below 1."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, epoch or steps."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, epoch or steps."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, epoch or steps."})
+    track_dynamics: bool = field(
+        default=False,
+        metadata={"help": "Keep NLL, entropy and weight norm per epoch in training_dynamics.parquet."},
+    )
+    dynamics_gradient_epochs: list[int] = field(
+        default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
+    )
+    dynamics_every: int = field(default=1, metadata={"help": "Epochs from one measurement of these to the next."})
+    stopping_criteria: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
+    )
+
+
+@dataclass
+class TrainDataArguments:
+    """Which data, and how to split them; a script says what `dataset_name` is by default."""
+
+    dataset_name: str = field(metadata={"help": "A data set on the Hub, or a local folder."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
+    holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
+    validation_size: int | None = field(
+        default=None, metadata={"help": "Training samples to validate on, by permutation, in place of the share."}
+    )
+    split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many random samples only."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Validate and test on so many random samples only."}
+    )
+
+    def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
+        """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""
+        with args.main_process_first():
+            dataset = load(
+                self.dataset_name,
+                self.dataset_config_name,
+                label_column=self.label_column_name,
+                holdout=self.holdout,
+                validation_size=self.validation_size,
+                seed=self.split_seed,
+                revision=self.dataset_revision,
+                **options,
+            )
+        for split, data in dataset.items():
+            limit = self.max_train_samples if split == "train" else self.max_eval_samples
+            dataset[split] = take(data, limit, self.split_seed)
+        return dataset
+
+
+def parse_arguments(
+    dataclass_types: Sequence[type], arguments: Sequence[str] | None = None, **parser_kwargs: Any
+) -> tuple[Any, ...]:
+    """
+    Parse flags into one object per dataclass. `--config file.yaml` (or `.json`) sets values that explicit flags
+    override; what neither names keeps its default.
+
+    Args:
+        dataclass_types (`Sequence[type]`):
+            Dataclasses, such as `CalibrationTrainingArguments`; every field is a flag.
+        arguments (`Sequence[str]`, *optional*, defaults to `sys.argv[1:]`):
+            The command line.
+        parser_kwargs:
+            As for `argparse.ArgumentParser`.
+
+    Returns:
+        `tuple`: One instance per dataclass.
+
+    Raises:
+        ValueError: If the file cannot be read, is no mapping, or has a key that no dataclass has.
+        SystemExit: If a flag is unknown or its value does not parse, as usual for argparse.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path, help="YAML or JSON file of arguments; explicit flags override it.")
+    early.add_argument(
+        "--plugin",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="Python files or modules to import first: losses, metrics, calibrators and tasks that they register work "
+        "by name.",
+    )
+    given, rest = early.parse_known_args(arguments)
+    values = {} if given.config is None else _read(given.config)
+    plugins = values.pop("plugin", None) or []
+    for name in [*([plugins] if isinstance(plugins, str) else plugins), *given.plugin]:
+        import_plugin(str(name))
+    # Abbreviations are off: `--learning_rat` in a job script should fail, not guess.
+    types: Any = list(dataclass_types)
+    parser = HfArgumentParser(types, allow_abbrev=False, parents=[early], **parser_kwargs)
+    fields = {field.name for cls in dataclass_types for field in dataclasses.fields(cls) if field.init}
+    unknown = [str(key) for key in values if key not in fields]
+    if unknown:
+        raise ValueError(f"{given.config} has unknown keys: {', '.join(unknown)}. Keys are the names of flags.")
+    # Of a flag given twice argparse keeps the last, so the file's come first.
+    *parsed, _ = parser.parse_args_into_dataclasses([*_tokens(values), *rest], look_for_args_file=False)
+    return tuple(parsed)
+
+
+def import_plugin(name: str) -> ModuleType:
+    """
+    Import a Python file, or a module by name, for what it registers.
+
+    A file is imported under its own name, with its folder at the end of `sys.path`, so that worker processes find it.
+
+    Args:
+        name (`str`):
+            Such as `"my_losses.py"` or `"package.my_losses"`.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: If there is no such file or module, or another module of that name is there already.
+    """
+    path = Path(name).resolve()
+    if path.suffix != ".py":
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # something that the plugin itself imports
+            raise ValueError(
+                f"--plugin {name}: there is no such module. Give a module's name, or a .py file."
+            ) from error
+    if not path.is_file():
+        raise ValueError(f"--plugin {name}: there is no such file.")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
+    if spec is None or Path(str(spec.origin)).resolve() != path:
+        found = "is no name of a module" if spec is None else f"is that of another module, {spec.origin}"
+        raise ValueError(f"--plugin {name}: {path.stem!r} {found}. Rename the file.")
+    return importlib.import_module(path.stem)
+
+
+def json_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """A flag's JSON object, parsed."""
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{flag} must be a JSON object, got {value!r}: {error}") from error
+    if not isinstance(parsed, dict | None):
+        raise ValueError(f"{flag} must be a JSON object, got {value!r}.")
+    return parsed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The values of a YAML or JSON file, by the names of flags."""
+    if not path.is_file():
+        raise ValueError(f"--config names {path}, which is no file.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}.")
+    return values
+
+
+def _tokens(values: dict[str, Any]) -> list[str]:
+    """Values as command-line tokens, so that one parser checks every one."""
+    tokens = []
+    for key, value in values.items():
+        if isinstance(value, list):
+            tokens += [f"--{key}", *map(str, value)]
+        elif value is not None:
+            tokens.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
+    return tokens
