@@ -223,11 +223,9 @@ class CalibrationLoss(nn.Module):
         """
         found = {}
         for name, parameter in inspect.signature(type(self)).parameters.items():
-            if not hasattr(self, name):
-                raise ValueError(f"{type(self).__name__} must keep its parameter in an attribute, self.{name}.")
-            found[name] = _plain(getattr(self, name))
-            if found[name] is None and parameter.default is None:
-                del found[name]
+            value = getattr(self, name, None)
+            if value is not None or parameter.default is not None:
+                found[name] = _plain(value)
         return _without_common(found)
 
     def extra_repr(self) -> str:
@@ -452,7 +450,9 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
         if parameter not in accepted:
             raise ValueError(f"The loss {name!r} takes no {parameter!r}; it takes {', '.join(accepted)}.")
     loss = LOSSES[name](**parameters)
-    loss.hyperparameters()  # so that a loss which forgets one is refused here and not when its results are written
+    forgotten = [parameter for parameter in accepted if not hasattr(loss, parameter)]
+    if forgotten:  # its results could not say what it was
+        raise ValueError(f"{type(loss).__name__} must keep each parameter as an attribute: {', '.join(forgotten)}.")
     return loss
 
 

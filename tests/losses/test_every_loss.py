@@ -159,13 +159,17 @@ def test_one_batch_of_eight_is_two_of_four(name):
 
 
 @FOR_EACH_LOSS
+@pytest.mark.parametrize("column", [0, 1])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_gives_a_loss_that_is_not(name, value):
-    logits, labels = inputs(dtype=torch.float32)
-    logits = logits.detach()
-    logits[3, (labels[3] + 1) % 4] = value
-    assert not torch.isfinite(ready(name)(logits, labels))
-    assert not torch.isfinite(ready(name)(logits, labels, num_items_in_batch=12))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_nan_and_infinite_logits_give_a_loss_that_is_not_finite(name, value, column, dtype):
+    logits = torch.tensor([[0.5, 0.0, 1.0], [0.0, 1.0, 2.0], [3.0, 0.0, 0.0]], dtype=dtype)
+    logits[0, column] = value
+    loss = ready(name)
+    labels = torch.tensor([0, 1, 0])
+    assert torch.isfinite(loss(torch.nan_to_num(logits, 0.0, 0.0, 0.0), labels))
+    assert not torch.isfinite(loss(logits, labels))
+    assert not torch.isfinite(loss(logits, labels, num_items_in_batch=torch.tensor(3.0)))
 
 
 @FOR_EACH_LOSS
@@ -193,11 +197,18 @@ def test_compiles_without_graph_breaks(name):
 @FOR_EACH_LOSS
 def test_the_function_is_the_module(name):
     function, cls = function_of(name), class_of(name)
+    own = list(inspect.signature(LOSSES[name]).parameters.values())
+    assert {one.kind for one in own} == {inspect.Parameter.KEYWORD_ONLY}
     if function is None:
         assert cls.__name__ in ("ScheduledFocalLoss", "AdaFocalLoss")  # which have a state
         return
     logits, labels = inputs()
-    for parameters in (create_loss(name).hyperparameters(), others(name)):
+    for parameters in (
+        create_loss(name).hyperparameters(),
+        others(name),
+        {"reduction": "none", "ignore_index": 2},
+        {"reduction": "mean", "ignore_index": 2},
+    ):
         for _ in range(2):  # the second time the module is there
             assert torch.equal(function(logits, labels, **parameters), cls(**parameters)(logits, labels))
     assert torch.equal(function(logits=logits, labels=labels), cls()(logits, labels))
@@ -220,7 +231,9 @@ def test_copies_and_pickles_are_the_loss(name):
     loss = ready(name, **others(name))
     for other in (copy.copy(loss), copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert torch.equal(other(logits, labels), loss(logits, labels)) and repr(other) == repr(loss)
-    assert list(loss.parameters()) == []
+    assert list(loss.parameters()) == [] and list(loss.state_dict()) == [
+        key for key in ("gammas", "edges") if loss.learns_from_validation
+    ]
 
 
 @FOR_EACH_LOSS
@@ -303,7 +316,7 @@ def test_a_loss_that_forgets_a_parameter_or_a_row_is_refused():
 
     register_loss("forgetful")(Forgetful)
     try:
-        with pytest.raises(ValueError, match="Forgetful must keep its parameter in an attribute, self.alpha"):
+        with pytest.raises(ValueError, match="Forgetful must keep each parameter as an attribute: alpha"):
             create_loss("forgetful")
     finally:
         del LOSSES["forgetful"]
