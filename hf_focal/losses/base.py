@@ -105,13 +105,12 @@ class CalibrationLoss(nn.Module):
     """
 
     class_weights: Tensor | None
+    # Whether `update_from_validation` is to be called after each evaluation during training.
     learns_from_validation: ClassVar[bool] = False
-    """Whether `update_from_validation` is to be called after each evaluation during training."""
+    # Whether the loss of a row depends on the others, so that micro-batches do not add up to the whole batch.
     batch_coupled: ClassVar[bool] = False
-    """Whether the loss of a row depends on the others, so that micro-batches do not add up to the whole batch."""
+    # Parameters that `loss_label` names even where they are those of the name.
     always_shown: ClassVar[tuple[str, ...]] = ()
-    """Parameters that [`loss_label`] names even where they are those of the name."""
-
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -224,11 +223,9 @@ class CalibrationLoss(nn.Module):
         """
         found = {}
         for name, parameter in inspect.signature(type(self)).parameters.items():
-            if not hasattr(self, name):
-                raise ValueError(f"{type(self).__name__} must keep its parameter in an attribute, self.{name}.")
-            found[name] = _plain(getattr(self, name))
-            if found[name] is None and parameter.default is None:
-                del found[name]
+            value = getattr(self, name, None)
+            if value is not None or parameter.default is not None:
+                found[name] = _plain(value)
         return _without_common(found)
 
     def extra_repr(self) -> str:
@@ -239,12 +236,13 @@ class CalibrationLoss(nn.Module):
 def _whole_signature(cls: type) -> inspect.Signature:
     """That of `__init__`, with the parameters of the base in the place of its `**options`."""
     owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
-    own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
-    named = {one.name: one for one in own if one.kind is not one.VAR_KEYWORD}
-    if len(named) < len(own):
-        named = {**_whole_signature(owner.__mro__[1]).parameters, **named}
-        named = {name: named[name] for name in sorted(named, key=lambda name: named[name] not in own)}
-    return inspect.Signature(list(named.values()))
+    own = dict(list(inspect.signature(vars(owner)["__init__"]).parameters.items())[1:])
+    options = [name for name, one in own.items() if one.kind is one.VAR_KEYWORD]
+    if options:
+        del own[options[0]]
+        rest = _whole_signature(owner.__mro__[1]).parameters
+        own |= {name: one for name, one in rest.items() if name not in own}
+    return inspect.Signature(list(own.values()))
 
 
 def _plain(value: Any) -> Any:
@@ -347,22 +345,20 @@ def as_function(cls: Callable[P, CalibrationLoss]) -> LossFunction[P]:
     """
     modules: dict[Any, CalibrationLoss] = {}
 
-    def module(parameters: dict[str, Any]) -> CalibrationLoss:
-        key = tuple([(name, _typed(value)) for name, value in parameters.items()])
+    def function(logits: Tensor, labels: Tensor, **parameters: Any) -> Tensor:
+        key: Any = None
         try:
-            kept = modules.get(key)
+            key = tuple([(name, _typed(value)) for name, value in parameters.items()]) if parameters else ()
+            loss = modules.get(key)
         except TypeError:  # not hashable: a list, say
-            return make(**parameters)
-        if kept is None:
-            kept = make(**parameters)
-            if next(kept.buffers(), None) is None:  # the values of a tensor are no part of the key
+            key = loss = None
+        if loss is None:
+            loss = make(**parameters)
+            # The values of a tensor are no part of the key, and what is traced is not kept.
+            if key is not None and not torch.compiler.is_compiling() and next(loss.buffers(), None) is None:
                 if len(modules) >= _KEPT:
                     modules.clear()
-                modules[key] = kept
-        return kept
-
-    def function(logits: Tensor, labels: Tensor, **parameters: Any) -> Tensor:
-        loss = make(**parameters) if torch.compiler.is_compiling() else module(parameters)
+                modules[key] = loss
         return loss.compute(logits, labels, loss.reduction)
 
     make = cast(Callable[..., CalibrationLoss], cls)
@@ -454,7 +450,9 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
         if parameter not in accepted:
             raise ValueError(f"The loss {name!r} takes no {parameter!r}; it takes {', '.join(accepted)}.")
     loss = LOSSES[name](**parameters)
-    loss.hyperparameters()  # so that a loss which forgets one is refused here and not when its results are written
+    forgotten = [parameter for parameter in accepted if not hasattr(loss, parameter)]
+    if forgotten:  # its results could not say what it was
+        raise ValueError(f"{type(loss).__name__} must keep each parameter as an attribute: {', '.join(forgotten)}.")
     return loss
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .rows import CROSS_ENTROPY, RowLoss, is_traced, row_losses, widen
+from .rows import CROSS_ENTROPY, is_traced, row_losses, widen
 
 
 class Rows(NamedTuple):
@@ -42,11 +42,12 @@ class Rows(NamedTuple):
         num_labels = logits.shape[-1]
         if num_labels < 2:
             raise ValueError(f"logits must have at least 2 classes in their last dimension, got {num_labels}.")
-        flat_labels = labels.reshape(-1).long()
+        flat = logits.ndim == 2  # a view costs as much as a small softmax
+        flat_labels = (labels if flat else labels.reshape(-1)).long()
         # Reading values would synchronise an accelerator and cannot be traced, so only eager CPU labels are looked at.
         looked_at = labels.device.type == "cpu" and not is_traced()
         all_count = looked_at and _check_range(flat_labels, num_labels, ignore_index)
-        return cls(logits.reshape(-1, num_labels), flat_labels, ignore_index, all_count)
+        return cls(logits if flat else logits.reshape(-1, num_labels), flat_labels, ignore_index, all_count)
 
     @property
     def ignored(self) -> Tensor:
@@ -64,11 +65,7 @@ class Rows(NamedTuple):
 
     def nll(self) -> Tensor:
         """Cross-entropy, `(M,)`, with its gradient in closed form."""
-        return self.losses(CROSS_ENTROPY)
-
-    def losses(self, loss: RowLoss) -> Tensor:
-        """What a loss with a gradient in closed form gives, `(M,)`."""
-        return row_losses(loss, *self)
+        return row_losses(CROSS_ENTROPY, *self)
 
 
 def _check_range(labels: Tensor, num_labels: int, ignore_index: int) -> bool:
@@ -98,6 +95,8 @@ def reduced_losses(
     """Check and flatten a batch, take the loss of each row, drop what is ignored, weigh and reduce."""
     rows = Rows.of(logits, labels, ignore_index)
     losses = of_rows(rows)
+    if losses.shape != rows.labels.shape:
+        raise ValueError(f"of_rows must give {len(rows.labels)} losses, one a row, got shape {tuple(losses.shape)}.")
     if not rows.all_count:
         losses = torch.where(rows.ignored, 0.0, losses)
     if class_weights is not None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .base import CalibrationLoss, as_function, register_loss
 from .batch import Rows
-from .rows import BRIER
+from .rows import BRIER, row_losses
 
 
 @register_loss("brier")
@@ -20,7 +20,7 @@ class BrierLoss(CalibrationLoss):
     """
 
     def of_rows(self, rows: Rows) -> Tensor:
-        return rows.losses(BRIER)
+        return row_losses(BRIER, *rows)
 
 
 brier_loss = as_function(BrierLoss)

@@ -8,7 +8,7 @@ from typing_extensions import Unpack
 
 from .base import CalibrationLoss, ClassWeights, Options, as_function, check_number, register_loss
 from .batch import Rows
-from .rows import focal_rows
+from .rows import focal_rows, row_losses
 
 
 @register_loss("focal")
@@ -37,7 +37,7 @@ class FocalLoss(CalibrationLoss):
         self.weigh_by(class_weights)
 
     def of_rows(self, rows: Rows) -> Tensor:
-        return rows.losses(focal_rows(self.gamma))
+        return row_losses(focal_rows(self.gamma), *rows)
 
 
 focal_loss = as_function(FocalLoss)

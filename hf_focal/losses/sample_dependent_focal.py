@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from .base import CalibrationLoss, ClassWeights, Options, as_function, check_steps, register_loss
 from .batch import Rows
-from .rows import NLL, focal_shape
+from .rows import NLL, focal_shape, row_losses
 
 
 @register_loss("flsd-532", gammas=(5.0, 3.0, 2.0), thresholds=(0.2, 0.5))
@@ -48,7 +48,7 @@ class SampleDependentFocalLoss(CalibrationLoss):
         self.weigh_by(class_weights)
 
     def of_rows(self, rows: Rows) -> Tensor:
-        return rows.losses(NLL(self._shape))
+        return row_losses(NLL(self._shape), *rows)
 
     def _shape(self, nll: Tensor) -> tuple[Tensor, Tensor]:
         # p < threshold, told from nll; a margin of rounding, for p = 0.2 of five equal logits is not below 0.2.

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, check_steps, register_loss
 from .batch import Rows
-from .rows import focal_rows
+from .rows import focal_rows, row_losses
 
 
 @register_loss("flsc-532", gammas=(5.0, 3.0, 2.0))
@@ -81,4 +81,4 @@ class ScheduledFocalLoss(CalibrationLoss):
                 "ScheduledFocalLoss does not know how far training has come. Use CalibrationTrainer, give a plain "
                 "Trainer callbacks=[loss.callback()], or call loss.set_progress(...) before each epoch."
             )
-        return rows.losses(focal_rows(self.gammas[-1] if self._gamma is None else self._gamma))
+        return row_losses(focal_rows(self.gammas[-1] if self._gamma is None else self._gamma), *rows)

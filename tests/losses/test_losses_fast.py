@@ -13,16 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_focal import (
-    LOSSES,
     AdaFocalLoss,
+    CalibrationLoss,
     CalibrationTrainer,
     CrossEntropyLoss,
     FocalLoss,
     SampleDependentFocalLoss,
-    ScheduledFocalLoss,
     adafocal_loss,
     brier_loss,
-    create_loss,
     cross_entropy_loss,
     dual_focal_loss,
     focal_loss,
@@ -257,16 +255,6 @@ def test_losses_compile_without_graph_breaks(name, backend):
     actual = outcome(torch.compile(COMPILED[name], backend=backend, fullgraph=True), logits, labels)
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_module_compiles(name):
-    torch.compiler.reset()
-    loss = create_loss(name)
-    if isinstance(loss, ScheduledFocalLoss):
-        loss.set_progress(fraction=0.0)
-    logits, labels = inputs(dtype=torch.float32)
-    torch.testing.assert_close(torch.compile(loss, backend="aot_eager")(logits, labels), loss(logits, labels))
 
 
 # ---- MMCE by sorting ------------------------------------------------------------------------------------------------
@@ -531,10 +519,43 @@ def test_a_resumed_run_with_adafocal_equals_an_undisturbed_one(tmp_path, plain, 
     resumed, resumed_weights, resumed_loss, _ = adafocal_run(tmp_path, plain, kind, str(tmp_path / "checkpoint-3"))
     assert resumed == {step: gammas for step, gammas in seen.items() if step > 3}
     assert torch.equal(resumed_weights, weights)
+    assert "AdaFocalCallback" in trainer.state.stateful_callbacks  # the name in older checkpoints
     assert torch.equal(resumed_loss.gammas, loss.gammas) and torch.equal(resumed_loss.edges, loss.edges)
     after = loss.gammas.clone()
     trainer.evaluate()  # after training the loss stays as it is
     assert torch.equal(loss.gammas, after)
+
+
+class Counting(CalibrationLoss):
+    """Cross-entropy that counts what it is told, as a plugin's loss may."""
+
+    learns_from_validation = True
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.register_buffer("updates", torch.zeros(2))
+
+    def of_rows(self, rows):
+        return rows.nll()
+
+    def update_from_validation(self, logits, labels):
+        self.updates += torch.tensor([1.0, len(labels)])
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_any_loss_may_learn_from_validation_data(tmp_path, plain):
+    loss = Counting()
+    options = {"num_train_epochs": 2, "eval_strategy": "epoch"}
+    data = {"train_dataset": samples("vit", 8), "eval_dataset": samples("vit", 12, seed=1)}
+    if plain:
+        args = arguments(tmp_path, TrainingArguments, **options)
+        trainer = Trainer(model=build(), args=args, compute_loss_func=loss, callbacks=[loss.callback()], **data)
+    else:
+        args = arguments(tmp_path, **options)
+        trainer = CalibrationTrainer(model=build(), args=args, compute_loss_func=loss, **data)
+    trainer.train()
+    assert loss.updates.tolist() == [2.0, 24.0]
+    assert "ValidationCallback" in trainer.state.stateful_callbacks
 
 
 def test_adafocal_by_callback_equals_the_trainer_of_ours(tmp_path):

@@ -95,10 +95,11 @@ def test_commands_of_the_readme_compare_seeds(tmp_path, monkeypatch, capsys):
 
     start(f"{train}{quick} --max_eval_samples 50 --use_cpu true --disable_tqdm true", "accelerate launch ")
     seed = json.loads((tmp_path / "focal-43" / "all_results.json").read_text())
-    assert seed["seed"] == 43 and seed["loss_parameters"] == {"reduction": "mean"}
+    assert seed["seed"] == 43 and seed["loss_parameters"] == {"gamma": 3.0}
     for name, loss in (("focal", "focal"), ("cross_entropy", "cross_entropy")):
         shutil.copytree(tmp_path / "focal-43", tmp_path / name)
         results = {**seed, "seed": 42, "loss": loss, "test_before_ece": 0.5, "test_after_ece": 0.5}
+        results["loss_parameters"] = {"gamma": 3.0} if loss == "focal" else {}
         (tmp_path / name / "all_results.json").write_text(json.dumps(results))
         table = pq.read_table(tmp_path / name / "training_dynamics.parquet")
         rows = [{**row, "loss": loss} for row in table.to_pylist()]

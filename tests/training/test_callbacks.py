@@ -161,8 +161,7 @@ def test_every_loss_has_gradient_norms_by_finite_differences(name):
     torch.manual_seed(0)
     logits, labels = torch.randn(6, 3, dtype=torch.float64), torch.randint(0, 3, (6,))
     loss = create_loss(name)
-    if hasattr(loss, "set_progress"):
-        loss.set_progress(fraction=0.5, epoch=0)
+    loss.set_progress(fraction=0.5, epoch=0)
     norms = gradient_norms(loss, logits, labels, torch.full((6,), 2.0, dtype=torch.float64))
     step = 1e-6 * torch.eye(18, dtype=torch.float64).reshape(18, 6, 3)
     with torch.no_grad():
@@ -457,7 +456,22 @@ def test_a_run_is_named_by_its_loss(tmp_path):
         trainer.train()
         return rows(tmp_path)[0]["loss"]
 
-    assert name(Trainer, plain) == "cross_entropy" and name(Trainer, smooth) == "label_smoothing"
+    assert name(Trainer, plain) == "cross_entropy"
+    assert name(Trainer, smooth) == "label_smoothing (label_smoothing_factor 0.1)"
     assert name(Trainer, plain, FocalLoss(gamma=2.0)) == name(CalibrationTrainer, plain, FocalLoss(gamma=2.0))
     assert name(CalibrationTrainer, plain, FocalLoss(gamma=2.0)) == "FocalLoss (gamma 2)"
     assert name(CalibrationTrainer, plain, BrierLoss()) == "BrierLoss"
+
+
+def test_runs_of_other_parameters_are_no_seeds_of_one(tmp_path):
+    folders = []
+    for smoothing, seed in ((0.05, 1), (0.05, 2), (0.5, 1)):
+        folders.append(tmp_path / f"{smoothing}-{seed}")
+        args = arguments(folders[-1], loss="label_smoothing", smoothing=smoothing, seed=seed, num_train_epochs=1)
+        trainer = CalibrationTrainer(model=build(), args=args, train_dataset=data("vit", 8))
+        trainer.add_callback(TrainingDynamicsCallback(trainer, {"test": data("vit", 8)}))
+        trainer.train()
+    averaged = hf_focal.read_dynamics(folders, average=True)
+    assert list(averaged) == ["label_smoothing", "label_smoothing (smoothing 0.5)"]
+    alone = hf_focal.read_dynamics(folders[2:])["label_smoothing (smoothing 0.5)"]
+    assert [row["nll"] for row in averaged["label_smoothing (smoothing 0.5)"]] == [row["nll"] for row in alone]

@@ -435,6 +435,30 @@ def test_a_loss_and_a_loss_function_together_are_refused(tmp_path):
         )
 
 
+def test_a_function_of_the_user_is_called_as_a_plain_trainer_would(tmp_path):
+    seen = []
+
+    def own(outputs, labels, num_items_in_batch=None):
+        seen.append((type(outputs), labels.shape, num_items_in_batch))
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    def trained(loss):
+        args = arguments(tmp_path, max_steps=1, per_device_train_batch_size=8, gradient_accumulation_steps=2)
+        data = samples("vit", 16)
+        trainer = CalibrationTrainer(model=build(), args=args, train_dataset=data, compute_loss_func=loss)
+        trainer.train()
+        return trainer
+
+    trainer = trained(own)
+    assert trainer.compute_loss_func is own and trainer.loss_name == "custom" and "own" in trainer.loss.title
+    assert [(kind.__name__, shape, int(count)) for kind, shape, count in seen] == [
+        ("ImageClassifierOutput", (8,), 16)
+    ] * 2
+    with_module = trained(hf_focal.CrossEntropyLoss())
+    assert with_module.compute_loss_func is with_module.loss
+    torch.testing.assert_close(flat(trainer.model), flat(with_module.model))
+
+
 def test_plain_arguments_train_with_the_default_loss(tmp_path):
     trainer = CalibrationTrainer(
         model=build(), args=arguments(tmp_path, TrainingArguments), train_dataset=samples("vit", 8)
