@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from .base import Running, of_probabilities, register_metric
-from .resampled import mean_of
+from .base import Running, mean_of, of_probabilities, register_metric
 from .scored import Scored
 
 

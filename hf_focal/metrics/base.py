@@ -55,10 +55,6 @@ class Sums:
         return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *(self.arrays[name] for name in names))
 
 
-def _nothing(scored: Scored, n_bins: int) -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True)
 class Running:
     """
@@ -76,7 +72,7 @@ class Running:
     """
 
     compute: Callable[[Sums], float]
-    add: Callable[[Scored, int], dict[str, Any]] = _nothing
+    add: Callable[[Scored, int], dict[str, Any]] = lambda scored, n_bins: {}
     shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     error_bound: Callable[[Sums], float] | None = None
 
@@ -140,6 +136,11 @@ class Metric:
     def slow_to_resample(self, scored: Scored) -> bool:
         """Whether hundreds of resamples take minutes."""
         return self.whole_rows and len(scored) * scored.num_labels > _MANY
+
+
+def mean_of(values: NDArray[np.float64]) -> Statistic:
+    """The resampled form of a mean over samples."""
+    return lambda rows: float(values.take(rows).mean() + 0.0)
 
 
 METRICS: dict[str, Metric] = {}

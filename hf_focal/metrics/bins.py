@@ -8,6 +8,7 @@ bin, a value of 0 in the first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,20 @@ def equal_width(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: i
         confidence_sums=sums,
         correct_sums=counts[1].astype(np.float64),
     )
+
+
+def gaps_of_resamples(
+    confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: int
+) -> Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.intp]]]:
+    """A function of rows: the size of the summed gap of each bin of equal width, and the bin of each row."""
+    wide = confidences.astype(np.float64)
+    bins, gaps = bin_indices(wide, n_bins), wide - correct
+
+    def of_rows(rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        drawn = bins.take(rows)
+        return np.abs(np.bincount(drawn, gaps.take(rows))), drawn
+
+    return of_rows
 
 
 def equal_mass_counts(num_samples: int, n_bins: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import check_n_bins
 from .base import Running, Statistic, of_probabilities, register_metric
-from .resampled import binned_gaps
+from .bins import gaps_of_resamples
 from .scored import Scored
 
 
@@ -32,7 +32,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:
-    gaps_of = binned_gaps(scored, n_bins)
+    gaps_of = gaps_of_resamples(*scored.pairs, n_bins)
     return lambda rows: float(gaps_of(rows)[0].sum() / len(rows))
 
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
 from .base import Running, Statistic, of_probabilities, register_metric
-from .resampled import binned_gaps
+from .bins import gaps_of_resamples
 from .scored import Scored
 
 
@@ -30,7 +30,7 @@ def maximum_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bin
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:
-    gaps_of = binned_gaps(scored, n_bins)
+    gaps_of = gaps_of_resamples(*scored.pairs, n_bins)
 
     def statistic(rows: NDArray[np.int64]) -> float:
         sums, bins = gaps_of(rows)

@@ -1,41 +1,17 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Classwise Expected Calibration Error (Classwise-ECE) as a metric of `evaluate`."""
 
-import datasets
-import evaluate
-
+from hf_focal.cli import evaluate_metric
 from hf_focal.metrics import classwise_calibration_error
 
 
-_DESCRIPTION = """
+class ClasswiseEce(evaluate_metric.BinnedMetric):
+    function = staticmethod(classwise_calibration_error)
+    about = """
 Classwise expected calibration error (Classwise-ECE): the calibration error of the probability of every class, not of
 the largest alone, averaged over classes; 0 is perfect.
 """
-
-_INPUTS = """
-Args:
-    predictions (`list` of `list` of `float`, or array of shape `(num_samples, num_labels)`):
-        Probabilities; each row sums to 1.
-    references (`list` of `int`, or array of shape `(num_samples,)`):
-        Class indices in `[0, num_labels)`.
-    n_bins (`int`, *optional*, defaults to `15`):
-        Number of bins.
-
-Returns:
-    `dict` with the key `classwise_ece` (`float`): in `[0, 2 / K]`; lower is better.
-
-Example:
-
-    >>> import evaluate
-    >>> classwise_ece = evaluate.load("metrics/classwise_ece")
-    >>> probabilities = [[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]
-    >>> labels = [0, 1, 1, 2]
-    >>> results = classwise_ece.compute(predictions=probabilities, references=labels)
-    >>> print(round(results["classwise_ece"], 4))
-    0.2167
-"""
-
-_CITATION = r"""
+    cite = r"""
 @inproceedings{kull2019beyond,
   title={Beyond Temperature Scaling: Obtaining Well-Calibrated Multi-Class Probabilities with {D}irichlet Calibration},
   author={Kull, Meelis and Perello Nieto, Miquel and K{\"a}ngsepp, Markus and Silva Filho, Telmo and Song, Hao and
@@ -44,33 +20,6 @@ _CITATION = r"""
   volume={32},
   year={2019}
 }
-
-@inproceedings{mukhoti2020calibrating,
-  title={Calibrating Deep Neural Networks using Focal Loss},
-  author={Mukhoti, Jishnu and Kulharia, Viveka and Sanyal, Amartya and Golodetz, Stuart and Torr, Philip H. S. and
-          Dokania, Puneet K.},
-  booktitle={Advances in Neural Information Processing Systems},
-  volume={33},
-  year={2020}
-}
 """
-
-
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
-class ClasswiseEce(evaluate.Metric):
-    def _info(self):
-        # float64 keeps every digit; as float64 a label that is no whole number is reported, as int64 it would be cut.
-        features = {
-            "predictions": datasets.Sequence(datasets.Value("float64")),
-            "references": datasets.Value("float64"),
-        }
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=datasets.Features(features),
-            reference_urls=["https://arxiv.org/abs/2002.09437"],
-        )
-
-    def _compute(self, predictions, references, n_bins=15):
-        return {"classwise_ece": classwise_calibration_error(predictions, references, n_bins)}
+    bounds = "[0, 2 / K]"
+    result = 0.2167

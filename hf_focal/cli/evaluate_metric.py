@@ -1,0 +1,98 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""
+What the modules of `metrics/` share: a function of `hf_focal.metrics` as a metric of `evaluate`.
+
+A module imports this one, not the classes: `evaluate.load` takes the first class of metrics that it finds in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+from evaluate.naming import camelcase_to_snakecase
+
+
+_PAPER = """
+@inproceedings{mukhoti2020calibrating,
+  title={Calibrating Deep Neural Networks using Focal Loss},
+  author={Mukhoti, Jishnu and Kulharia, Viveka and Sanyal, Amartya and Golodetz, Stuart and Torr, Philip H. S. and
+          Dokania, Puneet K.},
+  booktitle={Advances in Neural Information Processing Systems},
+  volume={33},
+  year={2020}
+}
+"""
+_INPUTS = """
+Args:
+    predictions (`list` of `list` of `float`, or array of shape `(num_samples, num_labels)`):
+        Probabilities; each row sums to 1.
+    references (`list` of `int`, or array of shape `(num_samples,)`):
+        Class indices in `[0, num_labels)`.
+{bins}
+Returns:
+    `dict` with the key `{name}` (`float`): in `{bounds}`; lower is better.
+
+Example:
+
+    >>> import evaluate
+    >>> {name} = evaluate.load("metrics/{name}")
+    >>> probabilities = [[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]
+    >>> labels = [0, 1, 1, 2]
+    >>> results = {name}.compute(predictions=probabilities, references=labels{options})
+    >>> print(round(results["{name}"], 4))
+    {result}
+"""
+_BINS = """\
+    n_bins (`int`, *optional*, defaults to `15`):
+        Number of bins.
+"""
+
+
+class CalibrationMetric(evaluate.Metric):
+    """A metric without bins. A module sets the attributes; its name is that of the class."""
+
+    function: ClassVar[Callable[..., float]]  # of probabilities and labels, as a staticmethod
+    about: ClassVar[str]
+    cite: ClassVar[str]  # what to cite beside the paper
+    bounds: ClassVar[str] = "[0, 1]"
+    result: ClassVar[float]  # of the example
+    options: ClassVar[str] = ""
+    bins: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        if hasattr(cls, "function"):
+            cls.__doc__ = cls.about + cls._inputs()
+
+    @classmethod
+    def _inputs(cls) -> str:
+        details = {name: getattr(cls, name) for name in ("bins", "bounds", "options", "result")}
+        return _INPUTS.format(name=camelcase_to_snakecase(cls.__name__), **details)
+
+    def _info(self) -> evaluate.MetricInfo:
+        # float64 keeps every digit; as float64 a label that is no whole number is reported, as int64 it would be cut.
+        features = {
+            "predictions": datasets.Sequence(datasets.Value("float64")),
+            "references": datasets.Value("float64"),
+        }
+        return evaluate.MetricInfo(
+            description=self.about,
+            citation=self.cite + _PAPER,
+            inputs_description=self._inputs(),
+            features=datasets.Features(features),
+            reference_urls=["https://arxiv.org/abs/2002.09437"],
+        )
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {self.name: self.function(predictions, references)}
+
+
+class BinnedMetric(CalibrationMetric):
+    """A metric with bins."""
+
+    bins = _BINS
+
+    def _compute(self, predictions: Any, references: Any, n_bins: int = 15) -> dict[str, float]:
+        return {self.name: self.function(predictions, references, n_bins)}
