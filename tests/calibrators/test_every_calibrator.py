@@ -448,8 +448,9 @@ def largest(maps):
         (Shifted(32, K), set()),
         (Pooled(mean), {"temperature", "bias", "matrix", "vector"}),
         (Pooled(largest), {"temperature", "bias"}),
+        (torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(32, K, bias=False)), set()),
     ],
-    ids=["linear", "no bias", "permuted", "shifted", "convolution", "largest of a convolution"],
+    ids=["linear", "no bias", "permuted", "shifted", "convolution", "largest of a convolution", "weight norm"],
 )
 @pytest.mark.parametrize("method", ["temperature", "bias", "matrix", "vector"])
 def test_a_head_takes_what_it_can_do_and_refuses_the_rest(head, takes, method):
