@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Iterator
 from numbers import Real
 from typing import Any
@@ -173,7 +174,7 @@ def check_positive(name: str, value: Any) -> float:
 
 def check_gamma(gamma: Any, name: str = "gamma") -> float:
     """Gamma as a `float` of at least 0, or a `ValueError`."""
-    largest = np.finfo(np.float64).max
+    largest = sys.float_info.max  # of whole numbers, some are beyond it
     if isinstance(gamma, (bool, np.bool_)) or not isinstance(gamma, Real) or gamma < 0 or not gamma <= largest:
         raise ValueError(f"{name} must be a number of at least 0, got {gamma!r}.")
     return float(gamma)

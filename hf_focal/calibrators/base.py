@@ -137,10 +137,15 @@ class Calibrator(ABC):
     @classmethod
     def from_record(cls, record: Mapping[str, Any], name: str = "config.calibration") -> Self:
         """The calibrator of such a record, which may hold more; one that is malformed is refused by its name."""
-        try:
-            return cls(**{field.name: record[field.name] for field in fields(cls)})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name} is no record of method {cls.method!r}: {error!r}.") from error
+        values = {field.name: record.get(field.name) for field in fields(cls)}
+        for key, value in values.items():
+            try:
+                finite = bool(np.isfinite(np.asarray(value, np.float64)).all())
+            except (TypeError, ValueError, OverflowError):
+                finite = False
+            if not finite:
+                raise ValueError(f"{name}[{key!r}] must hold finite numbers, got {value!r}.")
+        return cls(**{key: _tuples(value) for key, value in values.items()})
 
     @property
     def words(self) -> str:
@@ -156,6 +161,11 @@ class Calibrator(ABC):
 
     def __str__(self) -> str:
         return self.method
+
+
+def _tuples(value: Any) -> Any:
+    """The lists of JSON as the tuples that a frozen dataclass holds."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 C = TypeVar("C", bound=Calibrator)

@@ -155,6 +155,8 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
             f"The {noun} is for other classes than the {num_labels} of this {type(model).__name__}: it has a scale of "
             f"shape {np.shape(affine.scale)} and a shift of shape {shift.shape}."
         )
+    if not (np.isfinite(affine.scale).all() and np.isfinite(shift).all()):
+        raise UnfoldableError(f"The {noun} must be finite, got {affine}.")
     affine.inverse()  # what cannot be undone is refused
     with evaluating(model), raw_logits(model):
         probe = probe_of(model, inputs)

@@ -136,7 +136,7 @@ def follows(before: NDArray[Any], after: NDArray[Any], affine: Affine, tolerance
 
 def tolerance_of(heads: list[nn.Module], affine: Affine) -> float:
     """How far logits may be off, relative to the largest. Half precision rounds all factors but powers of 2."""
-    precision = max(torch.finfo(parameter.dtype).eps for parameter in _parameters(heads))
+    precision = max((torch.finfo(parameter.dtype).eps for parameter in _parameters(heads)), default=0.0)
     return 1e-4 if is_common_scale(affine) and affine.scale == 0.5 else max(1e-4, 8 * precision)
 
 
