@@ -148,6 +148,11 @@ class Calibrator(ABC):
         return cls(**{key: _tuples(value) for key, value in values.items()})
 
     @property
+    def named(self) -> str:
+        """What sentences call this very one, such as "temperature 1.7"."""
+        return self.noun
+
+    @property
     def words(self) -> str:
         """One sentence on what it does to the probabilities."""
         return f"The {self.noun} {self} is applied to its logits."

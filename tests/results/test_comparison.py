@@ -40,7 +40,7 @@ def test_seeds_become_one_row_with_mean_and_half_range(tmp_path):
         "| loss | runs | T | error | ECE before | ECE after | AdaECE before | AdaECE after | Classwise-ECE before "
         "| Classwise-ECE after | NLL before | NLL after |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| focal | 3 | 1.5 ± 0.1 | **39.00% ± 1.50%** | **14.00% ± 2.00%** | 2.00% ± 1.00% | **15.00% ± 2.00%** "
+        "| focal (gamma 3) | 3 | 1.5 ± 0.1 | **39.00% ± 1.50%** | **14.00% ± 2.00%** | 2.00% ± 1.00% | **15.00% ± 2.00%** "
         "| 3.00% ± 1.00% | **1.40% ± 0.20%** | 0.20% ± 0.10% | **1.2000 ± 0.1000** | 1.1200 ± 0.0300 |",
         "| cross_entropy | 1 | 2 | 45.00% | 30.00% | **1.00%** | 31.00% | **2.00%** | 3.00% | **0.10%** | 2.0000 "
         "| **1.0500** |",
@@ -54,8 +54,8 @@ def test_what_rows_differ_in_comes_first_and_equal_values_are_bold_alike(tmp_pat
     head, _, *rows = compare_runs([*focal, other, unnamed]).splitlines()
     assert head.startswith("| model | loss | T by | T | error |")
     assert [row.split(" | 1.5 | ")[0] for row in rows] == [
-        "| resnet | focal (gamma 1.0) | ece", "| resnet | focal (gamma 2.0) | ece",
-        "| vit | focal (reduction sum) | nll", "| resnet | - | ece",
+        "| resnet | focal (gamma 1) | ece", "| resnet | focal (gamma 2) | ece",
+        "| vit | focal (gamma 3, reduction sum) | nll", "| resnet | - | ece",
     ]  # fmt: skip
     assert all("| **40.00%** | **12.00%** |" in row for row in rows)
     for number, (title, setting) in enumerate((("dataset", "dataset"), ("epochs", "epoch"), ("bins", "n_bins"))):
@@ -63,7 +63,7 @@ def test_what_rows_differ_in_comes_first_and_equal_values_are_bold_alike(tmp_pat
         head, _, *rows = compare_runs(changed).splitlines()
         assert head.startswith(f"| {title} | T |") and [row[:5] for row in rows] == ["| 7 |", "| 9 |"]
     (row,) = compare_runs([other]).splitlines()[2:]
-    assert row.startswith("| focal (reduction sum) | 1.5 | 40.00% | 12.00% |")
+    assert row.startswith("| focal (gamma 3, reduction sum) | 1.5 | 40.00% | 12.00% |")
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path):
@@ -155,9 +155,9 @@ def test_runs_are_told_by_the_whole_loss(tmp_path):
         for seed in (1, 2)
     ]
     table = columns_of(compare_runs(runs))
-    assert table["loss"] == ["label_smoothing (smoothing 0.05)", "label_smoothing (smoothing 0.5)"]
+    assert table["loss"] == ["label_smoothing", "label_smoothing (smoothing 0.5)"]
     assert table["runs"] == ["2", "2"]
-    usual = ({}, {"reduction": "mean"}, {"reduction": "mean", "ignore_index": -100, "smoothing": None})
+    usual = ({}, {"reduction": "mean"}, {"reduction": "mean", "ignore_index": -100, "smoothing": 0.05})
     plain = [run(tmp_path, f"usual-{seed}", loss=loss, seed=seed, loss_parameters=usual[seed]) for seed in range(3)]
     assert columns_of(compare_runs(plain))["loss"] == ["label_smoothing"]
     unknown = run(tmp_path, "unknown", loss="of_a_plugin", loss_parameters={"epsilon": 2})

@@ -13,14 +13,22 @@ from scipy.special import softmax
 from transformers import TrainerState
 
 from hf_focal import (
+    About,
+    Predictions,
+    Report,
+    bootstrap_interval,
     calibration_metrics,
     classwise_reliability_diagram,
     confidence_histogram,
     create_model_card,
+    describe_confidence,
+    fit_temperature,
+    make_report,
     prepare_output_dir,
     reliability_diagram,
 )
-from hf_focal.results.card import results_table
+from hf_focal.calibrators import Fit, TemperatureScaling
+from hf_focal.metrics import Scored, measure
 
 
 def predictions(count=500, classes=4, seed=0):
@@ -107,16 +115,23 @@ def test_histogram_counts_right_and_wrong_apart():
 # ---- Cards ----------------------------------------------------------------------------------------------------------
 
 
-def card(**kwargs):
+RECORD = {"temperature": 1.7, "folded": True, "loss": "flsd-53", "split": "validation", "n_samples": 300}
+
+
+def report(split="test", intervals=None, n_bins=15, after=None):
     probabilities, labels = predictions()
     before = calibration_metrics(probabilities, labels)
-    after = {**before, "ece": 0.0123}
-    record = {"temperature": 1.7, "folded": True, "loss": "flsd-53", "split": "validation", "n_samples": 300}
-    defaults = {
-        "model_name": "some-model", "task": "image-classification", "dataset": "user/images", "before": before,
-        "after": after, "calibration": record, "n_test": 500, "confidence_sentence": "It was over-confident.",
-    }  # fmt: skip
-    return create_model_card(**{**defaults, **kwargs}), before, after
+    after = {**before, **({"ece": 0.0123} if after is None else after)}
+    fit = Fit(TemperatureScaling(1.7), "ece", 300, before, after)
+    intervals = {"before": {}, "after": {}, **(intervals or {})}
+    return Report(fit, before, after, "It was over-confident.", intervals, {}, 500, n_bins, split)
+
+
+def card(split="test", intervals=None, n_bins=15, model_id=".", **about):
+    defaults = {"model_name": "some-model", "task": "image-classification", "dataset": "user/images"}
+    found = report(split, intervals, n_bins)
+    made = create_model_card(About(**{**defaults, "calibration": RECORD, **about}), found, model_id=model_id)
+    return made, found.before, found.after
 
 
 def test_card_holds_every_metric_before_and_after_in_its_metadata():
@@ -147,21 +162,19 @@ def test_card_tells_how_to_use_a_model_whose_temperature_is_not_folded():
 
 
 def test_card_of_a_model_that_was_never_calibrated_claims_nothing():
-    made = create_model_card(model_name="m", task="text-classification", model_id="user/m")
+    made = create_model_card(About("m", "text-classification"), model_id="user/m")
     assert "No temperature has been fitted" in made.text and "plain softmax" in made.text
     assert "80%" not in made.text and "reliability.png" not in made.text and made.data.eval_results is None
 
 
 def test_intervals_are_in_the_table_and_in_the_metadata():
     intervals = {"before": {"accuracy": (0.2, 0.3)}, "after": {"ece": (0.01, 0.02)}}
-    made = card(intervals=intervals, interval_level=0.95, dataset_config="plain", dataset_revision="main", n_bins=10)[
-        0
-    ]
+    made, _, _ = card(intervals=intervals, dataset_config="plain", dataset_revision="main", n_bins=10)
     assert re.search(r"Error \| [\d.]+% \(70.00% to 80.00%\) \|", made.text)
-    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 95% bootstrap intervals" in made.text
+    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 90% bootstrap intervals" in made.text
     args = {result.metric_name: result.metric_args for result in made.data.eval_results}
-    assert args["Accuracy before temperature"] == {"interval": [0.2, 0.3], "level": 0.95}
-    assert args["ECE after temperature"] == {"n_bins": 10, "interval": [0.01, 0.02], "level": 0.95}
+    assert args["Accuracy before temperature"] == {"interval": [0.2, 0.3], "level": 0.9}
+    assert args["ECE after temperature"] == {"n_bins": 10, "interval": [0.01, 0.02], "level": 0.9}
     assert args["ECE before temperature"] == {"n_bins": 10} and args["NLL after temperature"] is None
     (result,) = {(r.dataset_type, r.dataset_config, r.dataset_revision) for r in made.data.eval_results}
     assert result == ("user/images", "plain", "main")
@@ -176,7 +189,7 @@ def test_card_does_not_tell_where_a_local_data_set_lies(tmp_path):
 def test_names_cannot_break_out_of_the_metadata_or_the_table():
     evil = "x\ntags:\n- injected\n---\n# Heading | <script>`"
     record = {"temperature": 1.7, "folded": True} | dict.fromkeys(("loss", "split", "criterion", "n_samples"), evil)
-    made, _, _ = card(dataset=evil, model_name=evil, test_split=evil, base_model=evil, calibration=record)
+    made, _, _ = card(dataset=evil, model_name=evil, split=evil, base_model=evil, calibration=record)
     assert "injected" not in (made.data.tags or [])
     assert len(re.findall(r"^---$", str(made), flags=re.MULTILINE)) == 2
     assert "<script>" not in made.text and "\n# Heading" not in made.text
@@ -185,11 +198,69 @@ def test_names_cannot_break_out_of_the_metadata_or_the_table():
 
 
 def test_table_shows_errors_in_percent_and_scores_plain():
-    row = {"accuracy": 0.9, "nll": 0.5, "brier": 0.25, "ece": 0.055, "mce": 1.0, "adaptive_ece": 0, "classwise_ece": 0}
-    table = {title: (old, new) for title, old, new in results_table(row, {**row, "ece": 0.0123456})}
-    assert table["Error"] == ("10.00%", "10.00%") and table["ECE"] == ("5.50%", "1.23%")
-    assert table["NLL"] == ("0.5000", "0.5000") and table["Brier"] == ("0.2500", "0.2500")
-    assert list(table) == ["Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"]
+    values = {"accuracy": 0.9, "nll": 0.5, "brier": 0.25, "ece": 0.055, "mce": 1.0, "adaptive_ece": 0.0}
+    found = report(intervals={"before": {"accuracy": (0.875, 0.95)}}, after={"ece": 0.0123456})
+    found.before.update(values)
+    table = {title: (old, new) for title, old, new in found.rows()}
+    assert table["Error"][0] == "10.00% (5.00% to 12.50%)" and table["ECE"] == ("5.50%", "1.23%")
+    assert table["NLL"][0] == "0.5000" and table["Brier"][0] == "0.2500"
+    assert list(table) == ["Error", "NLL", "Brier", "ECE", "MCE", "AdaECE", "Classwise-ECE"]
+
+
+# ---- Reports --------------------------------------------------------------------------------------------------------
+
+
+def overconfident(count=600, classes=4, seed=0):
+    generator = np.random.default_rng(seed)
+    logits = 2 * generator.normal(size=(count, classes))
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
+    return (3 * logits).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("method", ["temperature", "focal"])
+def test_a_report_is_what_the_functions_of_the_package_say(method):
+    logits, labels = overconfident()
+    fit = fit_temperature(logits, labels, criterion="nll", method=method)
+    groups = np.arange(len(labels)) // 3
+    made = make_report(Predictions(logits, labels, groups, "other"), fit, n_bins=10, unit="tokens", group="sentence")
+    moments = {"before": softmax(logits.astype(float), axis=1), "after": fit.probabilities(logits)}
+    for moment, probabilities in moments.items():
+        assert getattr(made, moment) == pytest.approx(calibration_metrics(probabilities, labels, 10), rel=1e-12)
+        assert made.bins[moment].expected_error() == pytest.approx(getattr(made, moment)["ece"])
+        low, high = bootstrap_interval("nll", probabilities, labels, method="basic", groups=groups)
+        assert made.intervals[moment]["nll"] == pytest.approx((low, high), rel=1e-12)
+    assert made.words == describe_confidence(logits, labels, fit.calibrator) and made.n_samples == 600
+    head, *_ = str(made).splitlines()
+    assert head.startswith("other tokens") and head.endswith(
+        f"({fit.calibrator}; in brackets: 90% intervals, by sentence)"
+    )
+    titles = [axis.get_title() for axis in made.diagram().axes[:2]]
+    assert titles == [
+        f"{title}\nECE {getattr(made, moment)['ece']:.2%}"
+        for title, moment in (("before", "before"), (f"after ({fit.calibrator})", "after"))
+    ]
+
+
+def test_samples_without_groups_are_not_said_to_be_drawn_by_any():
+    logits, labels = overconfident(300)
+    fit = fit_temperature(logits, labels)
+    made = make_report(Predictions(logits, labels), fit, group="sentence")
+    assert made.group is None and ", by" not in str(made).splitlines()[0] and str(made).startswith("test ")
+
+
+def test_a_report_never_holds_the_probabilities():
+    """Half of one matrix in float64, of which there would be one before and one after."""
+    import tracemalloc
+
+    logits, labels = overconfident(4000, 1000)
+    fit = fit_temperature(logits[:300], labels[:300])
+    tracemalloc.start()
+    scored = [Scored.from_logits(logits, labels, one) for one in (None, fit.calibrator)]
+    for one in scored:
+        measure(one), one.bins(15)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < logits.size * 8 / 2
 
 
 # ---- Output folders -------------------------------------------------------------------------------------------------
