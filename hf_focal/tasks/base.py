@@ -112,7 +112,6 @@ class Task(ABC):
         self,
         name: str,
         config_name: str | None = None,
-        *,
         input_column: str | None = None,
         label_column: str | None = None,
         holdout: float = 0.1,

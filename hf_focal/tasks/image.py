@@ -85,16 +85,8 @@ def load_image_dataset(
         ValueError: If there is no training split, a column is missing or ambiguous, a split is empty, a sample has no
             label, or there are fewer than two classes.
     """
-    return ImageClassification().load_dataset(
-        name,
-        config_name,
-        input_column=image_column,
-        label_column=label_column,
-        holdout=holdout,
-        validation_size=validation_size,
-        seed=seed,
-        revision=revision,
-    )
+    columns = image_column, label_column
+    return ImageClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
 
 
 def load_images(

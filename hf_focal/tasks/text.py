@@ -127,17 +127,8 @@ def load_text_dataset(
     Raises:
         ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
     """
-    return TextClassification().load_dataset(
-        name,
-        config_name,
-        input_column=text_column,
-        label_column=label_column,
-        holdout=holdout,
-        validation_size=validation_size,
-        seed=seed,
-        revision=revision,
-        check=parse_tree if trees else None,
-    )
+    options = holdout, validation_size, seed, revision, parse_tree if trees else None
+    return TextClassification().load_dataset(name, config_name, text_column, label_column, *options)
 
 
 def prepare_tokenizer(

@@ -143,16 +143,8 @@ def load_token_dataset(
         ValueError: As [`load_text_dataset`]; if a column holds no lists, a sentence is empty, or it has not as many
             labels as words.
     """
-    return TokenClassification().load_dataset(
-        name,
-        config_name,
-        input_column=words_column,
-        label_column=label_column,
-        holdout=holdout,
-        validation_size=validation_size,
-        seed=seed,
-        revision=revision,
-    )
+    columns = words_column, label_column
+    return TokenClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
 
 
 def _prepare_for_words(tokenizer: PreTrainedTokenizerBase) -> None:
