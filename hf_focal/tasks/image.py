@@ -102,15 +102,11 @@ def load_images(
 
     Args:
         name (`str`):
-            As for [`load_image_dataset`].
-        config_name (`str`, *optional*):
-            Configuration of the data set.
+            As for [`load_image_dataset`], as are `config_name` and `revision`.
         split (`str`, *optional*):
             By default the test split, where there is none the validation split, where there is only one split that.
         image_column (`str`, *optional*):
             Column of images, by default the only one.
-        revision (`str`, *optional*):
-            Revision of a data set on the Hub.
 
     Returns:
         `datasets.Dataset`: With the column `image`.
