@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_focal import CalibrationTrainer, from_pretrained, get_task, parse_arguments
-from hf_focal.cli.arguments import RunArguments
+from hf_focal.cli.arguments import LabelledDataArguments, RunArguments
 from hf_focal.cli.run import end_run, start_run
 from hf_focal.hub.load import load_processor
 from hf_focal.tasks import task_of
@@ -40,26 +40,18 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(LabelledDataArguments):
     """Which data; the model must not have been trained on them."""
 
-    dataset_name: str = field(metadata={"help": "A data set on the Hub, or a local folder."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
     split: str | None = field(
         default=None, metadata={"help": "Fit the temperature on this split. Unset: validation, or else test."}
     )
     test_split: str | None = field(
         default=None, metadata={"help": "Measure on this split. Unset: test, or else half of the other one."}
     )
-    split_seed: int = field(default=42, metadata={"help": "Seed of the halving."})
     input_column_name: str | None = field(default=None, metadata={"help": "Column of inputs, of any task."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, or of lists of words."})
-    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Fit and measure on so many random samples only."}
-    )
 
 
 def main() -> None:

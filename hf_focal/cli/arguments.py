@@ -77,22 +77,28 @@ class TrainArguments(RunArguments):
 
 
 @dataclass
-class TrainDataArguments:
-    """Which data, and how to split them; a script says what `dataset_name` is by default."""
+class LabelledDataArguments:
+    """Which data; a script may say what `dataset_name` is by default."""
 
     dataset_name: str = field(metadata={"help": "A data set on the Hub, or a local folder."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
+    split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Fit or validate, and test, on so many random samples only."}
+    )
+
+
+@dataclass
+class TrainDataArguments(LabelledDataArguments):
+    """Which data, and how to split them."""
+
     holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
     validation_size: int | None = field(
         default=None, metadata={"help": "Training samples to validate on, by permutation, in place of the share."}
     )
-    split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many random samples only."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Validate and test on so many random samples only."}
-    )
 
     def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
         """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""

@@ -83,22 +83,8 @@ class Task(ABC):
         revision: str | None = None,
     ) -> dict[str, Dataset]:
         """
-        The splits that a data set has, with the columns of the task under their plain names.
-
-        Args:
-            name (`str`):
-                A data set on the Hub, a local folder that `datasets.load_dataset` or `load_from_disk` reads, or one
-                that is embedded.
-            config_name (`str`, *optional*):
-                Configuration of the data set.
-            input_column, label_column (`str`, *optional*):
-                Columns to use, by default those that type or name tells.
-            revision (`str`, *optional*):
-                Revision of a data set on the Hub.
-
-        Raises:
-            ValueError: If a column is missing or ambiguous, a split is empty, a sample has no label, or there are
-                fewer than two classes.
+        The splits that a data set has, with the columns of the task under their plain names; arguments and errors are
+        those of [`load_image_dataset`].
         """
         if (embedded := self.embedded_dataset(name)) is not None:
             return dict(split_data({"train": embedded}, holdout=0.2, seed=42, quiet=True))
@@ -112,7 +98,6 @@ class Task(ABC):
         self,
         name: str,
         config_name: str | None = None,
-        *,
         input_column: str | None = None,
         label_column: str | None = None,
         holdout: float = 0.1,

@@ -24,20 +24,7 @@ def class_names(data: Dataset, column: str) -> list[str]:
 
 
 def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]], column: str) -> dict[str, Dataset]:
-    """
-    The splits with class labels that all have in common.
-
-    Args:
-        splits (`Mapping[str, Dataset]`):
-            The data.
-        labels (`Mapping[str, list]`):
-            The labels of each split, or lists of labels.
-        column (`str`):
-            The column that holds them.
-
-    Raises:
-        ValueError: As [`common_classes`].
-    """
+    """The splits with class labels that all have in common in a column, made of their labels, or of lists of them."""
     features = {split: data.features[column] for split, data in splits.items()}
     nested = {split: hasattr(feature, "feature") for split, feature in features.items()}
     classes = common_classes(

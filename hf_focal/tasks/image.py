@@ -85,16 +85,8 @@ def load_image_dataset(
         ValueError: If there is no training split, a column is missing or ambiguous, a split is empty, a sample has no
             label, or there are fewer than two classes.
     """
-    return ImageClassification().load_dataset(
-        name,
-        config_name,
-        input_column=image_column,
-        label_column=label_column,
-        holdout=holdout,
-        validation_size=validation_size,
-        seed=seed,
-        revision=revision,
-    )
+    columns = image_column, label_column
+    return ImageClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
 
 
 def load_images(
@@ -110,15 +102,11 @@ def load_images(
 
     Args:
         name (`str`):
-            As for [`load_image_dataset`].
-        config_name (`str`, *optional*):
-            Configuration of the data set.
+            As for [`load_image_dataset`], as are `config_name` and `revision`.
         split (`str`, *optional*):
             By default the test split, where there is none the validation split, where there is only one split that.
         image_column (`str`, *optional*):
             Column of images, by default the only one.
-        revision (`str`, *optional*):
-            Revision of a data set on the Hub.
 
     Returns:
         `datasets.Dataset`: With the column `image`.

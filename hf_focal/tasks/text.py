@@ -104,21 +104,13 @@ def load_text_dataset(
             A data set on the Hub, a local folder that `datasets.load_dataset` (CSV, JSON, Parquet) or
             `load_from_disk` reads, or `"scipy-docs"`: over a thousand descriptions of functions from the documentation
             of the SciPy that is installed, labelled by subpackage, split 60/20/20.
-        config_name (`str`, *optional*):
-            Configuration of the data set.
         text_column, label_column (`str`, *optional*):
             Columns to use. By default the column of strings, where there are several the one that is called `text`,
             `sentence`, `review` or the like, and the column of class labels or that is called `label`.
         trees (`bool`, *optional*, defaults to `False`):
             The texts are trees in brackets, see [`parse_tree`]: malformed ones are refused by split and row.
-        holdout (`float`, *optional*, defaults to `0.1`):
-            Share of the training data split off for each missing split, in (0, 1).
-        validation_size (`int`, *optional*):
+        config_name, holdout, validation_size, seed, revision:
             As for [`load_image_dataset`].
-        seed (`int`, *optional*, defaults to `42`):
-            Seed of the splitting.
-        revision (`str`, *optional*):
-            Revision of a data set on the Hub.
 
     Returns:
         `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes. Labels that are
@@ -127,17 +119,8 @@ def load_text_dataset(
     Raises:
         ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
     """
-    return TextClassification().load_dataset(
-        name,
-        config_name,
-        input_column=text_column,
-        label_column=label_column,
-        holdout=holdout,
-        validation_size=validation_size,
-        seed=seed,
-        revision=revision,
-        check=parse_tree if trees else None,
-    )
+    options = holdout, validation_size, seed, revision, parse_tree if trees else None
+    return TextClassification().load_dataset(name, config_name, text_column, label_column, *options)
 
 
 def prepare_tokenizer(

@@ -120,20 +120,12 @@ def load_token_dataset(
         name (`str`):
             A data set on the Hub, or a local folder that `datasets.load_dataset` (JSON, Parquet) or `load_from_disk`
             reads.
-        config_name (`str`, *optional*):
-            Configuration of the data set.
         words_column, label_column (`str`, *optional*):
             Columns to use. By default the column of lists of strings, where there are several the one that is called
             `tokens` or `words`, and the other column of lists of labels, where there are several the one that is
             called `ner_tags`, `pos_tags`, `tags` or `labels`.
-        holdout (`float`, *optional*, defaults to `0.1`):
-            Share of the training data split off for each missing split, in (0, 1).
-        validation_size (`int`, *optional*):
+        config_name, holdout, validation_size, seed, revision:
             As for [`load_image_dataset`].
-        seed (`int`, *optional*, defaults to `42`):
-            Seed of the splitting.
-        revision (`str`, *optional*):
-            Revision of a data set on the Hub.
 
     Returns:
         `datasets.DatasetDict`: `labels` is a `List` of `ClassLabel`, one for each word. Labels that are whole numbers
@@ -143,16 +135,8 @@ def load_token_dataset(
         ValueError: As [`load_text_dataset`]; if a column holds no lists, a sentence is empty, or it has not as many
             labels as words.
     """
-    return TokenClassification().load_dataset(
-        name,
-        config_name,
-        input_column=words_column,
-        label_column=label_column,
-        holdout=holdout,
-        validation_size=validation_size,
-        seed=seed,
-        revision=revision,
-    )
+    columns = words_column, label_column
+    return TokenClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
 
 
 def _prepare_for_words(tokenizer: PreTrainedTokenizerBase) -> None:

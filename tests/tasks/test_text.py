@@ -8,7 +8,16 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from small_texts import SIZES, checkpoint, rows, sentences, write
-from transformers import BertConfig, BloomConfig, DataCollatorWithPadding, GPT2Config, RobertaConfig
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BloomConfig,
+    DataCollatorWithPadding,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
 
 from hf_focal import create_text_classifier, load_text_dataset
 from hf_focal.tasks import TextClassification
@@ -187,6 +196,35 @@ def test_a_trained_tokenizer_spells_out_what_it_knows(tmp_path):
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("A FINE joke, 7")["input_ids"])
     assert tokens[0] == "[CLS]" and tokens[-1] == "[SEP]" and "fine" in tokens and "[UNK]" in tokens
     assert tokenizer.decode(tokenizer("a fine film")["input_ids"], skip_special_tokens=True) == "a fine film"
+
+
+def test_a_trained_tokenizer_frames_pairs_and_is_the_same_when_loaded(tmp_path):
+    tokenizer = train_tokenizer(sentences(50))
+    assert tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]) == [0, 1, 2, 3, 4]
+    pair = tokenizer("A fine film", "no plot")
+    words = ["[CLS]", "a", "fine", "film", "[SEP]", "no", "plot", "[SEP]"]
+    assert pair["input_ids"] == tokenizer.convert_tokens_to_ids(words)
+    assert pair["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1]
+    tokenizer.model_max_length = 9
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert dict(again("A fine film", "no plot")) == dict(pair) and again.model_max_length == 9
+    assert again.get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_tokenizer_that_framed_single_texts_alone_still_loads(tmp_path):
+    """As those that small-bert was saved with before."""
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    words = [*names.values(), "a", "fine", "film"]
+    backend = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    frame = [("[CLS]", 2), ("[SEP]", 3)]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    data = Dataset.from_dict({"text": ["A fine film", "film"], "label": [0, 1]})
+    assert tokenize(data, tokenizer)["input_ids"][:] == [[2, 4, 5, 6, 3], [2, 6, 3]]
 
 
 def test_long_texts_are_cut_and_counted_once(caplog):
