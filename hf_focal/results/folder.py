@@ -98,37 +98,20 @@ def save_run(
     results: Mapping[str, Any],
     model_id: str,
 ) -> None:
-    """
-    Write predictions and results.
-
-    Args:
-        folder (`str` or `Path`):
-            Where the model is.
-        report ([`Report`]):
-            What was found.
-        parts (`Mapping[str, Predictions]`):
-            `"validation"` and `"test"`, before calibration.
-        id2label (`Mapping[int, str]`):
-            Names of the classes.
-        results (`Mapping[str, Any]`):
-            Further entries of `all_results.json`.
-        model_id (`str`):
-            What the card loads the model by.
-    """
+    """Write the predictions, before calibration, and the results; `model_id` is what the card loads the model by."""
     fit, folder = report.fit, Path(folder)
     names = json.dumps({str(index): name for index, name in id2label.items()})
     numbers = {key: value for key, value in fit.calibrator.to_record().items() if isinstance(value, float)}
     metadata = {key: repr(value) for key, value in numbers.items()}
     save_predictions(folder / PREDICTIONS, parts, scaled="false", **metadata, id2label=names)
     entries = {**results, "calibrator": fit.method, "temperature": None, **numbers}
-    entries["temperature_criterion"] = fit.criterion
-    entries["n_bins"] = report.n_bins
+    entries |= {"temperature_criterion": fit.criterion, "n_bins": report.n_bins}
     for split, moments in (("validation", (fit.before, fit.after)), ("test", (report.before, report.after))):
         for moment, values in zip(("before", "after"), moments, strict=True):
             entries |= {f"{split}_{moment}_{key}": value for key, value in values.items()}
     entries["metrics"] = {key: METRICS[key].facts() for key in report.before}
     entries[MODEL_ID] = model_id
-    (folder / RESULTS).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    _write_results(folder, entries)
 
 
 def save_card(folder: str | Path, about: About, report: Report | None, model_id: str) -> None:
@@ -143,9 +126,15 @@ def save_card(folder: str | Path, about: About, report: Report | None, model_id:
 def name_in_card(folder: Path, repo_id: str) -> None:
     """Let the snippet of a card load the repository that it goes to, and not what it was written for."""
     card, results = folder / CARD, folder / RESULTS
-    if card.is_file():
-        stored = json.loads(results.read_text("utf-8")) if results.is_file() else {}
-        text = card.read_text(encoding="utf-8")
-        named = text.replace(json.dumps(stored.get(MODEL_ID, str(folder))), json.dumps(repo_id))
-        if named != text:
-            card.write_text(named, encoding="utf-8")
+    if not card.is_file():
+        return
+    entries = json.loads(results.read_text("utf-8")) if results.is_file() else {}
+    known = entries.get(MODEL_ID, str(folder))
+    if known != repo_id:
+        card.write_text(card.read_text("utf-8").replace(json.dumps(known), json.dumps(repo_id)), encoding="utf-8")
+    if entries:
+        _write_results(folder, {**entries, MODEL_ID: repo_id})
+
+
+def _write_results(folder: Path, entries: Mapping[str, Any]) -> None:
+    (folder / RESULTS).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")

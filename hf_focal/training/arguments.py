@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SchedulerType
@@ -19,6 +19,7 @@ from ..metrics.base import METRICS
 
 
 logger = logging.getLogger(__name__)
+_Class = TypeVar("_Class", bound=type)
 
 
 def lower_is_better(metric: str | None) -> bool:
@@ -27,41 +28,23 @@ def lower_is_better(metric: str | None) -> bool:
     return entry is not None and entry.lower_is_better
 
 
+def documented(cls: _Class) -> _Class:
+    """Put the help of a dataclass's own fields where its docstring says `{fields}`."""
+    own = [one for one in fields(cls) if one.name in vars(cls)["__annotations__"]]
+    heads = [f"        {one.name} (`{one.type}`, defaults to `{one.default!r}`):" for one in own]
+    listed = [f"{head}\n            {one.metadata['help']}" for head, one in zip(heads, own, strict=True)]
+    cls.__doc__ = (cls.__doc__ or "").replace("        {fields}", "\n".join(listed))
+    return cls
+
+
+@documented
 @dataclass
 class CalibrationTrainingArguments(TrainingArguments):
     """
     `TrainingArguments` with a calibration loss.
 
     Args:
-        loss (`str`, *optional*):
-            A key of `hf_focal.LOSSES`. By default the trainer's own (`flsd-53` for `CalibrationTrainer`).
-        gamma (`float`, *optional*):
-            Focusing parameter of `focal` and `dual-focal`, not negative. Other losses refuse it.
-        lam (`float`, *optional*):
-            Weight of the calibration term of `mmce` and `mmce-unweighted`, or the rate of `adafocal`; not negative.
-        smoothing (`float`, *optional*):
-            Smoothing of `label_smoothing`, in `[0, 1)`.
-        loss_kwargs (`dict` or `str`, *optional*):
-            Further parameters of the loss, such as `{"milestones": [100, 250]}`; JSON on the command line.
-        loss_reduction (`str`, *optional*, defaults to `"mean"`):
-            `"mean"` over the accumulated batch, or its plain `"sum"`, which is never divided.
-        lr_milestones (`list[float]`, *optional*):
-            Epochs after which the learning rate is divided by 10, increasing and below `num_train_epochs`; with
-            `lr_scheduler_type="constant"`. Under `max_steps` they move as the end of training does.
-        decay_all_parameters (`bool`, *optional*, defaults to `False`):
-            Apply `weight_decay` to biases and normalisations too, as the optimizers of PyTorch do and `Trainer` does
-            not.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Bins of the calibration errors.
-        calibrator (`str`, *optional*, defaults to `"temperature"`):
-            What `CalibrationTrainer.calibrate` fits: a name in `hf_focal.CALIBRATORS`.
-        temperature_criterion (`str`, *optional*, defaults to `"ece"`):
-            What `CalibrationTrainer.calibrate` minimises: `"ece"` on the paper's grid, or `"nll"`.
-        fold_temperature (`bool`, *optional*, defaults to `True`):
-            Divide the head by the temperature, so that the plain softmax is calibrated. Otherwise the temperature
-            stays in the config alone, where [`from_pretrained`] finds it.
-        push_predictions (`bool`, *optional*, defaults to `False`):
-            Push `predictions.safetensors`, logits and labels of the validation and test data, along with the model.
+        {fields}
 
     Three defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy,
     so `metric_for_best_model="ece"` keeps the checkpoint of LOWEST calibration error. `eval_accumulation_steps` is 32:
@@ -82,26 +65,26 @@ class CalibrationTrainingArguments(TrainingArguments):
         metadata={"help": "The loss to train with: a name in hf_focal.LOSSES. Default: the trainer's (flsd-53)."},
     )
     gamma: float | None = field(
-        default=None, metadata={"help": "Focusing parameter of focal (3 if unset) and dual-focal (5)."}
+        default=None, metadata={"help": "Focusing parameter of focal (3 if unset) and dual-focal (5), not negative."}
     )
     lam: float | None = field(
         default=None, metadata={"help": "Weight of the MMCE term (2 if unset) or rate of adafocal (1)."}
     )
     smoothing: float | None = field(
-        default=None, metadata={"help": "Probability that label smoothing takes off the true class (0.05 if unset)."}
+        default=None, metadata={"help": "Probability in [0, 1) that label smoothing takes off the true class (0.05)."}
     )
     loss_kwargs: dict | str | None = field(
         default=None,
         metadata={"help": "Further parameters of the loss as JSON, such as '{\"milestones\": [100, 250]}'."},
     )
     loss_reduction: str = field(
-        default="mean", metadata={"help": "'mean' over the accumulated batch, or its plain 'sum'."}
+        default="mean", metadata={"help": "'mean' over the accumulated batch, or its plain 'sum', never divided."}
     )
     lr_milestones: list[float] | None = field(
         default=None, metadata={"help": "Epochs after which the (constant) learning rate is divided by 10."}
     )
     decay_all_parameters: bool = field(
-        default=False, metadata={"help": "Weight decay for biases and normalisations too."}
+        default=False, metadata={"help": "Weight decay for biases and normalisations too, as in PyTorch."}
     )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
     calibrator: str = field(
@@ -109,7 +92,10 @@ class CalibrationTrainingArguments(TrainingArguments):
     )
     temperature_criterion: str = field(
         default="ece",
-        metadata={"help": "What the temperature minimises: 'ece' or 'nll'.", "aliases": ["--criterion"]},
+        metadata={
+            "help": "What the calibrator minimises: 'ece' (on the paper's grid) or 'nll'.",
+            "aliases": ["--criterion"],
+        },
     )
     fold_temperature: bool = field(
         default=True, metadata={"help": "Divide the head by the temperature; else it stays in the config alone."}

@@ -212,20 +212,8 @@ class TrainingDynamicsCallback(TrainerCallback):
 
 def gradient_norms(loss: Callable, logits: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
     """
-    Norm of the gradient of each sample's loss in the weight (and bias) of the last linear layer.
-
-    Args:
-        loss ([`CalibrationLoss`] or `Callable`):
-            As for `compute_loss_func`; a mean over `num_items_in_batch` if it is no [`CalibrationLoss`].
-        logits (`torch.Tensor` of shape `(num_samples, num_labels)`):
-            What the layer gave.
-        labels (`torch.Tensor` of shape `(num_samples,)`):
-            Class indices.
-        lengths (`torch.Tensor` of shape `(num_samples,)`):
-            Norm of what entered the layer, with a 1 appended if it has a bias.
-
-    Returns:
-        `torch.Tensor` of shape `(num_samples,)`: Not negative.
+    For each sample the norm of the gradient of its loss in weight and bias of the last linear layer, which gave the
+    logits; `lengths` are the norms of what entered it, with a 1 for the bias.
     """
     logits = logits.detach().requires_grad_()
     with torch.enable_grad():
