@@ -73,11 +73,15 @@ class TemperatureScaling(Calibrator):
         return cls(check_temperature(record.get("temperature"), f"{name}['temperature']"))
 
     @property
+    def named(self) -> str:
+        return f"temperature {self.temperature:.4g}"
+
+    @property
     def words(self) -> str:
-        return f"The temperature {self.temperature:.4g} {effect_of(self.temperature)}."
+        return f"The {self.named} {effect_of(self.temperature)}."
 
     def by_hand(self, place: str) -> str:
-        return f": without `hf_focal`, divide them by the temperature {self.temperature:.4g} of {place} first."
+        return f": without `hf_focal`, divide them by the {self.named} of {place} first."
 
     def __str__(self) -> str:
         return f"T = {self.temperature:.4g}"

@@ -210,7 +210,7 @@ def create_model_card(
         loss_parameters=_one_line(", ".join(f"{key} {value}" for key, value in parameters.items())),
         calibrator=_one_line(str(calibrator or record.get("method", ""))),
         noun=noun,
-        named=f"{noun} {record['temperature']:.4g}" if calibrator and "temperature" in record else noun,
+        named=calibrator.named if calibrator else noun,
         by_hand=calibrator.by_hand("`calibration.json`" if adapter else "`config.calibration`") if calibrator else "",
         folded=folded,
         measured=measured,

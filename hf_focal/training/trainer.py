@@ -246,7 +246,7 @@ class CalibrationTrainer(Trainer):
         record = calibration_record(self.model)
         if record is None:
             return
-        logger.warning("%s: the calibration of the model, %s, is undone and cleared.", reason, calibrator_of(record))
+        logger.warning("%s: the %s of the model is undone and cleared.", reason, calibrator_of(record).named)
         self._known_loss = {key: record[key] for key in ("loss", "loss_parameters") if key in record}
         if record["folded"]:
             unfold_temperature(self.model, inputs=self._probe(dataset))
