@@ -149,13 +149,13 @@ class Calibrator(ABC):
 
     @property
     def named(self) -> str:
-        """What sentences call this very one, such as "temperature 1.7"."""
-        return self.noun
+        """Its noun and value, for a sentence."""
+        return f"{self.noun} {self}"
 
     @property
     def words(self) -> str:
         """One sentence on what it does to the probabilities."""
-        return f"The {self.noun} {self} is applied to its logits."
+        return f"The {self.named} is applied to its logits."
 
     def by_hand(self, place: str) -> str:
         """How to apply it to logits, as the end of a sentence that names them. `place` is where the record is."""

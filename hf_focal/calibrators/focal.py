@@ -72,12 +72,13 @@ class FocalRecalibration(Calibrator):
         return cls(check_gamma(record.get("gamma"), f"{name}['gamma']"), temperature)
 
     @property
+    def named(self) -> str:
+        return f"temperature {self.temperature:.4g}"
+
+    @property
     def words(self) -> str:
         effect = effect_of(self.temperature)
-        return (
-            f"The temperature {self.temperature:.4g} {effect}, and the bias of focal loss with gamma {self.gamma:.4g} "
-            "is undone."
-        )
+        return f"The {self.named} {effect}, and the bias of focal loss with gamma {self.gamma:.4g} is undone."
 
     def by_hand(self, place: str) -> str:
         return (

@@ -81,7 +81,7 @@ class TemperatureScaling(Calibrator):
         return f"The {self.named} {effect_of(self.temperature)}."
 
     def by_hand(self, place: str) -> str:
-        return f": without `hf_focal`, divide them by the temperature {self.temperature:.4g} of {place} first."
+        return f": without `hf_focal`, divide them by the {self.named} of {place} first."
 
     def __str__(self) -> str:
         return f"T = {self.temperature:.4g}"

@@ -66,8 +66,9 @@ def fold_calibrator(
     known = calibration_record(model)
     if known is not None and known["folded"]:
         raise ValueError(
-            f"This model is calibrated already: {calibrator_of(known) if is_known(known) else known['method']} is "
-            "folded into its head. Call unfold_temperature(model) before folding another one."
+            "This model is calibrated already: its head has the "
+            f"{calibrator_of(known).named if is_known(known) else known['method']} folded in. "
+            "Call unfold_temperature(model) before folding another one."
         )
     num_labels = check_single_label(model)
     affine = calibrator.affine(num_labels)
