@@ -1,12 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-r"""
-What gamma does in focal loss: the gradient ratio g(p, gamma), the gamma that a threshold asks for (Propositions 1 and
-2), and the bias that it leaves, with its inverse.
-
-A network that minimises focal loss says v where the true posterior is $p_k \propto v_k / g(v_k, \gamma)$ with
-$g(v, \gamma) = (1 - v)^\gamma - \gamma v (1 - v)^{\gamma - 1} \log v$ (Charoenphakdee et al., 2021). Focal temperature
-scaling applies that map to the softmax at a temperature (Komisarenko and Kull, 2024).
-"""
+"""Gamma in focal loss: its gradient ratio, the gamma that a threshold asks for, and how to undo the bias it leaves."""
 
 from __future__ import annotations
 
@@ -62,10 +55,8 @@ def focal_gradient_ratio(p: Any, gamma: Any) -> Any:
             p = torch.as_tensor(p, dtype=dtype, device=gamma.device)
         saturated = p >= 1
         inner = torch.where(saturated, 0.5, p)
-        log_complement = torch.log1p(-inner)
-        ratio = torch.exp(gamma * log_complement) * (1 - gamma * torch.special.xlogy(inner, inner) / (1 - inner))
+        ratio = torch.exp(gamma * torch.log1p(-inner)) * (1 - gamma * torch.special.xlogy(inner, inner) / (1 - inner))
         return torch.where(saturated, 0.0**gamma, ratio)
-
     p_array = np.asarray(p, dtype=None if isinstance(p, np.ndarray) else np.float64)
     gamma_array = gamma if isinstance(gamma, (int, float)) else np.asarray(gamma)
     if not np.all((p_array >= 0) & (p_array <= 1)):
@@ -134,8 +125,10 @@ def focal_recalibration(logits: ArrayLike, gamma: float, temperature: float = 1.
     Probabilities with the bias of focal loss undone: $p_k \propto v_k / g(v_k, \gamma)$ for
     $v = \mathrm{softmax}(z / T)$.
 
-    The map keeps the order of the classes, takes one-hot to one-hot, and is the identity for gamma 0. It is worked out
-    in logs, so that nothing overflows where v rounds to 1.
+    A network that minimises focal loss says v where the true posterior is p (Charoenphakdee et al., 2021), g as in
+    [`focal_gradient_ratio`]; focal temperature scaling applies the map at a temperature (Komisarenko and Kull, 2024).
+    It keeps the order of the classes, takes one-hot to one-hot, and is the identity for gamma 0. It is worked out in
+    logs, so that nothing overflows where v rounds to 1.
 
     Args:
         logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):

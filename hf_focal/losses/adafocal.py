@@ -1,21 +1,14 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Focal loss that adapts its gammas to validation data (AdaFocal)."""
 
-from __future__ import annotations
-
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, check_number, check_reduction, register_loss
-from .batch import Rows, reduced_losses
-
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
+from .rows import Rows
 
 
 @register_loss("adafocal")
@@ -41,24 +34,15 @@ class AdaFocalLoss(CalibrationLoss):
             Number of bins.
         start (`float`, *optional*, defaults to `1.0`):
             The gamma of every bin before the first update, from 0.2 to 20.
-        reduction, ignore_index:
-            As in [`CalibrationLoss`].
+        reduction, ignore_index: As in [`CalibrationLoss`].
     """
 
     gammas: Tensor
     edges: Tensor
-
-    learns_from_validation = True
+    learns_from_validation, validation_callback = True, "AdaFocalCallback"
     SWITCH, LOWEST, HIGHEST = 0.2, -2.0, 20.0
 
-    def __init__(
-        self,
-        *,
-        lam: float = 1.0,
-        n_bins: int = 15,
-        start: float = 1.0,
-        **options: Unpack[Options],
-    ) -> None:
+    def __init__(self, *, lam: float = 1.0, n_bins: int = 15, start: float = 1.0, **options: Unpack[Options]) -> None:
         super().__init__(**options)
         self.lam = check_number("lam", lam)
         if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 1:
@@ -72,39 +56,20 @@ class AdaFocalLoss(CalibrationLoss):
 
     @torch.no_grad()
     def update_from_validation(self, logits: Any, labels: Any) -> None:
-        """
-        Move the gammas by how far confidence is from accuracy on validation data.
-
-        Args:
-            logits (`torch.Tensor` or `np.ndarray` of shape `(N, K)` or `(N, T, K)`):
-                Raw scores, not probabilities.
-            labels (`torch.Tensor` or `np.ndarray` of shape `(N,)` or `(N, T)`):
-                Class indices, or `ignore_index`.
-
-        Raises:
-            ValueError: If no label counts, a logit is NaN or infinite, or shapes disagree.
-        """
-        logits, labels = torch.as_tensor(logits), torch.as_tensor(labels)
-        if logits.ndim not in (2, 3) or labels.shape != logits.shape[:-1]:
-            raise ValueError(
-                "logits must have shape (N, K) or (N, T, K), and labels that without K, got "
-                f"{tuple(logits.shape)} and {tuple(labels.shape)}."
-            )
-        kept = labels != self.ignore_index
-        logits, labels = logits[kept].float(), labels[kept]
+        """As for [`CalibrationLoss`]; raises `ValueError` where no label counts, or a logit is NaN or infinite."""
+        rows = Rows.of(torch.as_tensor(logits).float(), torch.as_tensor(labels), self.ignore_index)
+        logits, labels = rows.logits[~rows.ignored], rows.labels[~rows.ignored]
         if len(labels) == 0:
             raise ValueError("AdaFocal needs validation labels to be updated from, got none that counts.")
         log_confidences, predictions = torch.log_softmax(logits, dim=-1).max(dim=-1)
         if not bool(torch.isfinite(log_confidences).all()):
             raise ValueError("The validation logits must be finite, got NaN or infinity: has training diverged?")
-        confidences = log_confidences.exp().to(self.edges.device)
-        correct = (predictions == labels).to(self.edges.device)
-        starts = torch.arange(1, self.n_bins, device=self.edges.device) * len(labels) // self.n_bins
-        self.edges.copy_(confidences.sort().values[starts])
-        bins = torch.bucketize(confidences, self.edges, right=True)
-        gaps = (confidences.double() - correct.double()).cpu()
-        sums = torch.zeros(self.n_bins, dtype=torch.float64).index_add_(0, bins.cpu(), gaps)
-        gap = sums / torch.bincount(bins.cpu(), minlength=self.n_bins).clamp(min=1)
+        confidences, correct = log_confidences.exp().cpu(), (predictions == labels).cpu()
+        edges = confidences.sort().values[torch.arange(1, self.n_bins) * len(labels) // self.n_bins]
+        self.edges.copy_(edges)
+        bins = torch.bucketize(confidences, edges, right=True)
+        sums = torch.bincount(bins, confidences.double() - correct.double(), minlength=self.n_bins)
+        gap = sums / torch.bincount(bins, minlength=self.n_bins).clamp(min=1)
         gammas = self.gammas.cpu().double()
         gammas = gammas * torch.exp(self.lam * gap * gammas.sign())
         gammas = torch.where(gammas.abs() < self.SWITCH, -self.SWITCH * gammas.sign(), gammas)
@@ -113,21 +78,9 @@ class AdaFocalLoss(CalibrationLoss):
     def of_rows(self, rows: Rows) -> Tensor:
         return _of_bins(self.gammas, self.edges, rows)
 
-    def callback(self, evaluate: bool = True) -> TrainerCallback:
-        """As [`~CalibrationLoss.callback`]."""
-        from .callbacks import AdaFocalCallback
-
-        return AdaFocalCallback(self, evaluate)
-
 
 def adafocal_loss(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    gammas: Tensor,
-    edges: Tensor,
-    reduction: str = "mean",
-    ignore_index: int = -100,
+    logits: Tensor, labels: Tensor, *, gammas: Tensor, edges: Tensor, reduction: str = "mean", ignore_index: int = -100
 ) -> Tensor:
     r"""
     Focal loss with a gamma for each bin of $p_y$ (Ghosh et al., 2022): $-(1 - p_y)^\gamma \log p_y$ where the gamma of
@@ -135,8 +88,7 @@ def adafocal_loss(
     in the gradient. [`AdaFocalLoss`] holds the bins and updates them from validation data.
 
     Args:
-        logits, labels, reduction, ignore_index:
-            As in [`cross_entropy_loss`].
+        logits, labels, reduction, ignore_index: As in [`cross_entropy_loss`].
         gammas (`torch.Tensor` of shape `(B,)`):
             One finite gamma per bin, from low to high $p_y$.
         edges (`torch.Tensor` of shape `(B - 1,)`):
@@ -154,7 +106,8 @@ def adafocal_loss(
             f"gammas must be one-dimensional and edges one shorter, got shapes {tuple(gammas.shape)} and "
             f"{tuple(edges.shape)}."
         )
-    return reduced_losses(partial(_of_bins, gammas, edges), logits, labels, reduction, ignore_index)
+    rows = Rows.of(logits, labels, ignore_index)
+    return rows.reduced(_of_bins(gammas, edges, rows), reduction, labels.shape)
 
 
 def _of_bins(gammas: Tensor, edges: Tensor, rows: Rows) -> Tensor:

@@ -1,23 +1,10 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-What every loss is: a class with its parameters and the loss of each row. Its function and its name follow from it.
-
-    @register_loss("focal")
-    class FocalLoss(CalibrationLoss): ...
-
-    focal_loss = as_function(FocalLoss)
-
-What all of them share: logits of shape `(N, K)` or `(N, T, K)`; half precision is computed and returned in float32;
-labels equal to `ignore_index` count for nothing; NaN or +inf among the logits gives a loss that is not finite (a
-gradient scaler relies on it), while -inf rules a class out; a mean over no label at all is NaN, as in
-`torch.nn.functional.cross_entropy`. Class weights multiply the losses of the samples and never enter their
-probabilities; a mean is over the labels that count, where `torch.nn.functional.cross_entropy` would divide by the sum
-of their weights.
-"""
+"""What every loss is: a class with its parameters and the loss of each row; its function and name follow from it."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,9 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias,
 import torch
 from torch import Tensor, nn
 
-from .batch import Rows, reduced_losses
-from .outputs import extract_logits
-from .rows import is_traced, widen
+from .rows import Rows, extract_logits, is_traced, widen
 
 
 if TYPE_CHECKING:
@@ -46,13 +31,8 @@ Class = TypeVar("Class", bound="type[CalibrationLoss]")
 
 
 class Options(TypedDict, total=False):
-    """What every loss takes."""
-
     reduction: str
     ignore_index: int
-
-
-# ---- Checks of parameters -------------------------------------------------------------------------------------------
 
 
 def check_reduction(reduction: str) -> str:
@@ -86,16 +66,14 @@ def _check_class_weights(class_weights: Sequence[float] | Tensor) -> Tensor:
     return class_weights.clone() if isinstance(class_weights, Tensor) else torch.tensor(values, dtype=torch.float32)
 
 
-# ---- The class ------------------------------------------------------------------------------------------------------
-
-
 class CalibrationLoss(nn.Module):
     """
     Base of the losses: a loss defines `of_rows` and keeps each of its parameters in the attribute of that name.
 
-    It is called as `loss(logits, labels)` or handed to a `Trainer` as `compute_loss_func`. With `num_items_in_batch`
-    (the labels that count in the whole accumulated batch) a mean becomes `sum / num_items_in_batch`, so that splitting
-    a batch into micro-batches changes nothing.
+    It is called as `loss(logits, labels)`, logits of shape `(N, K)` or `(N, T, K)`, or handed to a `Trainer` as
+    `compute_loss_func`. Half precision is computed and returned in float32. NaN or +inf among the logits gives a loss
+    that is not finite (a gradient scaler relies on it), while -inf rules a class out. A mean over no label at all is
+    NaN, as in `torch.nn.functional.cross_entropy`.
 
     Args:
         reduction (`str`, *optional*, defaults to `"mean"`):
@@ -104,9 +82,9 @@ class CalibrationLoss(nn.Module):
             Label that counts for nothing. (A `Trainer` counts every label but -100.)
     """
 
-    class_weights: Tensor | None
     # Whether `update_from_validation` is to be called after each evaluation during training.
     learns_from_validation: ClassVar[bool] = False
+    validation_callback: ClassVar[str] = "ValidationCallback"  # checkpoints keep the state of the loss under this name
     # Whether the loss of a row depends on the others, so that micro-batches do not add up to the whole batch.
     batch_coupled: ClassVar[bool] = False
     # Parameters that `loss_label` names even where they are those of the name.
@@ -115,7 +93,17 @@ class CalibrationLoss(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__signature__ = _whole_signature(cls)
+        # That of `__init__`, with the parameters of the base in the place of its `**options`.
+        found: dict[str, inspect.Parameter] = {}
+        for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
+            own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+            for one in own:
+                found.setdefault(one.name, one)
+            options = [one.name for one in own if one.kind is one.VAR_KEYWORD]
+            if not options:
+                break
+            del found[options[0]]
+        cls.__signature__ = inspect.Signature(list(found.values()))
 
     def __init__(self, *, reduction: str = "mean", ignore_index: int = -100) -> None:
         super().__init__()
@@ -130,13 +118,13 @@ class CalibrationLoss(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def of_rows(self, rows: Rows) -> Tensor:
-        """The loss of each row, `(M,)`; whatever it is where the label is ignored."""
+        """The loss of each row of [`Rows`], `(M,)`; whatever it is where the label is ignored."""
         raise NotImplementedError(f"{type(self).__name__} must define of_rows(rows).")
 
     def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
         """The loss of a batch, with another reduction than that of the module."""
-        weights = self._buffers["class_weights"]
-        return reduced_losses(self.of_rows, logits, labels, reduction, self.ignore_index, weights)
+        rows = Rows.of(logits, labels, self.ignore_index)
+        return rows.reduced(self.of_rows(rows), reduction, labels.shape, self._buffers["class_weights"])
 
     def forward(self, outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None) -> Tensor:
         """
@@ -146,8 +134,8 @@ class CalibrationLoss(nn.Module):
             labels (`torch.Tensor` of shape `(N,)` or `(N, T)`):
                 Class indices, or `ignore_index`.
             num_items_in_batch (`int` or 0-d `torch.Tensor`, *optional*):
-                How many labels count in the whole accumulated batch. A mean becomes `sum / num_items_in_batch`; a sum
-                stays the plain sum.
+                How many labels count in the whole accumulated batch. A mean becomes `sum / num_items_in_batch`, so
+                that micro-batches add up; a sum stays the plain sum.
 
         Returns:
             `torch.Tensor`: A scalar, or one value per label for `reduction="none"`.
@@ -173,40 +161,25 @@ class CalibrationLoss(nn.Module):
         return total if self.reduction == "sum" else total / num_items_in_batch
 
     def set_progress(self, *, fraction: float | None = None, epoch: float | None = None) -> None:
-        """
-        Tell the loss how far training has come: for a loss that changes with it.
-
-        Args:
-            fraction (`float`, *optional*):
-                Share of the training steps already done.
-            epoch (`float`, *optional*):
-                Epochs already done, from 0.
-        """
+        """For a loss that changes with training: what share of its steps, and how many epochs, are already done."""
 
     def update_from_validation(self, logits: Any, labels: Any) -> None:
         """
-        Show the loss validation data: for a loss that learns from it (`learns_from_validation`).
-
-        Args:
-            logits (`torch.Tensor` or `np.ndarray` of shape `(N, K)` or `(N, T, K)`):
-                Raw scores, not probabilities.
-            labels (`torch.Tensor` or `np.ndarray` of shape `(N,)` or `(N, T)`):
-                Class indices, or `ignore_index`.
+        For a loss that learns from validation data: its raw scores, `(N, K)` or `(N, T, K)`, and labels, `(N,)` or
+        `(N, T)`, as tensors or arrays.
         """
 
     def callback(self, evaluate: bool = True) -> TrainerCallback:
         """
         A `TrainerCallback` that keeps this loss informed in a plain `Trainer`: of progress and, if it learns from
-        validation data, of the logits after each evaluation during training; its state is kept in the checkpoints.
-
-        Args:
-            evaluate (`bool`, *optional*, defaults to `True`):
-                Run the model over the evaluation data once more to update the loss. With `False` the callback keeps
-                the state alone: `CalibrationTrainer` has the logits at hand.
+        validation data, of the logits after each evaluation during training; its state is kept in the checkpoints. To
+        have them it runs the model once more, unless `evaluate` is false: `CalibrationTrainer` has them at hand.
         """
-        from .callbacks import ProgressCallback, ValidationCallback
+        from . import callbacks
 
-        return ValidationCallback(self, evaluate) if self.learns_from_validation else ProgressCallback(self)
+        if not self.learns_from_validation:
+            return callbacks.ProgressCallback(self)
+        return getattr(callbacks, self.validation_callback)(self, evaluate)
 
     @property
     def title(self) -> str:
@@ -215,46 +188,29 @@ class CalibrationLoss(nn.Module):
 
     def hyperparameters(self) -> dict[str, Any]:
         """
-        The parameters of the loss as JSON has them: `create_loss` of its name with these is the same loss.
-
-        Returns:
-            `dict[str, Any]`: In the order of the signature; without a reduction to the mean, an `ignore_index` of -100
-            and what is None by default.
+        The parameters of the loss as JSON has them: `create_loss` of its name with these is the same loss. Without a
+        reduction to the mean, an `ignore_index` of -100 and what is None by default.
         """
-        found = {}
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            value = getattr(self, name, None)
-            if value is not None or parameter.default is not None:
-                found[name] = _plain(value)
-        return _without_common(found)
+        own = inspect.signature(type(self)).parameters
+        found = {name: _plain(getattr(self, name, None)) for name in own}
+        return _without_common({name: one for name, one in found.items() if (one, own[name].default) != (None, None)})
 
     def extra_repr(self) -> str:
         shown = inspect.signature(type(self)).parameters
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown if getattr(self, name, None) is not None)
 
 
-def _whole_signature(cls: type) -> inspect.Signature:
-    """That of `__init__`, with the parameters of the base in the place of its `**options`."""
-    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
-    own = dict(list(inspect.signature(vars(owner)["__init__"]).parameters.items())[1:])
-    options = [name for name, one in own.items() if one.kind is one.VAR_KEYWORD]
-    if options:
-        del own[options[0]]
-        rest = _whole_signature(owner.__mro__[1]).parameters
-        own |= {name: one for name, one in rest.items() if name not in own}
-    return inspect.Signature(list(own.values()))
-
-
 def _plain(value: Any) -> Any:
     """A parameter in the types of JSON; a float32 in as few digits as tell it."""
-    if isinstance(value, Tensor) and value.ndim == 0:
-        return float(str(widen(value.detach()).cpu().numpy())) if value.is_floating_point() else value.item()
-    if isinstance(value, (Tensor, list, tuple, range)):
-        return [_plain(one) for one in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if value is None or isinstance(value, (bool, str)):
-        return value
+    return json.loads(json.dumps(value, default=_jsonable))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        array = widen(value.detach()).cpu().numpy()
+        return (array.astype(str).astype(float) if value.is_floating_point() else array).tolist()
+    if isinstance(value, (Mapping, range)):
+        return dict(value) if isinstance(value, Mapping) else list(value)
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else str(value)
 
 
@@ -263,58 +219,40 @@ def _without_common(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FunctionLoss(CalibrationLoss):
-    """
-    A function of the user as a loss; [`as_loss`] makes it.
-
-    Args:
-        function (`Callable`):
-            As for the `compute_loss_func` of a `Trainer`: called with the outputs of the model, the labels and
-            `num_items_in_batch`, over which it takes the mean.
-    """
+    """A `compute_loss_func` of the user, which takes the mean over `num_items_in_batch`, as a loss."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__(reduction="sum" if getattr(function, "reduction", None) == "sum" else "mean")
         self.function = function
 
     def forward(self, outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None) -> Tensor:
-        """What the function gives."""
         return self.function(outputs, labels, num_items_in_batch=num_items_in_batch)
 
     def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        """The mean over the labels, or the sum of which it is the mean."""
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         if reduction == "none":
             raise ValueError(f"The loss {self.title} is a function of the user's, which gives no loss of each label.")
-        outputs = SequenceClassifierOutput(logits=cast(Any, logits))
-        mean = self(outputs, labels, num_items_in_batch=labels.numel())
+        mean = self(SequenceClassifierOutput(logits=cast(Any, logits)), labels, num_items_in_batch=labels.numel())
         return mean * labels.numel() if reduction == "sum" else mean
 
     @property
     def title(self) -> str:
-        """The name of the function."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Nothing is known of a function's parameters."""
         return {}
 
 
 def as_loss(function: Callable[..., Tensor]) -> CalibrationLoss:
-    """A `compute_loss_func` as a loss: itself if it is one, else a [`FunctionLoss`] of it."""
+    """A `compute_loss_func` as a loss: itself if it is one."""
     return function if isinstance(function, CalibrationLoss) else FunctionLoss(function)
 
 
-# ---- The function ---------------------------------------------------------------------------------------------------
-
-
 class LossFunction(Protocol[P]):
-    """The function of a loss: logits, labels, and the parameters of its class by keyword."""
-
     def __call__(self, logits: Tensor, labels: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
 
 
-_KEPT = 64  # modules of one function
 _ARGUMENTS = """\
 Args:
     logits (`torch.Tensor` of shape `(N, K)` or `(N, T, K)`):
@@ -334,21 +272,15 @@ Raises:
 
 def as_function(cls: Callable[P, CalibrationLoss]) -> LossFunction[P]:
     """
-    The pure function of a loss, such as `focal_loss` of `FocalLoss`: it takes the parameters of the class by keyword.
-
-    Args:
-        cls (`type[CalibrationLoss]`):
-            A loss without a state. The function is to be bound, in the module of the class, to its name in snake case.
-
-    Returns:
-        `Callable`: `function(logits, labels, **parameters)`.
+    The pure function of a loss without a state, such as `focal_loss = as_function(FocalLoss)`: it takes the parameters
+    of the class by keyword. To be pickled, it is bound to the name of the class in snake case, in the same module.
     """
     modules: dict[Any, CalibrationLoss] = {}
 
     def function(logits: Tensor, labels: Tensor, **parameters: Any) -> Tensor:
-        key: Any = None
+        key: Any
         try:
-            key = tuple([(name, _typed(value)) for name, value in parameters.items()]) if parameters else ()
+            key = tuple([(name, _typed(value)) for name, value in parameters.items()])
             loss = modules.get(key)
         except TypeError:  # not hashable: a list, say
             key = loss = None
@@ -356,31 +288,25 @@ def as_function(cls: Callable[P, CalibrationLoss]) -> LossFunction[P]:
             loss = make(**parameters)
             # The values of a tensor are no part of the key, and what is traced is not kept.
             if key is not None and not torch.compiler.is_compiling() and next(loss.buffers(), None) is None:
-                if len(modules) >= _KEPT:
+                if len(modules) >= 64:
                     modules.clear()
                 modules[key] = loss
         return loss.compute(logits, labels, loss.reduction)
 
     make = cast(Callable[..., CalibrationLoss], cls)
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    tensors = [inspect.Parameter(name, kind, annotation="Tensor") for name in ("logits", "labels")]
+    tensors = list(inspect.signature(function).parameters.values())[:2]
     signature = inspect.Signature([*tensors, *inspect.signature(cls).parameters.values()], return_annotation="Tensor")
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", make.__name__).lower()
-    words = inspect.cleandoc(cls.__doc__ or "")
-    words = words if "\nArgs:\n" in words else f"{words}\n\nArgs:\n"
     shown: Any = function
     shown.__name__ = shown.__qualname__ = name
     shown.__module__, shown.__signature__ = cls.__module__, signature
-    shown.__doc__ = words.replace("Args:\n", _ARGUMENTS, 1).rstrip() + _RESULTS
+    shown.__doc__ = inspect.cleandoc(cls.__doc__ or "").replace("Args:\n", _ARGUMENTS, 1) + _RESULTS
     return shown
 
 
 def _typed(value: Any) -> Any:
     """The value with its type, since 1 and True are one key and two parameters."""
     return (type(value), *map(_typed, value)) if type(value) is tuple else (type(value), value)
-
-
-# ---- The registry ---------------------------------------------------------------------------------------------------
 
 
 def register_loss(name: str, **defaults: Any) -> Callable[[Class], Class]:
@@ -458,17 +384,9 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
 
 def loss_label(name: str, parameters: Mapping[str, Any] | None = None) -> str:
     """
-    A loss in words, for tables and pictures: its name, and the parameters that differ from those of that name. Two
-    runs have the same words if they have the same loss, whether all parameters are given or those that were set.
-
-    Args:
-        name (`str`):
-            A key of `LOSSES`. With any other, of a plugin that is not loaded, say, all parameters are named.
-        parameters (`Mapping[str, Any]`, *optional*):
-            As of [`~CalibrationLoss.hyperparameters`], or those that were set.
-
-    Returns:
-        `str`: Such as `"focal (gamma 2)"`.
+    A loss in words, for tables and pictures: its name, and the parameters that differ from those of that name (all, of
+    a name that is not in `LOSSES`). Two runs have the same words if they have the same loss, whether all
+    [`~CalibrationLoss.hyperparameters`] are given or those that were set.
 
     Example:
     >>> loss_label("label_smoothing", {"smoothing": 0.05}), loss_label("label_smoothing", {"smoothing": 0.5})
@@ -481,11 +399,8 @@ def loss_label(name: str, parameters: Mapping[str, Any] | None = None) -> str:
         shown = {key: value for key, value in _without_common(given).items() if value is not None}
     else:
         default = {**dict.fromkeys(inspect.signature(type(usual)).parameters), **COMMON, **usual.hyperparameters()}
-        shown = {
-            key: value
-            for key, value in {**default, **given}.items()
-            if key in usual.always_shown or key not in default or value != default[key]
-        }
+        hidden = {key: value for key, value in default.items() if key not in usual.always_shown}
+        shown = {key: value for key, value in {**default, **given}.items() if (key, value) not in hidden.items()}
     listed = ", ".join(f"{key} {_words(value)}" for key, value in shown.items())
     return f"{name} ({listed})" if listed else name
 

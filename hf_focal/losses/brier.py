@@ -4,8 +4,7 @@
 from torch import Tensor
 
 from .base import CalibrationLoss, as_function, register_loss
-from .batch import Rows
-from .rows import BRIER, row_losses
+from .rows import BRIER, Rows, row_losses
 
 
 @register_loss("brier")
@@ -15,12 +14,11 @@ class BrierLoss(CalibrationLoss):
     lies in `[0, 2]`.
 
     Args:
-        reduction, ignore_index:
-            As in [`CalibrationLoss`].
+        reduction, ignore_index: As in [`CalibrationLoss`].
     """
 
     def of_rows(self, rows: Rows) -> Tensor:
-        return row_losses(BRIER, *rows)
+        return row_losses(BRIER, rows)
 
 
 brier_loss = as_function(BrierLoss)

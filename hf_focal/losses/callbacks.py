@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from .outputs import extract_logits
+from .rows import extract_logits
 
 
 class ProgressCallback(TrainerCallback):
@@ -24,10 +24,7 @@ class ProgressCallback(TrainerCallback):
 
 
 class ValidationCallback(ProgressCallback, ExportableState):
-    """
-    Updates a loss after each evaluation during training, and keeps its state in the checkpoints of the trainer, under
-    the name of this class.
-    """
+    """Updates a loss after each evaluation, and keeps its state in the checkpoints, under the name of this class."""
 
     training = False
 

@@ -1,13 +1,11 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Cross-entropy."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, ClassWeights, Options, as_function, register_loss
-from .batch import Rows
+from .rows import Rows
 
 
 @register_loss("cross_entropy")
@@ -19,8 +17,7 @@ class CrossEntropyLoss(CalibrationLoss):
         class_weights (`Sequence[float]` or `torch.Tensor` of shape `(K,)`, *optional*):
             Factor of the loss of each class's samples, not negative. A mean still divides by the number of labels
             that count (PyTorch would divide by the sum of their weights), so that micro-batches add up.
-        reduction, ignore_index:
-            As in [`CalibrationLoss`].
+        reduction, ignore_index: As in [`CalibrationLoss`].
     """
 
     def __init__(self, *, class_weights: ClassWeights = None, **options: Unpack[Options]) -> None:

@@ -1,14 +1,12 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Dual focal loss."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, as_function, check_number, register_loss
-from .batch import Rows
+from .rows import Rows
 
 
 @register_loss("dual-focal")
@@ -21,8 +19,7 @@ class DualFocalLoss(CalibrationLoss):
         gamma (`float`, *optional*, defaults to `5.0`):
             Focusing parameter, not negative; 0 is cross-entropy. The default is that of the authors' code; they tune
             it for each network.
-        reduction, ignore_index:
-            As in [`CalibrationLoss`].
+        reduction, ignore_index: As in [`CalibrationLoss`].
     """
 
     def __init__(self, *, gamma: float = 5.0, **options: Unpack[Options]) -> None:

@@ -1,13 +1,11 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Label smoothing."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, as_function, check_number, register_loss
-from .batch import Rows
+from .rows import Rows
 
 
 @register_loss("label_smoothing")
@@ -20,8 +18,7 @@ class LabelSmoothingLoss(CalibrationLoss):
     Args:
         smoothing (`float`, *optional*, defaults to `0.05`):
             $\alpha$, in `[0, 1)`.
-        reduction, ignore_index:
-            As in [`CalibrationLoss`].
+        reduction, ignore_index: As in [`CalibrationLoss`].
     """
 
     def __init__(self, *, smoothing: float = 0.05, **options: Unpack[Options]) -> None:

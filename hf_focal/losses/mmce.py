@@ -1,16 +1,13 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Cross-entropy plus the Maximum Mean Calibration Error."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, as_function, check_number, register_loss
-from .batch import Rows
-from .rows import PROBABILITY, row_losses, widen
+from .rows import PROBABILITY, Rows, row_losses, widen
 
 
 MMCE_KERNEL_WIDTH = 0.4
@@ -46,26 +43,19 @@ class MMCELoss(CalibrationLoss):
             root; its unweighted form takes no root.
         reduction (`str`, *optional*, defaults to `"mean"`):
             `"mean"`, `"sum"`, or `"none"`: each sample's cross-entropy plus the batch's calibration term.
-        ignore_index:
-            As in [`CalibrationLoss`].
+        ignore_index: As in [`CalibrationLoss`].
     """
 
     batch_coupled = True
 
     def __init__(
-        self,
-        *,
-        lam: float = 2.0,
-        weighted: bool = True,
-        normalization: str = "definition",
-        **options: Unpack[Options],
+        self, *, lam: float = 2.0, weighted: bool = True, normalization: str = "definition", **options: Unpack[Options]
     ) -> None:
         super().__init__(**options)
         self.lam = check_number("lam", lam)
         if normalization not in ("definition", "released"):
             raise ValueError(f"normalization must be 'definition' or 'released', got {normalization!r}.")
-        self.weighted = weighted
-        self.normalization = normalization
+        self.weighted, self.normalization = weighted, normalization
 
     def of_rows(self, rows: Rows) -> Tensor:
         nll, released = rows.nll(), self.normalization == "released"
@@ -78,7 +68,7 @@ mmce_loss = as_function(MMCELoss)
 def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released: bool) -> Tensor:
     wide = widen(logits) if logits.device.type == "mps" else logits.double()
     predictions = wide.detach().max(dim=-1).indices  # argmax takes three times as long
-    confidences = row_losses(PROBABILITY, wide, predictions, ignore_index=-1, all_count=True)
+    confidences = row_losses(PROBABILITY, Rows(wide, predictions, ignore_index=-1, all_count=True))
     correct = (predictions == labels) & kept
     if not weighted:
         residuals = torch.where(kept, correct.to(wide.dtype) - confidences, 0.0)

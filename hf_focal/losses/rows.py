@@ -1,13 +1,10 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Losses of single rows of logits with gradients in closed form: cross-entropy and functions of it, the Brier score, and
-the probability of a class. `functional` checks its input and makes losses of them.
-"""
+"""From what a model returned to the losses of its rows, with gradients in closed form, and what remains of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,26 +18,126 @@ HALF = (torch.float16, torch.bfloat16)
 KEPT_UP_TO = 2**22
 
 
-class RowLoss(Protocol):
-    """A loss of each row of logits and its gradient in closed form."""
+def extract_logits(outputs: Any) -> Tensor:
+    """The logits in what a model returned: a tensor, an object or a mapping with `logits`, or a tuple led by them."""
+    logits = outputs
+    if not isinstance(outputs, Tensor):
+        if getattr(outputs, "logits", None) is not None:
+            logits = outputs.logits
+        elif isinstance(outputs, Mapping):
+            logits = outputs.get("logits")
+        elif isinstance(outputs, (tuple, list)) and outputs:
+            logits = outputs[0]
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"No logits found in a model output of type {type(outputs).__name__}. Needed: a tensor, an object or a "
+            "mapping with `logits`, or a tuple whose first entry is the logits."
+        )
+    return logits
 
-    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        """The losses by differentiable operations: what torch traces, and what a second derivative is taken of."""
 
-    def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Losses `(M, 1)` of a block given its softmax, and what the slopes need of it, each `(M, 1)`."""
+class Rows(NamedTuple):
+    """Logits `(M, K)` and labels `(M,)` of a batch, checked; what a loss gives where a label is ignored is dropped."""
 
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
-        """Turn the softmax into `scale` times the gradient, in place."""
+    logits: Tensor
+    labels: Tensor
+    ignore_index: int
+    all_count: bool  # whether no label is known to be ignored
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, ignore_index: int) -> Rows:
+        if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
+            raise ValueError(
+                f"logits and labels must be tensors, got {type(logits).__name__} and {type(labels).__name__}."
+            )
+        if logits.ndim not in (2, 3):
+            raise ValueError(f"logits must have shape (N, K) or (N, T, K), got {tuple(logits.shape)}.")
+        if not logits.is_floating_point():
+            raise ValueError(f"logits must be floating point, got {logits.dtype}. Pass the raw scores of the model.")
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise ValueError(f"labels must be class indices of an integer dtype, got {labels.dtype}.")
+        if labels.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"labels must have shape {tuple(logits.shape[:-1])} to go with logits of shape {tuple(logits.shape)}, "
+                f"got {tuple(labels.shape)}."
+            )
+        num_labels = logits.shape[-1]
+        if num_labels < 2:
+            raise ValueError(f"logits must have at least 2 classes in their last dimension, got {num_labels}.")
+        flat = logits.ndim == 2  # a view costs as much as a small softmax
+        flat_labels = (labels if flat else labels.reshape(-1)).long()
+        # Reading values would synchronise an accelerator and cannot be traced, so only eager CPU labels are looked at.
+        looked_at = labels.device.type == "cpu" and not is_traced()
+        all_count = looked_at and _check_range(flat_labels, num_labels, ignore_index)
+        return cls(logits if flat else logits.reshape(-1, num_labels), flat_labels, ignore_index, all_count)
+
+    @property
+    def ignored(self) -> Tensor:
+        return self.labels == self.ignore_index
+
+    @property
+    def targets(self) -> Tensor:
+        """The labels, with 0 where they are ignored, `(M,)`."""
+        return self.labels if self.all_count else torch.where(self.ignored, 0, self.labels)
+
+    def log_probabilities(self) -> Tensor:
+        """The log-softmax, `(M, K)`, by differentiable operations."""
+        return F.log_softmax(widen(self.logits), dim=-1)
+
+    def nll(self) -> Tensor:
+        """Cross-entropy, `(M,)`, with its gradient in closed form."""
+        return row_losses(CROSS_ENTROPY, self)
+
+    def reduced(
+        self, losses: Tensor, reduction: str, shape: torch.Size, class_weights: Tensor | None = None
+    ) -> Tensor:
+        """The losses of the rows, 0 where the label is ignored, weighed and reduced, or in the shape of the labels."""
+        if losses.shape != self.labels.shape:
+            raise ValueError(
+                f"of_rows must give {len(self.labels)} losses, one a row, got shape {tuple(losses.shape)}."
+            )
+        if not self.all_count:
+            losses = torch.where(self.ignored, 0.0, losses)
+        if class_weights is not None:
+            if class_weights.shape != self.logits.shape[-1:]:
+                raise ValueError(
+                    f"class_weights must hold one number for each of the {self.logits.shape[-1]} classes, "
+                    f"got shape {tuple(class_weights.shape)}."
+                )
+            # Not blocking: numbers this few are staged at once, and the device need not be waited for.
+            losses = losses * class_weights.to(losses.device, losses.dtype, non_blocking=True)[self.targets]
+        if reduction == "none":
+            return losses.reshape(shape)
+        if reduction == "mean" and self.all_count:
+            return losses.mean()
+        total = losses.sum()
+        return total if reduction == "sum" else total / (self.labels != self.ignore_index).sum()
 
 
-def row_losses(loss: RowLoss, logits: Tensor, labels: Tensor, ignore_index: int, all_count: bool) -> Tensor:
+def _check_range(labels: Tensor, num_labels: int, ignore_index: int) -> bool:
+    """Refuse labels out of range; return whether none of them is ignored, as far as a glance tells."""
+    if len(labels) == 0:
+        return False
+    low, high = labels.aminmax()
+    if low.item() >= 0 and high.item() < num_labels:
+        return not 0 <= ignore_index < num_labels
+    out_of_range = (labels != ignore_index) & ((labels < 0) | (labels >= num_labels))
+    if out_of_range.any():
+        raise ValueError(
+            f"labels must lie in [0, {num_labels - 1}] or equal ignore_index={ignore_index}, "
+            f"got {labels[out_of_range][0].item()}."
+        )
+    return False
+
+
+def row_losses(loss: NLL | Brier, rows: Rows) -> Tensor:
     """The loss of each row; 0 where the label is ignored."""
+    logits = rows.logits
     if is_traced():
-        return loss.plain(widen(logits), labels, ignore_index)
+        return loss.plain(widen(logits), rows.labels, rows.ignore_index)
     differentiated = torch.is_grad_enabled() and logits.requires_grad
     keep = differentiated and logits.numel() <= KEPT_UP_TO and logits.dtype not in HALF
-    return _ClosedForm.apply(logits, labels, loss, ignore_index, all_count, keep)
+    return _ClosedForm.apply(*rows, loss, keep)
 
 
 def is_traced() -> bool:
@@ -55,21 +152,19 @@ def widen(logits: Tensor) -> Tensor:
 
 class _ClosedForm(torch.autograd.Function):
     """
-    A loss of each row with its gradient in closed form. With `keep`, the softmax stays from the forward pass and is
-    turned into the gradient in place; without, both passes compute it in blocks of rows that fit into the caches, and
-    the gradient that is returned is the only buffer of the size of the logits.
+    With `keep`, the softmax stays from the forward pass and is turned into the gradient in place; without, both passes
+    compute it in blocks of rows that fit into the caches, and the gradient that is returned is the only buffer of the
+    size of the logits.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, loss: RowLoss, ignore_index: int, all_count: bool, keep: bool
+        ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, all_count: bool, loss: NLL | Brier, keep: bool
     ) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.loss, ctx.ignore_index, ctx.keep = loss, ignore_index, keep
         ctx.ignored = None if all_count else (labels == ignore_index).unsqueeze(-1)
-        ctx.index = labels.unsqueeze(-1)
-        if ctx.ignored is not None:
-            ctx.index = torch.where(ctx.ignored, 0, ctx.index)
+        ctx.index = labels.unsqueeze(-1) if ctx.ignored is None else torch.where(ctx.ignored, 0, labels.unsqueeze(-1))
         if keep:
             ctx.softmax = _softmax(logits)
             losses, ctx.carried = loss.value(logits, ctx.softmax, ctx.index)
@@ -103,11 +198,10 @@ class _ClosedForm(torch.autograd.Function):
             ctx.loss.slopes(result, ctx.index, scale, ctx.carried)
             return result, *unused
         half = logits.dtype in HALF
-        result = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        result = logits.new_empty(logits.shape)
         scratch = _scratch(logits)
-        size = len(scratch)
-        rows = zip(*(vector.split(size) for vector in (logits, result, ctx.index, scale, *ctx.carried)), strict=True)
-        for block, target, index, scales, *carried in rows:
+        vectors = (logits, result, ctx.index, scale, *ctx.carried)
+        for block, target, index, scales, *carried in zip(*(v.split(len(scratch)) for v in vectors), strict=True):
             p = torch.softmax(widen(block), dim=-1, out=scratch[: len(block)] if half else target)
             ctx.loss.slopes(p, index, scales, carried)
             if half:
@@ -123,7 +217,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _block_rows(logits: Tensor) -> int:
-    """Rows in a block: few enough for the caches of a CPU and enough to keep threads or an accelerator busy."""
+    # Few enough for the caches of a CPU and enough to keep threads or an accelerator busy.
     threads = torch.get_num_threads()
     numbers = 2**26 if logits.device.type != "cpu" else 2**17 if threads == 1 else threads * 2**18
     return max(1, numbers // logits.shape[1])
@@ -131,9 +225,8 @@ def _block_rows(logits: Tensor) -> int:
 
 def _scratch(logits: Tensor) -> Tensor:
     """A buffer for the softmax of a block."""
-    dtype = torch.float32 if logits.dtype in HALF else logits.dtype
     rows = max(1, min(_block_rows(logits), len(logits)))
-    return torch.empty(rows, logits.shape[1], dtype=dtype, device=logits.device)
+    return widen(logits.new_empty(0)).new_empty(rows, logits.shape[1])
 
 
 class NLL:
@@ -143,10 +236,12 @@ class NLL:
         self.shape = shape
 
     def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        """The losses by differentiable operations: what torch traces, and what a second derivative is taken of."""
         nll = F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index)
         return nll if self.shape is None else self.shape(nll)[0]
 
     def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Losses `(M, 1)` of a block given its softmax, and what the slopes need of it, each `(M, 1)`."""
         true = p.gather(-1, index)
         # Looking costs nothing where there is no device to wait for.
         if true.device.type == "cpu" and len(true) and true.amin().item() > 1e-30:
@@ -160,24 +255,19 @@ class NLL:
         return losses, (slope,)
 
     def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
+        """Turn the softmax into `scale` times the gradient, in place."""
         # Proposition 1: the gradient of cross-entropy, p - onehot, times the slope.
         for slope in carried:
             scale = scale * slope
         p.mul_(scale).scatter_add_(-1, index, -scale)
 
 
-class Probability:
-    """p_y, whose slopes are those of cross-entropy times -p_y."""
-
-    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        return torch.exp(-CROSS_ENTROPY.plain(logits, labels, ignore_index))
+class Probability(NLL):
+    """p_y, read off the softmax."""
 
     def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         true = p.gather(-1, index)
         return true, (-true,)
-
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
-        CROSS_ENTROPY.slopes(p, index, scale, carried)
 
 
 class Brier:
@@ -203,7 +293,8 @@ class Brier:
         p.mul_(torch.mul(p, scale).sub_(scale * product)).scatter_add_(-1, index, -(scale * true))
 
 
-CROSS_ENTROPY, PROBABILITY, BRIER = NLL(), Probability(), Brier()
+CROSS_ENTROPY, BRIER = NLL(), Brier()
+PROBABILITY = Probability(lambda nll: (torch.exp(-nll), -torch.exp(-nll)))
 
 
 def focal_shape(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> tuple[Tensor, Tensor]:
@@ -223,6 +314,6 @@ def focal_shape(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> tu
     return torch.where(saturated, 0.0, losses), torch.where(saturated, 0.0, slope)
 
 
-def focal_rows(gamma: float) -> RowLoss:
+def focal_rows(gamma: float) -> NLL:
     """Focal loss with one gamma."""
     return NLL(lambda nll: focal_shape(nll, gamma, gamma)) if gamma else CROSS_ENTROPY

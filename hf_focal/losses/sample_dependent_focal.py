@@ -1,8 +1,6 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Focal loss with a gamma for each sample (FLSD)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -11,8 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, ClassWeights, Options, as_function, check_steps, register_loss
-from .batch import Rows
-from .rows import NLL, focal_shape, row_losses
+from .rows import NLL, Rows, focal_shape, row_losses
 
 
 @register_loss("flsd-532", gammas=(5.0, 3.0, 2.0), thresholds=(0.2, 0.5))
@@ -28,8 +25,7 @@ class SampleDependentFocalLoss(CalibrationLoss):
             One gamma per interval of $p_y$, from low to high probability.
         thresholds (`Sequence[float]`, *optional*, defaults to `(0.2,)`):
             Where one interval ends and the next begins: strictly increasing, in `(0, 1)`.
-        class_weights, reduction, ignore_index:
-            As in [`CrossEntropyLoss`].
+        class_weights, reduction, ignore_index: As in [`CrossEntropyLoss`].
     """
 
     def __init__(
@@ -48,7 +44,7 @@ class SampleDependentFocalLoss(CalibrationLoss):
         self.weigh_by(class_weights)
 
     def of_rows(self, rows: Rows) -> Tensor:
-        return row_losses(NLL(self._shape), *rows)
+        return row_losses(NLL(self._shape), rows)
 
     def _shape(self, nll: Tensor) -> tuple[Tensor, Tensor]:
         # p < threshold, told from nll; a margin of rounding, for p = 0.2 of five equal logits is not below 0.2.

@@ -1,8 +1,6 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Focal loss whose gamma falls as training goes on (FLSc)."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -11,8 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, check_steps, register_loss
-from .batch import Rows
-from .rows import focal_rows, row_losses
+from .rows import Rows, focal_rows, row_losses
 
 
 @register_loss("flsc-532", gammas=(5.0, 3.0, 2.0))
@@ -32,8 +29,7 @@ class ScheduledFocalLoss(CalibrationLoss):
         milestones (`Sequence[float]` or `Sequence[int]`, *optional*, defaults to `(0.286, 0.714)`):
             Where one stage ends and the next begins: all fractions of training in `(0, 1)`, or all whole epochs
             counted from 0 (`(100, 250)` in the paper's 350 epochs on CIFAR).
-        reduction, ignore_index:
-            As in [`CalibrationLoss`].
+        reduction, ignore_index: As in [`CalibrationLoss`].
     """
 
     def __init__(
@@ -52,33 +48,20 @@ class ScheduledFocalLoss(CalibrationLoss):
             )
         self.gammas = check_steps(gammas, milestones, "milestones")
         self.milestones = tuple(milestones)
-        self._gamma: float | None = None
-
-    @property
-    def gamma(self) -> float | None:
-        """The gamma of the moment; `None` before the loss was told of any progress."""
-        return self._gamma
+        self.gamma: float | None = None  # of the moment; before the loss was told of any progress, none
 
     def set_progress(self, *, fraction: float | None = None, epoch: float | None = None) -> None:
-        """
-        Tell the loss how far training has come.
-
-        Args:
-            fraction (`float`, *optional*):
-                Share of the training steps already done; needed for milestones that are fractions.
-            epoch (`float`, *optional*):
-                Epochs already done, from 0; needed for milestones that are epochs.
-        """
+        """As for [`CalibrationLoss`]: milestones that are fractions need `fraction`, epochs need `epoch`."""
         position = epoch if self.in_epochs else fraction
         if position is None:
             raise ValueError(f"milestones {self.milestones} need {'epoch' if self.in_epochs else 'fraction'}=....")
-        self._gamma = self.gammas[bisect_right(self.milestones, position)]
+        self.gamma = self.gammas[bisect_right(self.milestones, position)]
 
     def of_rows(self, rows: Rows) -> Tensor:
         # A Trainer never switches this module to evaluation, so gradients tell training from evaluation.
-        if self._gamma is None and torch.is_grad_enabled():
+        if self.gamma is None and torch.is_grad_enabled():
             raise RuntimeError(
                 "ScheduledFocalLoss does not know how far training has come. Use CalibrationTrainer, give a plain "
                 "Trainer callbacks=[loss.callback()], or call loss.set_progress(...) before each epoch."
             )
-        return row_losses(focal_rows(self.gammas[-1] if self._gamma is None else self._gamma), *rows)
+        return row_losses(focal_rows(self.gammas[-1] if self.gamma is None else self.gamma), rows)

@@ -1,20 +1,19 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Networks of the paper. Importing this package registers those for images with timm, so that `timm.create_model` knows
-them, and those for text with the Auto classes of transformers.
-"""
+"""Networks of the paper; importing them registers those for images with timm, those for text with the Auto classes."""
 
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from .cifar_densenet import CifarDenseNet
-from .cifar_resnet import CifarResNet, CifarWideResNet
-from .global_pooling_cnn import (
-    GlobalPoolingCNNConfig,
-    GlobalPoolingCNNForSequenceClassification,
-    create_global_pooling_cnn,
-)
-from .tree_lstm import TreeLSTMConfig, TreeLSTMForSequenceClassification, create_tree_lstm
+from .cifar import CifarDenseNet as CifarDenseNet
+from .cifar import CifarResNet as CifarResNet
+from .cifar import CifarWideResNet as CifarWideResNet
+from .cifar import default_cfgs
+from .global_pooling_cnn import GlobalPoolingCNNConfig as GlobalPoolingCNNConfig
+from .global_pooling_cnn import GlobalPoolingCNNForSequenceClassification as GlobalPoolingCNNForSequenceClassification
+from .global_pooling_cnn import create_global_pooling_cnn as create_global_pooling_cnn
+from .tree_lstm import TreeLSTMConfig as TreeLSTMConfig
+from .tree_lstm import TreeLSTMForSequenceClassification as TreeLSTMForSequenceClassification
+from .tree_lstm import create_tree_lstm as create_tree_lstm
 from .trees import TreeTokenizer
 
 
@@ -29,29 +28,6 @@ for _config, _model, _tokenizer in (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[_config.model_type] = _model.__name__
 
 # What a checkpoint needs `import hf_focal.networks` for: names in timm, and model types of transformers.
-ARCHITECTURES = (
-    "cifar_resnet8",
-    "cifar_resnet20",
-    "cifar_resnet50",
-    "cifar_resnet110",
-    "cifar_wide_resnet26_10",
-    "cifar_densenet121",
-    "tiny_imagenet_resnet50",
-)
+ARCHITECTURES = tuple(default_cfgs)
 MODEL_TYPES = (GlobalPoolingCNNConfig.model_type, TreeLSTMConfig.model_type)
 EXAMPLES = {TreeLSTMConfig.model_type: "(3 (2 It) (4 (2 is) (4 good)))"}  # inputs, of model types that take no text
-
-__all__ = [
-    "ARCHITECTURES",
-    "EXAMPLES",
-    "MODEL_TYPES",
-    "CifarDenseNet",
-    "CifarResNet",
-    "CifarWideResNet",
-    "GlobalPoolingCNNConfig",
-    "GlobalPoolingCNNForSequenceClassification",
-    "TreeLSTMConfig",
-    "TreeLSTMForSequenceClassification",
-    "create_global_pooling_cnn",
-    "create_tree_lstm",
-]

@@ -33,20 +33,18 @@ class AdagradWithEmbeddingSGD(torch.optim.Optimizer):
     def __init__(
         self, model: nn.Module, lr: float = 0.05, embedding_lr: float = 0.1, weight_decay: float = 1e-4
     ) -> None:
-        embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        tuned = [parameter for parameter in trained if id(parameter) in embeddings]
-        others = [parameter for parameter in trained if id(parameter) not in embeddings]
+        tuned = [parameter for parameter in trained if parameter in embeddings]
+        others = [parameter for parameter in trained if parameter not in embeddings]
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adagrad(others, lr=lr, weight_decay=weight_decay)]
         if tuned:
             self.optimizers.append(torch.optim.SGD(tuned, lr=embedding_lr))
         super().__init__([group for optimizer in self.optimizers for group in optimizer.param_groups], {})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for optimizer in self.optimizers:
             optimizer.step()
         return loss

@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from .word_vectors import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
+from .word_vectors import WordVectorModel, label_maps, load_word_vectors, set_word_vectors, train_word_tokenizer
 
 
 KERNEL = 5  # of the convolutions and of the pooling between them
@@ -54,12 +54,8 @@ class GlobalPoolingCNNConfig(PreTrainedConfig):
         pad_token_id: int = 0,
         **kwargs: Any,
     ) -> None:
-        self.vocab_size = vocab_size
-        self.embedding_size = embedding_size
-        self.hidden_size = hidden_size
-        self.sequence_length = sequence_length
-        self.dropout = dropout
-        self.freeze_embeddings = freeze_embeddings
+        self.vocab_size, self.embedding_size, self.hidden_size = vocab_size, embedding_size, hidden_size
+        self.sequence_length, self.dropout, self.freeze_embeddings = sequence_length, dropout, freeze_embeddings
         super().__init__(**kwargs)
         self.pad_token_id = pad_token_id
         if sequence_length < RECEPTIVE_FIELD:
@@ -85,8 +81,7 @@ class GlobalPoolingCNNForSequenceClassification(WordVectorModel):
         super().__init__(config)
         size = config.hidden_size
         self.conv1 = nn.Conv1d(config.embedding_size, size, KERNEL)
-        self.conv2 = nn.Conv1d(size, size, KERNEL)
-        self.conv3 = nn.Conv1d(size, size, KERNEL)
+        self.conv2, self.conv3 = (nn.Conv1d(size, size, KERNEL) for _ in range(2))
         self.dense = nn.Linear(size, size)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(size, config.num_labels)  # type: ignore[arg-type]
@@ -150,8 +145,7 @@ def create_global_pooling_cnn(
             the published code. By default the vectors are learnt, from N(0, 1).
         vocab_size (`int`, *optional*, defaults to `20000`):
             Size of the vocabulary.
-        kwargs:
-            As for [`GlobalPoolingCNNConfig`].
+        kwargs: As for [`GlobalPoolingCNNConfig`].
 
     Returns:
         `tuple`: The model and its tokenizer.
@@ -164,17 +158,11 @@ def create_global_pooling_cnn(
         kwargs = {"freeze_embeddings": False, **kwargs}
     else:
         kwargs.setdefault("embedding_size", loaded[1].shape[1])
-    kwargs["id2label"] = dict(enumerate(label_names))
-    kwargs["label2id"] = {name: index for index, name in enumerate(label_names)}
-    config = GlobalPoolingCNNConfig(**kwargs)
+    config = GlobalPoolingCNNConfig(**label_maps(label_names), **kwargs)
     tokenizer = train_word_tokenizer(
-        texts,
-        vocab_size=vocab_size,
-        model_max_length=config.sequence_length,
-        padding_side="left",
-        truncation_side="left",
-        model_input_names=["input_ids"],
-    )
+        texts, vocab_size=vocab_size, model_max_length=config.sequence_length, padding_side="left",
+        truncation_side="left", model_input_names=["input_ids"],
+    )  # fmt: skip
     config.vocab_size = len(tokenizer)
     model = GlobalPoolingCNNForSequenceClassification(config)
     if loaded is None:

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from .trees import TreeTokenizer, parse_tree
-from .word_vectors import WordVectorModel, load_word_vectors, set_word_vectors, train_word_tokenizer
+from .word_vectors import WordVectorModel, label_maps, load_word_vectors, set_word_vectors, train_word_tokenizer
 
 
 CELLS = ("tai2015", "released")
@@ -57,12 +57,8 @@ class TreeLSTMConfig(PreTrainedConfig):
         pad_token_id: int = 0,
         **kwargs: Any,
     ) -> None:
-        self.vocab_size = vocab_size
-        self.embedding_size = embedding_size
-        self.hidden_size = hidden_size
-        self.cell = cell
-        self.dropout = dropout
-        self.freeze_embeddings = freeze_embeddings
+        self.vocab_size, self.embedding_size, self.hidden_size = vocab_size, embedding_size, hidden_size
+        self.cell, self.dropout, self.freeze_embeddings = cell, dropout, freeze_embeddings
         super().__init__(**kwargs)
         self.pad_token_id = pad_token_id
         if cell not in CELLS:
@@ -86,18 +82,8 @@ class TreeLSTMCell(nn.Module):
 
     def forward(self, vectors: Tensor, words: Tensor, children: Tensor, counts: list[int]) -> Tensor:
         """
-        Args:
-            vectors (`torch.FloatTensor` of shape `(words, embedding_size)`):
-                Word vectors, each once.
-            words (`torch.LongTensor` of shape `(leaves,)`):
-                Which of these each leaf is.
-            children (`torch.LongTensor` of shape `(inner nodes, 2)`):
-                Left and right child of the other nodes, which follow upon the leaves in the order of their heights.
-            counts (`list[int]`):
-                How many of these nodes have height 2, 3, ...
-
-        Returns:
-            `torch.FloatTensor` of shape `(nodes, hidden_size)`: The output of every node.
+        The output of every node, of the `vectors` of different words, which of these each leaf is (`words`), the pairs
+        of `children` of the other nodes, which follow upon the leaves by height, and how many have height 2, 3, ...
         """
         values, size = self.leaf(vectors).to(self.node.weight.dtype), self.hidden_size
         gates, candidate = values[:, :-size].sigmoid(), values[:, -size:]
@@ -257,11 +243,8 @@ class TreeLSTMForSequenceClassification(WordVectorModel):
 
 def _schedule(heights: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """
-    In which order to compute the nodes of a batch, which are numbered through.
-
-    Returns:
-        `tuple`: The leaves; the other nodes by height; the place of each node in these two together; and the number of
-        nodes of each height above 1.
+    Of the nodes of a batch, numbered through: the leaves, the others by height, the place of each node in these two
+    together, and the number of nodes of each height above 1.
     """
     sorted_heights, order = heights.flatten().sort(stable=True)
     padding, leaves, *counts = torch.bincount(sorted_heights, minlength=2).tolist()
@@ -294,8 +277,7 @@ def create_tree_lstm(
             N(-0.05, 0.05^2), as in the published code.
         vocab_size (`int`, *optional*, defaults to `100000`):
             Most words to keep.
-        kwargs:
-            As for [`TreeLSTMConfig`].
+        kwargs: As for [`TreeLSTMConfig`].
 
     Returns:
         `tuple`: The model and its tokenizer.
@@ -308,9 +290,8 @@ def create_tree_lstm(
         kwargs.setdefault("embedding_size", loaded[1].shape[1])
     words = (word for row, tree in enumerate(trees) for word in parse_tree(tree, row).words if word is not None)
     tokenizer: Any = train_word_tokenizer(words, vocab_size=vocab_size, split=False, tokenizer_class=TreeTokenizer)
-    kwargs["id2label"] = dict(enumerate(label_names))
-    kwargs["label2id"] = {name: index for index, name in enumerate(label_names)}
-    model = TreeLSTMForSequenceClassification(TreeLSTMConfig(vocab_size=len(tokenizer), **kwargs))
+    config = TreeLSTMConfig(vocab_size=len(tokenizer), **label_maps(label_names), **kwargs)
+    model = TreeLSTMForSequenceClassification(config)
     if loaded is not None:
         set_word_vectors(model.embeddings, tokenizer, *loaded)
     return model, tokenizer

@@ -140,10 +140,8 @@ class TreeTokenizer(PreTrainedTokenizerFast):
                 numbers: a model is then trained on every phrase.
             rows (`Sequence[int]`, *optional*):
                 Rows of the data set, for error messages; by default 0, 1, ...
-            padding, max_length, return_tensors:
-                As for any tokenizer.
-            truncation:
-                Refused if true: a tree cannot be cut.
+            padding, max_length, return_tensors, truncation:
+                As for any tokenizer; but a tree cannot be cut.
 
         Returns:
             `transformers.BatchEncoding`: `input_ids` (the word of each leaf, `[PAD]` elsewhere), `children` (two
@@ -162,21 +160,16 @@ class TreeTokenizer(PreTrainedTokenizerFast):
         trees = [parse_tree(one, row) for one, row in zip(texts, numbers, strict=True)]
         words = list({word for tree in trees for word in tree.words if word is not None})
         pieces = super().__call__(words, add_special_tokens=False)["input_ids"] if words else []
-        ids: dict[str | None, int] = {
-            None: self.pad_token_id,
-            **{word: piece[0] for word, piece in zip(words, pieces, strict=True)},
-        }
+        ids: dict[str | None, int] = dict(zip(words, (piece[0] for piece in pieces), strict=True))
+        ids[None] = self.pad_token_id
         batch: dict[str, list[Any]] = {
             "input_ids": [[ids[word] for word in tree.words] for tree in trees],
             "children": [tree.children for tree in trees],
             "heights": [tree.heights for tree in trees],
         }
         if node_labels is not None and every_node:
-            nodes = [[i for i, label in enumerate(tree.labels) if label in node_labels] for tree in trees]
-            batch["output_nodes"] = nodes
-            batch["labels"] = [
-                [node_labels[tree.labels[i]] for i in chosen] for tree, chosen in zip(trees, nodes, strict=True)
-            ]
+            batch["output_nodes"] = [[i for i, one in enumerate(tree.labels) if one in node_labels] for tree in trees]
+            batch["labels"] = [[node_labels[one] for one in tree.labels if one in node_labels] for tree in trees]
         elif node_labels is not None:
             for tree, row in zip(trees, numbers, strict=True):
                 if tree.labels[-1] not in node_labels:
@@ -215,12 +208,9 @@ def tokenize_trees(
     Parse a column of trees once and for all; errors name the row of the data set.
 
     Args:
-        dataset (`datasets.Dataset`):
+        dataset (`datasets.Dataset`), column (`str`, *optional*, defaults to `"tree"`):
             With a column of bracket strings. Without `node_labels`, its column `label` stays the label.
-        tokenizer ([`TreeTokenizer`]):
-            Of the model.
-        column (`str`, *optional*, defaults to `"tree"`):
-            Name of the column.
+        tokenizer ([`TreeTokenizer`]): Of the model.
         node_labels (`Mapping[str, int]`, *optional*), every_node (`bool`, *optional*):
             As for [`TreeTokenizer`]: labels come from the trees, and replace the column `label`.
 
@@ -246,10 +236,8 @@ def phrase_classes(dataset: Dataset, column: str = "tree", extra_class: int | No
     The class of each label of a node, told from whole trees: of their roots both the label and the class are known.
 
     Args:
-        dataset (`datasets.Dataset`):
+        dataset (`datasets.Dataset`), column (`str`, *optional*, defaults to `"tree"`):
             With a column of bracket strings, and the class of each tree in the column `label`.
-        column (`str`, *optional*, defaults to `"tree"`):
-            Name of the column of trees.
         extra_class (`int`, *optional*):
             The class of all labels that only phrases have, no whole tree. By default these have none.
 

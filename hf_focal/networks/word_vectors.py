@@ -5,20 +5,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 logger = logging.getLogger(__name__)
@@ -50,8 +46,7 @@ def train_word_tokenizer(
             Split texts at white space and punctuation, as Keras' tokenizer does. Otherwise each text is one word.
         tokenizer_class (`type`, *optional*):
             `PreTrainedTokenizerFast` or a subclass.
-        kwargs:
-            Passed on to it, such as `model_max_length` or `padding_side`.
+        kwargs: Passed on to it, such as `model_max_length` or `padding_side`.
 
     Returns:
         `transformers.PreTrainedTokenizerFast`: `save_pretrained` keeps its vocabulary.
@@ -126,13 +121,10 @@ def set_word_vectors(
             As [`load_word_vectors`] gives them.
 
     Returns:
-        `float`: The share of the vocabulary, special tokens aside, that has a vector.
+        `float`: The share of the vocabulary, special tokens aside, that has a vector; below one half it warns.
 
     Raises:
         ValueError: If the vectors are of another size than the embeddings.
-
-    Warns:
-        UserWarning: If fewer than half of the words have a vector.
     """
     if vectors.shape[1] != embeddings.embedding_dim:
         raise ValueError(
@@ -141,9 +133,8 @@ def set_word_vectors(
     rows = {word: row for row, word in enumerate(words)}
     vocabulary = {word: row for word, row in tokenizer.get_vocab().items() if word not in tokenizer.all_special_tokens}
     known = [word for word in vocabulary if word in rows]
-    targets = torch.tensor([vocabulary[word] for word in known], dtype=torch.long)
-    sources = torch.tensor([rows[word] for word in known], dtype=torch.long)
-    embeddings.weight[targets] = vectors[sources].to(embeddings.weight)
+    sources = vectors[[rows[word] for word in known]].to(embeddings.weight)
+    embeddings.weight[[vocabulary[word] for word in known]] = sources
     coverage = len(known) / len(vocabulary)
     logger.info("%.1f%% of the %d words of the vocabulary have a pretrained vector.", 100 * coverage, len(vocabulary))
     if coverage < LOW_COVERAGE:
@@ -154,6 +145,10 @@ def set_word_vectors(
             stacklevel=3,
         )
     return coverage
+
+
+def label_maps(names: Sequence[str]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
 class WordVectorModel(PreTrainedModel):

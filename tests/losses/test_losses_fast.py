@@ -459,7 +459,7 @@ def test_an_update_leaves_ignored_labels_out_and_refuses_what_it_cannot_use():
         plain.update_from_validation(logits, torch.full((40,), -100))
     with pytest.raises(ValueError, match="must be finite"):
         plain.update_from_validation(logits * math.nan, labels)
-    with pytest.raises(ValueError, match="logits must have shape"):
+    with pytest.raises(ValueError, match="labels must have shape"):
         plain.update_from_validation(logits, labels[:3])
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Residual networks for images of 32 or 64 pixels, built of timm's blocks: a 3x3 stem of stride 1 and no max-pool."""
+"""Networks for images of 32 or 64 pixels, built of timm's blocks: a 3x3 stem of stride 1 and no max-pool."""
 
 from __future__ import annotations
 
@@ -10,32 +10,16 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import SelectAdaptivePool2d, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.densenet import DenseNet
 from timm.models.resnet import BasicBlock, Bottleneck, downsample_conv
 from torch import Tensor, nn
 
 
 class CifarResNet(nn.Module):
     """
-    A ResNet for small images. Weights start as PyTorch initialises them, the last normalisation of a block at 1 like
-    the others (`zero_init_last` of timm's own ResNets, which starts it at 0, is off).
-
-    Args:
-        block (`type`):
-            `timm.models.resnet.BasicBlock` or `Bottleneck`.
-        depths (`Sequence[int]`):
-            Blocks per stage; every stage but the first halves the resolution.
-        widths (`Sequence[int]`):
-            Width of each stage's blocks.
-        stem_width (`int`, *optional*):
-            Width of the stem, by default that of the first stage.
-        pool_size (`int`, *optional*, defaults to `1`):
-            Height and width of what the pooling leaves for the head.
-        num_classes (`int`, *optional*, defaults to `10`):
-            Number of classes; 0 leaves the head out.
-        in_chans (`int`, *optional*, defaults to `3`):
-            Colour channels.
-        global_pool (`str`, *optional*, defaults to `"avg"`):
-            Pooling before the head.
+    A ResNet for small images; blocks are `depths` and `widths` a stage, each of which but the first halves the image.
+    Weights start as PyTorch initialises them, the last normalisation of a block at 1 like the others (timm's own
+    ResNets start it at 0), and the pooling leaves `pool_size` by `pool_size` values for the head.
     """
 
     def __init__(
@@ -63,9 +47,8 @@ class CifarResNet(nn.Module):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
                 outputs = width * block.expansion
-                shortcut = None
-                if stride != 1 or channels != outputs:
-                    shortcut = downsample_conv(channels, outputs, kernel_size=1, stride=stride)
+                same = stride == 1 and channels == outputs
+                shortcut = None if same else downsample_conv(channels, outputs, kernel_size=1, stride=stride)
                 blocks.append(block(channels, width, stride, shortcut))
                 channels = outputs
             stages.append(nn.Sequential(*blocks))
@@ -94,17 +77,9 @@ class CifarResNet(nn.Module):
 
 class CifarWideResNet(CifarResNet):
     """
-    The Wide-ResNet of the paper's published code. Unlike that of Zagoruyko and Komodakis (2016) it has the blocks of
-    an ordinary ResNet, with the activation last, and normalised shortcuts. Convolutions start as He et al. (2015)
-    have it: normal with variance 2 / (k k out).
-
-    Args:
-        depth (`int`):
-            Number of layers, 6n + 2.
-        width (`int`):
-            How many times wider than 16, 32 and 64 the three stages are.
-        kwargs:
-            As for [`CifarResNet`].
+    The Wide-ResNet of the paper's published code, of 6n + 2 layers. Unlike that of Zagoruyko and Komodakis (2016) it
+    has the blocks of an ordinary ResNet, with the activation last, and normalised shortcuts. Convolutions start as He
+    et al. (2015) have it: normal with variance 2 / (k k out).
     """
 
     def __init__(self, depth: int, width: int, **kwargs: Any) -> None:
@@ -115,7 +90,20 @@ class CifarWideResNet(CifarResNet):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def cifar_cfg(**kwargs: Any) -> dict[str, Any]:
+class CifarDenseNet(DenseNet):
+    """timm's DenseNet behind a plain 3x3 convolution. Weights start as PyTorch initialises them, not as timm does."""
+
+    def __init__(self, in_chans: int = 3, growth_rate: int = 32, num_classes: int = 10, **kwargs: Any) -> None:
+        super().__init__(growth_rate=growth_rate, num_classes=num_classes, in_chans=in_chans, **kwargs)
+        self.features.conv0 = nn.Conv2d(in_chans, 2 * growth_rate, 3, padding=1, bias=False)
+        self.features.norm0 = nn.Identity()
+        self.features.pool0 = nn.Identity()
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.reset_parameters()
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
     """What timm is to know of a network for CIFAR."""
     return {
         "url": "",
@@ -135,49 +123,47 @@ def cifar_cfg(**kwargs: Any) -> dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        "cifar_resnet8.untrained": cifar_cfg(),
-        "cifar_resnet20.untrained": cifar_cfg(),
-        "cifar_resnet50.untrained": cifar_cfg(pool_size=(4, 4)),
-        "cifar_resnet110.untrained": cifar_cfg(pool_size=(4, 4)),
-        "cifar_wide_resnet26_10.untrained": cifar_cfg(),
-        "tiny_imagenet_resnet50.untrained": cifar_cfg(
-            num_classes=200,
-            input_size=(3, 64, 64),
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
+        "cifar_resnet8.untrained": _cfg(),
+        "cifar_resnet20.untrained": _cfg(),
+        "cifar_resnet50.untrained": _cfg(pool_size=(4, 4)),
+        "cifar_resnet110.untrained": _cfg(pool_size=(4, 4)),
+        "cifar_wide_resnet26_10.untrained": _cfg(),
+        "cifar_densenet121.untrained": _cfg(pool_size=(4, 4), first_conv="features.conv0", classifier="classifier"),
+        "tiny_imagenet_resnet50.untrained": _cfg(
+            num_classes=200, input_size=(3, 64, 64), mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD
         ),
     }
 )
 
 
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    return build_model_with_cfg(CifarResNet, variant, pretrained, **kwargs)
+BASIC: dict[str, Any] = {"block": BasicBlock, "widths": (16, 32, 64)}
+BOTTLENECK: dict[str, Any] = {"block": Bottleneck, "widths": (64, 128, 256, 512)}
 
 
 @register_model
 def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """The 6n + 2 network of He et al. (2016) with n = 1, widths 16-32-64 and 1x1 convolutions as shortcuts."""
-    return _create("cifar_resnet8", pretrained, block=BasicBlock, depths=(1, 1, 1), widths=(16, 32, 64), **kwargs)
+    return build_model_with_cfg(CifarResNet, "cifar_resnet8", pretrained, depths=(1, 1, 1), **BASIC, **kwargs)
 
 
 @register_model
 def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """The 6n + 2 network of He et al. (2016) with n = 3, widths 16-32-64 and 1x1 convolutions as shortcuts."""
-    return _create("cifar_resnet20", pretrained, block=BasicBlock, depths=(3, 3, 3), widths=(16, 32, 64), **kwargs)
+    return build_model_with_cfg(CifarResNet, "cifar_resnet20", pretrained, depths=(3, 3, 3), **BASIC, **kwargs)
 
 
 @register_model
 def cifar_resnet50(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-50 of the paper: bottleneck blocks 3-4-6-3, widths 64 to 512 (Mukhoti et al., 2020, Section 5)."""
-    layout = {"block": Bottleneck, "depths": (3, 4, 6, 3), "widths": (64, 128, 256, 512)}
-    return _create("cifar_resnet50", pretrained, **layout, **kwargs)
+    return build_model_with_cfg(CifarResNet, "cifar_resnet50", pretrained, depths=(3, 4, 6, 3), **BOTTLENECK, **kwargs)
 
 
 @register_model
 def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """What the paper's published code calls ResNet-110: bottleneck blocks 3-4-26-3, widths 64 to 512."""
-    layout = {"block": Bottleneck, "depths": (3, 4, 26, 3), "widths": (64, 128, 256, 512)}
-    return _create("cifar_resnet110", pretrained, **layout, **kwargs)
+    return build_model_with_cfg(
+        CifarResNet, "cifar_resnet110", pretrained, depths=(3, 4, 26, 3), **BOTTLENECK, **kwargs
+    )
 
 
 @register_model
@@ -187,7 +173,13 @@ def cifar_wide_resnet26_10(pretrained: bool = False, **kwargs: Any) -> CifarWide
 
 
 @register_model
+def cifar_densenet121(pretrained: bool = False, **kwargs: Any) -> CifarDenseNet:
+    """DenseNet-121 of the paper: blocks of 6, 12, 24 and 16 layers that each add 32 channels."""
+    return build_model_with_cfg(CifarDenseNet, "cifar_densenet121", pretrained, block_config=(6, 12, 24, 16), **kwargs)
+
+
+@register_model
 def tiny_imagenet_resnet50(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-50 of the paper for images of 64 pixels: its pooling leaves 2 by 2 values of each of 2,048 features."""
-    layout = {"block": Bottleneck, "depths": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "pool_size": 2}
-    return _create("tiny_imagenet_resnet50", pretrained, **layout, **{"num_classes": 200, **kwargs})
+    layout = {**BOTTLENECK, "depths": (3, 4, 6, 3), "pool_size": 2, "num_classes": 200, **kwargs}
+    return build_model_with_cfg(CifarResNet, "tiny_imagenet_resnet50", pretrained, **layout)
