@@ -12,39 +12,20 @@ What to look at, and when:
   calibration along a training run, or to compare models whose confidences crowd in different places.
 """
 
-# isort: off
-from .accuracy import accuracy as accuracy
-from .nll import negative_log_likelihood as negative_log_likelihood
-from .nll import negative_log_likelihood_from_logits as negative_log_likelihood_from_logits
-from .brier import brier_score as brier_score
-from .ece import expected_calibration_error as expected_calibration_error
-from .mce import maximum_calibration_error as maximum_calibration_error
-from .adaptive_ece import adaptive_calibration_error as adaptive_calibration_error
-from .classwise_ece import classwise_calibration_error as classwise_calibration_error
-
-# isort: on
-from .accumulator import CalibrationAccumulator as CalibrationAccumulator
-from .base import METRICS as METRICS
-from .base import Metric as Metric
-from .base import Running as Running
-from .base import bin_statistics as bin_statistics
-from .base import calibration_metrics as calibration_metrics
-from .base import calibration_metrics_from_logits as calibration_metrics_from_logits
-from .base import measure as measure
-from .base import register_metric as register_metric
-from .bins import BinStatistics as BinStatistics
-from .brier_parts import BrierDecomposition as BrierDecomposition
-from .brier_parts import brier_decomposition as brier_decomposition
-from .debiased_ece import debiased_calibration_error as debiased_calibration_error
-from .evaluation import BatchMetrics as BatchMetrics
-from .evaluation import compute_metrics as compute_metrics
-from .intervals import PairedComparison as PairedComparison
-from .intervals import bootstrap_interval as bootstrap_interval
-from .intervals import metric_intervals as metric_intervals
-from .intervals import paired_bootstrap as paired_bootstrap
-from .risk_coverage import ConfidentPredictions as ConfidentPredictions
-from .risk_coverage import area_under_risk_coverage as area_under_risk_coverage
-from .risk_coverage import confident_predictions as confident_predictions
-from .risk_coverage import risk_coverage_curve as risk_coverage_curve
-from .scored import Scored as Scored
-from .smooth_ece import smooth_calibration_error as smooth_calibration_error
+# ruff: noqa: I001
+from .accuracy import accuracy
+from .nll import negative_log_likelihood, negative_log_likelihood_from_logits
+from .brier import BrierDecomposition, brier_decomposition, brier_score
+from .ece import expected_calibration_error
+from .mce import maximum_calibration_error
+from .adaptive_ece import adaptive_calibration_error
+from .classwise_ece import classwise_calibration_error
+from .debiased_ece import debiased_calibration_error
+from .smooth_ece import smooth_calibration_error
+from .risk_coverage import ConfidentPredictions, area_under_risk_coverage, confident_predictions, risk_coverage_curve
+from .base import METRICS, Metric, Sums, bin_statistics, calibration_metrics, calibration_metrics_from_logits, measure
+from .base import register_metric
+from .bins import BinStatistics
+from .scored import Scored
+from .accumulator import BatchMetrics, CalibrationAccumulator, compute_metrics
+from .intervals import PairedComparison, bootstrap_interval, metric_intervals, paired_bootstrap

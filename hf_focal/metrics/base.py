@@ -9,8 +9,8 @@ largest probability of a row and the prediction is its class, the lowest one whe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,55 +26,30 @@ Value = Callable[[Scored, int], float]
 Statistic = Callable[[NDArray[np.int64]], float]  # of the rows of a resample
 AnyValue = TypeVar("AnyValue", bound=Value)
 Function = TypeVar("Function", bound=Callable[..., Any])
-_MANY = 1 << 24  # probabilities: above, going through them for every resample takes minutes
 
 
-@dataclass(frozen=True)
 class Sums:
     """
     What was added up over batches.
 
     Attributes:
-        arrays (`dict[str, np.ndarray]`): The bins, and the arrays that the metrics themselves add up, by name.
-        n_bins, num_labels (`int`): Number of bins and of classes.
+        n_bins (`int`): Number of bins.
+        arrays (`dict[str, np.ndarray]`): The bins of equal width, and what metrics themselves add up, by name.
     """
 
-    arrays: Mapping[str, NDArray[Any]]
     n_bins: int
-    num_labels: int
+    arrays: dict[str, NDArray[Any]]
 
     @property
     def num_samples(self) -> int:
-        """How many samples there were."""
+        """Number of samples seen."""
         return int(self.arrays["counts"].sum())
 
     @property
     def bins(self) -> BinStatistics:
         """What [`Scored.bins`] is of all samples."""
-        names = ("counts", "confidence_sums", "correct_sums")
-        return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *(self.arrays[name] for name in names))
-
-
-@dataclass(frozen=True)
-class Running:
-    """
-    How a metric is told from sums over batches. Bins of equal width are always summed; what else it needs it adds up.
-
-    Attributes:
-        compute (`Callable[[Sums], float]`):
-            The metric of all samples.
-        add (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*):
-            What a batch adds, by name, for a number of bins.
-        shapes (`Mapping[str, tuple]`, *optional*):
-            The shapes of that, in numbers and the words `"n_bins"` and `"num_labels"`.
-        error_bound (`Callable[[Sums], float]`, *optional*):
-            How far from the exact value that of `compute` may be; without it they are equal.
-    """
-
-    compute: Callable[[Sums], float]
-    add: Callable[[Scored, int], dict[str, Any]] = lambda scored, n_bins: {}
-    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
-    error_bound: Callable[[Sums], float] | None = None
+        sums = (self.arrays[name] for name in ("counts", "confidence_sums", "correct_sums"))
+        return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *sums)
 
 
 @dataclass(frozen=True)
@@ -98,7 +73,12 @@ class Metric:
             The public function of probabilities and labels, by which it is known as well.
         resampled (`Callable[[Scored, int], Callable[[np.ndarray], float]]`, *optional*):
             A function of the rows of a resample that gives `value(scored.take(rows), n_bins)`, but faster.
-        running ([`Running`], *optional*): How it is added up over batches.
+        running (`Callable[[Sums], float]`, *optional*):
+            The metric of all samples, from sums over batches. Bins of equal width are always summed.
+        added (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*):
+            What else a batch adds to the sums, by name. It is asked of no rows as well, for the shapes.
+        error_bound (`Callable[[Sums], float]`, *optional*):
+            How far from the exact value that of `running` may be; without it they are equal.
     """
 
     key: str
@@ -112,7 +92,9 @@ class Metric:
     whole_rows: bool = False
     function: Callable[..., float] | None = None
     resampled: Callable[[Scored, int], Statistic] | None = None
-    running: Running | None = None
+    running: Callable[[Sums], float] | None = None
+    added: Callable[[Scored, int], dict[str, Any]] = lambda scored, n_bins: {}
+    error_bound: Callable[[Sums], float] | None = None
 
     @property
     def shown(self) -> str:
@@ -132,15 +114,6 @@ class Metric:
         if self.resampled is not None:
             return self.resampled(scored, n_bins)
         return lambda rows: self.value(scored.take(rows), n_bins)
-
-    def slow_to_resample(self, scored: Scored) -> bool:
-        """Whether hundreds of resamples take minutes."""
-        return self.whole_rows and len(scored) * scored.num_labels > _MANY
-
-
-def mean_of(values: NDArray[np.float64]) -> Statistic:
-    """The resampled form of a mean over samples."""
-    return lambda rows: float(values.take(rows).mean() + 0.0)
 
 
 METRICS: dict[str, Metric] = {}
@@ -186,6 +159,11 @@ def register_metric(key: str, *, title: str, **details: Any) -> Callable[[AnyVal
     return register
 
 
+def mean_of(values: NDArray[np.float64]) -> Statistic:
+    """The resampled form of a mean over samples."""
+    return lambda rows: float(values.take(rows).mean() + 0.0)
+
+
 def whole_rows_first(metrics: Iterable[Metric]) -> list[Metric]:
     """The metrics in the order to work them out: going through all probabilities leaves behind what others need."""
     return sorted(metrics, key=lambda metric: not metric.whole_rows)
@@ -197,10 +175,7 @@ def measure(scored: Scored, n_bins: int = 15) -> dict[str, float]:
     return {key: values[key] for key in METRICS}
 
 
-# ---- Docstrings -----------------------------------------------------------------------------------------------------
-
 _ARGS = """\
-Args:
     probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
         Softmax outputs; each row sums to 1.
     labels (`np.ndarray` of shape `(num_samples,)`):
@@ -210,34 +185,25 @@ _BINS = """\
     n_bins (`int`, *optional*, defaults to `15`):
         Number of bins.
 """
-_RAISES = """\
-Raises:
-    ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
-"""
-_RAISES_BINS = """\
-Raises:
-    ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-    TypeError: If `n_bins` is not a whole number.
-"""
+_RAISES = "    ValueError: If shapes disagree, values are no probabilities, or labels are out of range.\n"
+_RAISES_BINS = "    ValueError: If `n_bins < 1`.\n    TypeError: If `n_bins` is not a whole number.\n"
 
 
 def of_probabilities(function: Function) -> Function:
-    """
-    Complete the docstring of a function of probabilities, labels and perhaps `n_bins`: what all of them say of these
-    arguments, and of the errors, comes before and after its Returns.
-    """
-    doc = inspect.cleandoc(function.__doc__ or "")
+    """Begin Args and Raises of a docstring by what all functions of probabilities and labels say there."""
     binned = "n_bins" in inspect.signature(function).parameters
-    before, returns, after = doc.partition("Returns:\n")
-    result, gap, rest = after.partition("\n\n")
-    raises = _RAISES_BINS if binned else _RAISES
-    function.__doc__ = f"{before}{_ARGS}{_BINS if binned else ''}\n{returns}{result}\n\n{raises}{gap[:1]}{rest}"
+    args, raises = (_ARGS + _BINS, _RAISES + _RAISES_BINS) if binned else (_ARGS, _RAISES)
+    doc = inspect.cleandoc(function.__doc__ or "")
+    for head, shared, follower in (("Args:\n", args, "Returns:\n"), ("Raises:\n", raises, "Example:\n")):
+        if head not in doc:
+            before, following, after = f"{doc}\n\n".partition(follower)
+            doc = f"{before}{head}\n{following}{after}"
+        doc = doc.replace(head, head + shared, 1).rstrip()
+    function.__doc__ = doc
     return function
 
 
-# ---- All of them ----------------------------------------------------------------------------------------------------
-
-
+@of_probabilities
 def bin_statistics(
     probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15, adaptive: bool = False
 ) -> BinStatistics:
@@ -245,24 +211,14 @@ def bin_statistics(
     Count, confidence and accuracy per bin of confidence.
 
     Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
         adaptive (`bool`, *optional*, defaults to `False`):
             Bins of equal mass, as in [`adaptive_calibration_error`], in place of equal width.
 
     Returns:
         [`BinStatistics`]
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
     """
-    n_bins, scored = check_n_bins(n_bins), Scored(probabilities, labels)
-    return scored.mass_bins(n_bins) if adaptive else scored.bins(n_bins)
+    n_bins = check_n_bins(n_bins)
+    return Scored(probabilities, labels).bins(n_bins, bool(adaptive))
 
 
 @of_probabilities
@@ -287,10 +243,8 @@ def calibration_metrics_from_logits(
     Args:
         logits (`np.ndarray` of shape `(num_samples, num_labels)`):
             Raw scores, finite.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
+        labels, n_bins:
+            As for [`calibration_metrics`].
         temperature (`float`, *optional*, defaults to `1.0`):
             What the logits are divided by; positive.
         gamma (`float`, *optional*, defaults to `0.0`):

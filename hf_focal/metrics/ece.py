@@ -6,7 +6,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from ..checks import check_n_bins
-from .base import Running, Statistic, of_probabilities, register_metric
+from .base import Statistic, of_probabilities, register_metric
 from .bins import gaps_of_resamples
 from .scored import Scored
 
@@ -28,7 +28,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     0.2
     """
     n_bins = check_n_bins(n_bins)
-    return expected_error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), n_bins)
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:
@@ -41,8 +41,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     title="ECE",
     function=expected_calibration_error,
     resampled=_resampled,
-    running=Running(lambda sums: sums.bins.expected_error()),
+    running=lambda sums: sums.bins.expected_error(),
 )
-def expected_error(scored: Scored, n_bins: int) -> float:
-    """[`expected_calibration_error`] of what was checked."""
+def _error(scored: Scored, n_bins: int) -> float:
     return scored.bins(n_bins).expected_error()

@@ -7,7 +7,7 @@ import math
 
 from numpy.typing import ArrayLike
 
-from .base import Running, mean_of, of_probabilities, register_metric
+from .base import mean_of, of_probabilities, register_metric
 from .scored import Scored
 
 
@@ -24,7 +24,7 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
     >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
     0.6931
     """
-    return mean_nll(Scored(probabilities, labels, maxima=False))
+    return _mean(Scored(probabilities, labels))
 
 
 def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -47,7 +47,7 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
     1000.0
     """
-    return mean_nll(Scored.from_logits(logits, labels))
+    return _mean(Scored.from_logits(logits, labels))
 
 
 @register_metric(
@@ -58,12 +58,8 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     binned=False,
     function=negative_log_likelihood,
     resampled=lambda scored, n_bins: mean_of(scored.nll),
-    running=Running(
-        lambda sums: float(sums.arrays["nll"] / sums.num_samples),
-        add=lambda scored, n_bins: {"nll": scored.nll.sum()},
-        shapes={"nll": ()},
-    ),
+    running=lambda sums: float(sums.arrays["nll"] / sums.num_samples),
+    added=lambda scored, n_bins: {"nll": scored.nll.sum()},
 )
-def mean_nll(scored: Scored, n_bins: int = 0) -> float:
-    """[`negative_log_likelihood`] of what was checked."""
+def _mean(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.nll.mean() + 0.0)  # + 0.0: no negative zero

@@ -31,6 +31,7 @@ class ConfidentPredictions:
     accuracy: float | None
 
 
+@of_probabilities
 def confident_predictions(
     probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.99
 ) -> ConfidentPredictions:
@@ -38,10 +39,6 @@ def confident_predictions(
     Number and accuracy of the predictions whose confidence is at least a threshold.
 
     Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
         threshold (`float`, *optional*, defaults to `0.99`):
             In (0, 1].
 
@@ -49,8 +46,7 @@ def confident_predictions(
         [`ConfidentPredictions`]
 
     Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or the threshold is not
-            in (0, 1].
+        ValueError: If the threshold is not in (0, 1].
 
     Example:
     >>> confident_predictions([[0.995, 0.005], [1.0, 0.0], [0.6, 0.4]], [0, 1, 0])
