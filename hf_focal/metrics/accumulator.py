@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_count, check_n_bins
 from ..predictions import Predictions
-from .base import METRICS, Sums, calibration_metrics_from_logits, scaling_of, whole_rows_first
+from .base import BIN_SUMS, METRICS, Sums, calibration_metrics_from_logits, scaling_of, whole_rows_first
 from .scored import LogitMap, Scored, ScoredLogits
 
 
@@ -59,20 +59,14 @@ class CalibrationAccumulator(Sums):
         additions: dict[str, Any] = {}
         for metric in whole_rows_first(self._metrics):
             additions.update(metric.added(scored, self.n_bins))
-        bins = scored.bins(self.n_bins)
-        sums = {"counts": bins.counts, "confidence_sums": bins.confidence_sums, "correct_sums": bins.correct_sums}
-        return {**additions, **sums}
+        return {**additions, **{name: getattr(scored.bins(self.n_bins), name) for name in BIN_SUMS}}
 
     def update(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
         """
-        Add a batch of probabilities; one that is refused is not added.
-
-        Args:
-            probabilities, labels:
-                As for [`Scored`].
+        Add a batch of probabilities, as for [`Scored`].
 
         Raises:
-            ValueError: As [`Scored`], or if the number of columns is not that of the batches before.
+            ValueError: As [`Scored`], and if there are other classes than before. Nothing is added then.
         """
         self.add(Scored(probabilities, labels))
 
@@ -85,17 +79,11 @@ class CalibrationAccumulator(Sums):
         calibrator: LogitMap | None = None,
     ) -> None:
         """
-        Add a batch of logits: of `softmax(logits / temperature)` in float64, with the NLL from the logits.
+        Add a batch of logits, as for [`calibration_metrics_from_logits`].
 
         Args:
-            logits, labels, temperature, gamma:
-                As for [`calibration_metrics_from_logits`].
             calibrator (*optional*):
                 Any object with `calibrated_logits(logits)`, in place of temperature and gamma.
-
-        Raises:
-            ValueError: As [`calibration_metrics_from_logits`], or if the number of columns is not that of the batches
-                before.
         """
         scaling = scaling_of(temperature, gamma)
         self.add(Scored.from_logits(logits, labels, scaling if calibrator is None else calibrator))
@@ -126,8 +114,7 @@ class CalibrationAccumulator(Sums):
         if other.n_bins != self.n_bins:
             raise ValueError(f"Only equal bins can be merged: {self.n_bins} here, {other.n_bins} there.")
         if other.arrays.keys() != self.arrays.keys():
-            here, there = list(self.arrays), list(other.arrays)
-            raise ValueError(f"Only equal metrics can be merged: {here} here, {there} there.")
+            raise ValueError(f"Only equal metrics can be merged: {[*self.arrays]} here, {[*other.arrays]} there.")
         if other.num_labels is not None:
             self._set_num_labels(other.num_labels)
             self._add(other.arrays)
@@ -138,12 +125,9 @@ class CalibrationAccumulator(Sums):
 
         Args:
             error_bound (`bool`, *optional*, defaults to `False`):
-                Add `adaptive_ece_error_bound`: the exact AdaECE of the same samples, however they lie inside the
-                cells, is within this much of `adaptive_ece`. It is small, unless the samples of a cell that a bin ends
-                in are both many and mixed, some right and some wrong.
-
-        Returns:
-            `dict[str, float]`: As [`calibration_metrics`], of the metrics that can be added up.
+                Add `adaptive_ece_error_bound`: the exact AdaECE of the same samples is within this much of
+                `adaptive_ece`. It is small, unless the samples of a cell that a bin ends in are both many and mixed,
+                some right and some wrong.
 
         Raises:
             ValueError: If there were no samples.
@@ -165,20 +149,14 @@ class CalibrationAccumulator(Sums):
         Go on from what [`~CalibrationAccumulator.state_dict`] gave.
 
         Raises:
-            ValueError: If the arrays do not belong to an accumulator of these metrics, this number of bins and of
-                classes.
+            ValueError: If it is of other metrics, or another number of bins or classes.
         """
         arrays = {name: np.array(value) for name, value in state.items()}
         shapes = {name: array.shape for name, array in arrays.items()}
-        # What has no length without classes tells how many there are.
-        lengths = [
-            found
-            for name, nothing in self._nothing(0).items()
-            for found, size in zip(shapes.get(name, ()), nothing.shape, strict=False)
-            if size == 0
-        ]
+        # What is empty without classes has as many rows as there are classes.
+        lengths = [shapes[name][0] for name, value in self._nothing(0).items() if not value.size and shapes.get(name)]
         num_labels = self.num_labels or max(lengths, default=0)
-        if shapes != {name: nothing.shape for name, nothing in self._nothing(num_labels).items()}:
+        if shapes != {name: value.shape for name, value in self._nothing(num_labels).items()}:
             raise ValueError(
                 f"The state is not one of an accumulator of {', '.join(metric.key for metric in self._metrics)} with "
                 f"n_bins={self.n_bins} and num_labels={self.num_labels}."
@@ -207,11 +185,7 @@ class BatchMetrics:
         gamma: float = 0.0,
         calibrator: LogitMap | None = None,
     ) -> dict[str, float]:
-        """
-        Add a batch; with the last one, give the metrics of all and start anew.
-
-        Arguments as for [`compute_metrics`] and [`CalibrationAccumulator.update_logits`].
-        """
+        """As [`compute_metrics`] and [`CalibrationAccumulator.update_logits`]; the last batch makes it start anew."""
         try:
             seen = Predictions.flatten(eval_prediction)
             if len(seen):  # none where every label of the batch is -100

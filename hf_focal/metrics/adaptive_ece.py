@@ -1,10 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Adaptive expected calibration error.
-
-Over batches it needs the confidences in order; they are then counted in some 14,000 fixed cells, and how far that can
-be from the exact value is worked out from the counts.
-"""
+"""Adaptive expected calibration error; over batches from counts in some 14,000 cells, with a bound of the error."""
 
 from __future__ import annotations
 
@@ -57,8 +52,7 @@ def adaptive_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     >>> round(adaptive_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1], n_bins=1), 2)
     0.2
     """
-    n_bins = check_n_bins(n_bins)
-    return _error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:

@@ -26,16 +26,11 @@ Value = Callable[[Scored, int], float]
 Statistic = Callable[[NDArray[np.int64]], float]  # of the rows of a resample
 AnyValue = TypeVar("AnyValue", bound=Value)
 Function = TypeVar("Function", bound=Callable[..., Any])
+BIN_SUMS = ("counts", "confidence_sums", "correct_sums")  # of [`BinStatistics`], added up under these names
 
 
 class Sums:
-    """
-    What was added up over batches.
-
-    Attributes:
-        n_bins (`int`): Number of bins.
-        arrays (`dict[str, np.ndarray]`): The bins of equal width, and what metrics themselves add up, by name.
-    """
+    """What was added up over batches: bins of equal width, and what metrics themselves add up, by name."""
 
     n_bins: int
     arrays: dict[str, NDArray[Any]]
@@ -48,8 +43,7 @@ class Sums:
     @property
     def bins(self) -> BinStatistics:
         """What [`Scored.bins`] is of all samples."""
-        sums = (self.arrays[name] for name in ("counts", "confidence_sums", "correct_sums"))
-        return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *sums)
+        return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *(self.arrays[name] for name in BIN_SUMS))
 
 
 @dataclass(frozen=True)
@@ -66,19 +60,15 @@ class Metric:
         lower_is_better (`bool`): The direction.
         bounds (`tuple[float, float]`): The least and the most that it can be.
         binned (`bool`): Whether it depends on the number of bins.
-        whole_rows (`bool`):
-            Whether it goes through all probabilities by [`Scored.blocks`], more than the one or two of each row that
-            are known without. It is then measured first, and not resampled in reports where that takes minutes.
-        function (`Callable`, *optional*):
-            The public function of probabilities and labels, by which it is known as well.
+        whole_rows (`bool`): Whether it goes through [`Scored.blocks`], beyond what is known of each row. It is then
+            measured first, and not resampled in reports where that takes minutes.
+        function (`Callable`, *optional*): The public function of probabilities, by which it is known as well.
         resampled (`Callable[[Scored, int], Callable[[np.ndarray], float]]`, *optional*):
             A function of the rows of a resample that gives `value(scored.take(rows), n_bins)`, but faster.
-        running (`Callable[[Sums], float]`, *optional*):
-            The metric of all samples, from sums over batches. Bins of equal width are always summed.
-        added (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*):
-            What else a batch adds to the sums, by name. It is asked of no rows as well, for the shapes.
-        error_bound (`Callable[[Sums], float]`, *optional*):
-            How far from the exact value that of `running` may be; without it they are equal.
+        running (`Callable[[Sums], float]`, *optional*): The metric of all samples, from sums over batches.
+        added (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*): What a batch adds to the sums, by name,
+            beside the bins of equal width. It is asked of no rows as well; what is by class has the classes first.
+        error_bound (`Callable[[Sums], float]`, *optional*): How far from exact `running` may be.
     """
 
     key: str
@@ -217,8 +207,7 @@ def bin_statistics(
     Returns:
         [`BinStatistics`]
     """
-    n_bins = check_n_bins(n_bins)
-    return Scored(probabilities, labels).bins(n_bins, bool(adaptive))
+    return Scored(probabilities, labels).bins(check_n_bins(n_bins), bool(adaptive))
 
 
 @of_probabilities
@@ -230,8 +219,7 @@ def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
         `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`, and what
         else was registered.
     """
-    n_bins = check_n_bins(n_bins)
-    return measure(Scored(probabilities, labels), n_bins)
+    return measure(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def calibration_metrics_from_logits(
@@ -258,8 +246,7 @@ def calibration_metrics_from_logits(
             positive, gamma is negative, or `n_bins < 1`.
         TypeError: If `n_bins` is not a whole number.
     """
-    n_bins, scaling = check_n_bins(n_bins), scaling_of(temperature, gamma)
-    return measure(Scored.from_logits(logits, labels, scaling), n_bins)
+    return measure(Scored.from_logits(logits, labels, scaling_of(temperature, gamma)), check_n_bins(n_bins))
 
 
 @dataclass(frozen=True)

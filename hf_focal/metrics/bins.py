@@ -1,9 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Bins of confidence and what is counted in them.
-
-Equal-width bins are `(lower, upper]` with float64 edges `i / n_bins` and no tolerance; a value of 1 is in the last
-bin, a value of 0 in the first.
+Bins of confidence. Those of equal width are `(lower, upper]` with float64 edges `i / n_bins` and no tolerance; a value
+of 1 is in the last bin, a value of 0 in the first.
 """
 
 from __future__ import annotations
@@ -40,13 +38,10 @@ class BinStatistics:
     What reliability diagrams and calibration errors are made of: per bin, how many samples, how confident, how right.
 
     Attributes:
-        edges (`np.ndarray` of shape `(n_bins + 1,)`):
-            Equal-width edges `i / n_bins`; for equal-mass bins the smallest confidence of each bin, then the largest
-            of all.
-        counts (`np.ndarray` of shape `(n_bins,)`):
-            Number of samples.
-        confidence_sums, correct_sums (`np.ndarray` of shape `(n_bins,)`):
-            Sum of confidences, number of right predictions.
+        edges (`np.ndarray` of shape `(n_bins + 1,)`): Equal-width edges `i / n_bins`; for equal-mass bins the smallest
+            confidence of each bin, then the largest of all.
+        counts (`np.ndarray` of shape `(n_bins,)`): Number of samples.
+        confidence_sums, correct_sums (`np.ndarray` of shape `(n_bins,)`): Sum of confidences, number of right ones.
     """
 
     edges: NDArray[np.float64]
@@ -121,9 +116,5 @@ def equal_mass(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: in
         here = (cuts == value) & (tied_below > 0)
         right_below[here] += ranks[tied_below[here] - 1]
     ordered = ordered.astype(np.float64)
-    return BinStatistics(
-        edges=np.append(ordered[starts], ordered[-1]),
-        counts=counts,
-        confidence_sums=np.add.reduceat(ordered, starts),
-        correct_sums=np.diff(right_below, append=len(right)).astype(np.float64),
-    )
+    edges, sums = np.append(ordered[starts], ordered[-1]), np.add.reduceat(ordered, starts)
+    return BinStatistics(edges, counts, sums, np.diff(right_below, append=len(right)).astype(np.float64))

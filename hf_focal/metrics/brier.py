@@ -50,17 +50,13 @@ class BrierDecomposition:
     The Brier score in parts: `brier == reliability - resolution + uncertainty + within_bins`.
 
     Attributes:
-        brier (`float`):
-            The score, as by [`brier_score`].
-        reliability (`float`):
-            Mean squared gap between forecast and frequency, the calibration of DeGroot and Fienberg; lower is better.
-        resolution (`float`):
-            How far the frequencies of the bins are from those of all samples; higher is better.
-        uncertainty (`float`):
-            The score of always forecasting the class frequencies; a property of the data alone.
-        within_bins (`float`):
-            What the bins do not see: spread of the forecasts inside a bin, less twice its covariance with the outcome
-            (Stephenson et al., 2008). 0 where all forecasts in a bin are equal.
+        brier (`float`): The score, as by [`brier_score`].
+        reliability (`float`): Mean squared gap between forecast and frequency, the calibration of DeGroot and
+            Fienberg; lower is better.
+        resolution (`float`): How far the frequencies of the bins are from those of all samples; higher is better.
+        uncertainty (`float`): The score of always forecasting the class frequencies; a property of the data alone.
+        within_bins (`float`): What the bins do not see: spread of the forecasts inside a bin, less twice its
+            covariance with the outcome (Stephenson et al., 2008). 0 where all forecasts in a bin are equal.
     """
 
     brier: float
@@ -115,6 +111,5 @@ def brier_decomposition(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
         resolution += float(counts @ (frequencies - overall) ** 2) / len(array)
         uncertainty += float(overall * (1 - overall))
     brier = _mean(scored)
-    return BrierDecomposition(
-        brier, reliability, resolution, uncertainty, brier - (reliability - resolution + uncertainty)
-    )
+    within_bins = brier - (reliability - resolution + uncertainty)
+    return BrierDecomposition(brier, reliability, resolution, uncertainty, within_bins)

@@ -34,8 +34,7 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
     >>> round(classwise_calibration_error([[0.8, 0.2]], [0]), 2)
     0.2
     """
-    n_bins = check_n_bins(n_bins)
-    return _error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def _gaps(scored: Scored, n_bins: int) -> NDArray[np.float64]:

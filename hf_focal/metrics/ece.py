@@ -17,8 +17,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Weighted mean gap between accuracy and confidence over equal-width bins.
 
     $\sum_b \frac{|B_b|}{N} |\mathrm{acc}(B_b) - \mathrm{conf}(B_b)|$ (Naeini et al., 2015; Mukhoti et al., 2020,
-    Section 2). Bins are `(lower, upper]`; empty bins count for nothing. What to prefer to it, and when, is said in
-    `hf_focal.metrics`.
+    Section 2). Bins are `(lower, upper]`. What to prefer to it, and when, is said in `hf_focal.metrics`.
 
     Returns:
         `float`: Fraction in `[0, 1]`; lower is better.
@@ -27,8 +26,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     >>> round(expected_calibration_error([[0.8, 0.2]], [0]), 2)
     0.2
     """
-    n_bins = check_n_bins(n_bins)
-    return _error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:

@@ -1,10 +1,9 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Bootstrap intervals of metrics, and the question whether one model is better than another on the same samples.
+Bootstrap intervals of metrics, and whether one model is better than another on the same samples.
 
-A resample draws as many samples as there are, with replacement; samples that depend on one another, such as the words
-of a sentence, are drawn together, by the group. The metrics of this package are not computed anew on the rows of each
-resample: what each sample adds is worked out once and then only summed, with the same result.
+The metrics of this package are not computed anew on the rows of each resample: what each sample adds is worked out
+once and then only summed, with the same result.
 """
 
 from __future__ import annotations
@@ -49,10 +48,8 @@ def bootstrap_interval(
         metric (`str` or `Callable`):
             A key of [`calibration_metrics`], such as `"ece"`, a function of this package, or any
             `metric(probabilities, labels) -> float`, which is called once per resample and may take long.
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
+        probabilities, labels:
+            As for [`calibration_metrics`].
         level (`float`, *optional*, defaults to `0.9`):
             Share of resamples between the ends, in (0, 1).
         n_resamples (`int`, *optional*, defaults to `1000`):
@@ -79,11 +76,8 @@ def bootstrap_interval(
         TypeError: If `n_bins` or `n_resamples` is not a whole number.
 
     Example:
-    >>> generator = np.random.default_rng(0)
-    >>> p = generator.uniform(0.5, 1, 1000)
-    >>> labels = (generator.uniform(size=1000) > p).astype(int)
-    >>> low, high = bootstrap_interval("accuracy", np.stack([p, 1 - p], axis=1), labels)
-    >>> 0.7 < low < 0.75 < high < 0.8
+    >>> low, high = bootstrap_interval("accuracy", [[0.9, 0.1]] * 100, [0] * 75 + [1] * 25)
+    >>> 0.65 < low < 0.75 < high < 0.85
     True
     """
     check_options(level, n_resamples)
@@ -116,13 +110,7 @@ def metric_intervals(
     The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high), cut off
     at what a metric can be. A metric whose resamples would take minutes is left out.
 
-    Args:
-        scored ([`Scored`]):
-            Probabilities with labels.
-        n_bins, groups, n_resamples, seed (*optional*):
-            As for [`bootstrap_interval`].
-        keys (`Iterable[str]`, *optional*):
-            Some of `METRICS`; by default all of them.
+    The arguments are those of [`bootstrap_interval`]; `keys` are those of `METRICS`, by default all of them.
     """
     intervals = {}
     for key in METRICS if keys is None else keys:
@@ -170,24 +158,19 @@ def paired_bootstrap(
     Whether model A has a better metric than model B: both are computed on the same resamples, so that what makes a
     resample hard for both cancels.
 
-    Lower is better, but for metrics registered as the other way round, such as `"accuracy"`.
-
     Args:
         metric (`str` or `Callable`):
             As for [`bootstrap_interval`]; a function of your own must be lower where better.
         probabilities_a, probabilities_b (`np.ndarray` of shape `(num_samples, num_labels)`):
             Softmax outputs of the two models on the same samples.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        level, n_resamples, seed, n_bins, groups (*optional*):
+        labels, level, n_resamples, seed, n_bins, groups:
             As for [`bootstrap_interval`].
 
     Returns:
         [`PairedComparison`]
 
     Raises:
-        ValueError: As [`bootstrap_interval`].
-        TypeError: If `n_bins` or `n_resamples` is not a whole number.
+        ValueError, TypeError: As [`bootstrap_interval`].
     """
     check_options(level, n_resamples)
     entry, n_bins = _entry(metric), check_n_bins(n_bins)
@@ -198,14 +181,10 @@ def paired_bootstrap(
     with np.errstate(invalid="ignore"):  # NaN where both are infinite
         low, high = interval_ends(values_a - values_b, level)
     everything = np.arange(len(scored_a))
+    difference = statistic_a(everything) - statistic_b(everything)
+    share_a_lower = float(np.mean((values_a < values_b) + 0.5 * (values_a == values_b)))
     better = "a_is_better" if (high < 0) == entry.lower_is_better else "b_is_better"
-    return PairedComparison(
-        difference=statistic_a(everything) - statistic_b(everything),
-        low=low,
-        high=high,
-        share_a_lower=float(np.mean((values_a < values_b) + 0.5 * (values_a == values_b))),
-        verdict=better if low > 0 or high < 0 else "undecided",
-    )
+    return PairedComparison(difference, low, high, share_a_lower, better if low > 0 or high < 0 else "undecided")
 
 
 def check_options(level: float, n_resamples: int) -> None:
@@ -241,7 +220,7 @@ def _resamples(
 def _rows_of_groups(
     groups: ArrayLike, num_samples: int
 ) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.int64]], int]:
-    """The rows of a draw of groups, one group after the other, as a function, and the number of groups there are."""
+    """The rows of a draw of groups, as a function, and the number of groups."""
     array = np.asarray(groups)
     if array.shape != (num_samples,) or array.dtype.kind not in "iu":
         raise ValueError(

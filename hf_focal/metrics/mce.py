@@ -25,8 +25,7 @@ def maximum_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bin
     >>> round(maximum_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1]), 2)
     0.6
     """
-    n_bins = check_n_bins(n_bins)
-    return _error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:

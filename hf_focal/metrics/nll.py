@@ -14,8 +14,8 @@ from .scored import Scored
 @of_probabilities
 def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> float:
     r"""
-    Mean of $-\log p_y$. It is infinite where a true class has probability 0, and never clipped; where logits are at
-    hand [`negative_log_likelihood_from_logits`] loses nothing to rounding.
+    Mean of $-\log p_y$. It is infinite where a true class has probability 0, and never clipped; of logits,
+    [`negative_log_likelihood_from_logits`] loses nothing to rounding.
 
     Returns:
         `float`: Nats per sample; lower is better.
@@ -32,10 +32,8 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     Mean of $\log \sum_k e^{z_k} - z_y$ in float64: finite however small the probability of the true class.
 
     Args:
-        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Raw scores, finite.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
+        logits, labels:
+            As for [`calibration_metrics_from_logits`].
 
     Returns:
         `float`: Nats per sample; lower is better.

@@ -29,18 +29,14 @@ class Scored:
     """
     Probabilities with their labels, as metrics take them.
 
-    They are checked once, and whatever several metrics need is worked out once, when the first asks for it.
+    They are checked once, and whatever several metrics need is worked out once, when the first asks for it. There are
+    `labels`, `num_labels` and `confidences`, the largest probability of each row, beside what is below.
 
     Args:
         probabilities (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
             Softmax outputs; each row sums to 1.
         labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
             Class indices in `[0, num_labels)`.
-
-    Attributes:
-        labels (`np.ndarray` of shape `(num_samples,)`): The class of each row.
-        num_labels (`int`): Number of classes.
-        confidences (`np.ndarray` of shape `(num_samples,)`): The largest probability of each row.
 
     Raises:
         ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
@@ -70,10 +66,8 @@ class Scored:
         No more than a block of probabilities is ever held: they are worked out anew for whoever goes through them.
 
         Args:
-            logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-                Raw scores, finite.
-            labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
-                Class indices in `[0, num_labels)`.
+            logits, labels:
+                As for [`calibration_metrics_from_logits`].
             calibrator (*optional*):
                 Any object with `calibrated_logits(logits)`, which takes and gives some rows at a time.
 
