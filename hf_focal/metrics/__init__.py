@@ -1,16 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Metrics of accuracy and calibration, on NumPy: one file each, which registers it. They are listed in this order.
-
-What to look at, and when:
-
-- ECE is what papers report. It is biased upwards on few samples, depends on the bins, and is no proper score.
-- [`debiased_calibration_error`]: to compare models on few samples, or with many bins. It takes off what chance adds.
-- [`brier_decomposition`]: to see whether a better Brier score comes of calibration or of telling classes apart. It
-  looks at every class's probability.
-- [`smooth_calibration_error`]: no bins, so that a small change of the predictions never makes a jump. To track
-  calibration along a training run, or to compare models whose confidences crowd in different places.
-"""
+"""Metrics of accuracy and calibration, on NumPy: one file each, which registers it. They are listed in this order."""
 
 # ruff: noqa: I001
 from .accuracy import accuracy

@@ -177,19 +177,12 @@ class BatchMetrics:
     def __init__(self, n_bins: int = 15) -> None:
         self.accumulator = CalibrationAccumulator(n_bins=n_bins)
 
-    def __call__(
-        self,
-        eval_prediction: Any,
-        compute_result: bool,
-        temperature: float = 1.0,
-        gamma: float = 0.0,
-        calibrator: LogitMap | None = None,
-    ) -> dict[str, float]:
-        """As [`compute_metrics`] and [`CalibrationAccumulator.update_logits`]; the last batch makes it start anew."""
+    def __call__(self, eval_prediction: Any, compute_result: bool, **scaling: Any) -> dict[str, float]:
+        """As [`compute_metrics`], with the scaling of [`CalibrationAccumulator.update_logits`]."""
         try:
             seen = Predictions.flatten(eval_prediction)
             if len(seen):  # none where every label of the batch is -100
-                self.accumulator.update_logits(seen.logits, seen.labels, temperature, gamma, calibrator)
+                self.accumulator.update_logits(seen.logits, seen.labels, **scaling)
             if not compute_result:
                 return {}
             metrics = self.accumulator.compute()

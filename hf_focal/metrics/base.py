@@ -24,7 +24,6 @@ from .scored import Scored
 
 Value = Callable[[Scored, int], float]
 Statistic = Callable[[NDArray[np.int64]], float]  # of the rows of a resample
-AnyValue = TypeVar("AnyValue", bound=Value)
 Function = TypeVar("Function", bound=Callable[..., Any])
 BIN_SUMS = ("counts", "confidence_sums", "correct_sums")  # of [`BinStatistics`], added up under these names
 
@@ -109,7 +108,7 @@ class Metric:
 METRICS: dict[str, Metric] = {}
 
 
-def register_metric(key: str, *, title: str, **details: Any) -> Callable[[AnyValue], AnyValue]:
+def register_metric(key: str, *, title: str, **details: Any) -> Callable[[Function], Function]:
     """
     Make a function the metric of that name, everywhere: in evaluations, tables, intervals, cards and comparisons.
 
@@ -142,7 +141,7 @@ def register_metric(key: str, *, title: str, **details: Any) -> Callable[[AnyVal
     if key in METRICS:
         raise ValueError(f"There is a metric {key!r} already; choose another name.")
 
-    def register(value: AnyValue) -> AnyValue:
+    def register(value: Function) -> Function:
         METRICS[key] = Metric(key, title, value, **details)
         return value
 

@@ -17,7 +17,9 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Weighted mean gap between accuracy and confidence over equal-width bins.
 
     $\sum_b \frac{|B_b|}{N} |\mathrm{acc}(B_b) - \mathrm{conf}(B_b)|$ (Naeini et al., 2015; Mukhoti et al., 2020,
-    Section 2). Bins are `(lower, upper]`. What to prefer to it, and when, is said in `hf_focal.metrics`.
+    Section 2). Bins are `(lower, upper]`. It is what papers report, but it is biased upwards on few samples, depends
+    on the bins and is no proper score: see when [`debiased_calibration_error`], [`brier_decomposition`] and
+    [`smooth_calibration_error`] are to be preferred.
 
     Returns:
         `float`: Fraction in `[0, 1]`; lower is better.

@@ -21,8 +21,7 @@ _VECTORS = ("confidences", "correct", "true_probabilities", "nll", "brier")
 class LogitMap(Protocol):
     """What makes logits calibrated, row by row: the softmax of what it gives is to be trusted."""
 
-    def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Logits of shape `(num_samples, num_labels)` to as many others."""
+    def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]: ...
 
 
 class Scored:

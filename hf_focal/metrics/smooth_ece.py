@@ -17,8 +17,9 @@ def smooth_calibration_error(probabilities: ArrayLike, labels: ArrayLike) -> flo
     chosen by the error itself. Computed by its authors' package relplot, an optional requirement under Apple's own
     licence.
 
-    Prefer it to ECE where jumps at the edges of bins are in the way: it has no bins to choose, changes continuously
-    with the predictions, and is within constant factors of the distance to the nearest calibrated predictor.
+    Prefer it to ECE to track calibration along a training run, and to compare models whose confidences crowd in
+    different places: it has no bins to choose, changes continuously with the predictions, and is within constant
+    factors of the distance to the nearest calibrated predictor.
 
     Returns:
         `float`: Fraction in `[0, 1]`; lower is better.
