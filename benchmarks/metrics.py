@@ -44,7 +44,8 @@ import torch  # noqa: E402
 from scipy.special import softmax  # noqa: E402
 
 import hf_focal  # noqa: E402
-from hf_focal import calibration  # noqa: E402
+from hf_focal import calibrators  # noqa: E402
+from hf_focal.checks import check_logits  # noqa: E402
 
 
 N_BINS = 15
@@ -236,7 +237,9 @@ def temperature_rows():
         return 1 / float(np.ravel(scaling.temperature)[0])  # its temperature multiplies
 
     def alone():
-        return calibration._fit_nll(calibration._margin_blocks(*calibration.check_logits(logits, labels)))
+        return calibrators.TemperatureScaling.fit(
+            *check_logits(logits, labels), criterion="nll", n_bins=N_BINS
+        ).temperature
 
     yield row("NLL fit, all metrics before and after", shape, "netcal, float64", lambda: fit("nll"), peer, 1e-4)
     yield row("NLL fit alone", shape, "netcal, float64", alone, peer, 1e-4)

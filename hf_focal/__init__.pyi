@@ -38,7 +38,9 @@ from .losses.mmce import mmce_loss as mmce_loss
 from .losses.sample_dependent_focal import SampleDependentFocalLoss as SampleDependentFocalLoss
 from .losses.sample_dependent_focal import sample_dependent_focal_loss as sample_dependent_focal_loss
 from .losses.scheduled_focal import ScheduledFocalLoss as ScheduledFocalLoss
+from .metrics.accumulator import BatchMetrics as BatchMetrics
 from .metrics.accumulator import CalibrationAccumulator as CalibrationAccumulator
+from .metrics.accumulator import compute_metrics as compute_metrics
 from .metrics.accuracy import accuracy as accuracy
 from .metrics.adaptive_ece import adaptive_calibration_error as adaptive_calibration_error
 from .metrics.base import METRICS as METRICS
@@ -47,14 +49,12 @@ from .metrics.base import calibration_metrics as calibration_metrics
 from .metrics.base import calibration_metrics_from_logits as calibration_metrics_from_logits
 from .metrics.base import register_metric as register_metric
 from .metrics.bins import BinStatistics as BinStatistics
+from .metrics.brier import BrierDecomposition as BrierDecomposition
+from .metrics.brier import brier_decomposition as brier_decomposition
 from .metrics.brier import brier_score as brier_score
-from .metrics.brier_parts import BrierDecomposition as BrierDecomposition
-from .metrics.brier_parts import brier_decomposition as brier_decomposition
 from .metrics.classwise_ece import classwise_calibration_error as classwise_calibration_error
 from .metrics.debiased_ece import debiased_calibration_error as debiased_calibration_error
 from .metrics.ece import expected_calibration_error as expected_calibration_error
-from .metrics.evaluation import BatchMetrics as BatchMetrics
-from .metrics.evaluation import compute_metrics as compute_metrics
 from .metrics.intervals import PairedComparison as PairedComparison
 from .metrics.intervals import bootstrap_interval as bootstrap_interval
 from .metrics.intervals import paired_bootstrap as paired_bootstrap

@@ -13,32 +13,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-_BLOCK = 1 << 16  # values read at a time: they stay in the cache
+BLOCK = 1 << 16  # values read at a time: they stay in the cache
 _FEW_LABELS = 128
 
 
 def to_numpy(name: str, value: Any) -> NDArray[Any]:
     """The values as a real NumPy array."""
-    return _to_numpy(name, value)[0]
-
-
-def _to_numpy(name: str, value: Any) -> tuple[NDArray[Any], bool]:
-    """The values as a real NumPy array, and whether they came in half precision."""
-    half = False
     if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16
-        half = str(value.dtype) in ("torch.float16", "torch.bfloat16")
         value = value.detach().cpu()
-        value = value.float() if half else value
+        value = value.float() if "float16" in str(value.dtype) else value
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array of numbers, got rows of unequal length.") from error
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got an array of dtype {array.dtype}.")
-    return array, half or array.dtype == np.float16
+    return array
 
 
-def _check_rows(name: str, array: NDArray[Any]) -> None:
+def _to_rows(name: str, value: Any) -> NDArray[Any]:
+    """The values as a floating-point matrix, a row for each sample and a column for each class."""
+    array = to_numpy(name, value)
     if array.ndim != 2:
         raise ValueError(f"{name} must have shape (num_samples, num_labels), got {array.shape}.")
     if array.shape[0] == 0:
@@ -48,10 +43,11 @@ def _check_rows(name: str, array: NDArray[Any]) -> None:
             f"{name} must have a column for each of at least 2 classes, got shape {array.shape}. For a binary "
             "classifier that gives one probability p, stack [1 - p, p]."
         )
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def _check_labels(name: str, labels: Any, num_samples: int, num_labels: int) -> NDArray[np.int64]:
-    array, _ = _to_numpy("labels", labels)
+    array = to_numpy("labels", labels)
     if array.ndim != 1:
         raise ValueError(f"labels must have shape (num_samples,), got {array.shape}. Pass class indices, not one-hot.")
     if len(array) != num_samples:
@@ -66,30 +62,24 @@ def _check_labels(name: str, labels: Any, num_samples: int, num_labels: int) -> 
     return array.astype(np.int64, copy=False)
 
 
-def check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """
-    The two as arrays of shapes `(num_samples, num_labels)` and `(num_samples,)`, or a `ValueError` that names the
-    argument, what was found and what is needed.
-    """
-    return _check_probabilities(probabilities, labels, with_maxima=False)[:2]
-
-
-def check_probabilities_and_maxima(
+def check_probabilities(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
-    """As [`check_probabilities`], with the largest probability of each row, found in the same pass."""
-    return _check_probabilities(probabilities, labels, with_maxima=True)
-
-
-def _check_probabilities(
-    probabilities: ArrayLike, labels: ArrayLike, with_maxima: bool
-) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
-    array, half = _to_numpy("probabilities", probabilities)
-    array = array if array.dtype.kind == "f" else array.astype(np.float64)
-    _check_rows("probabilities", array)
-    sums, lowest, maxima = _scan_rows(array, with_maxima)
+    """
+    The two as arrays of shapes `(num_samples, num_labels)` and `(num_samples,)`, and the largest probability of each
+    row, or a `ValueError` that names the argument, what was found and what is needed.
+    """
+    array = _to_rows("probabilities", probabilities)
+    dtype = np.promote_types(array.dtype, np.float32)
+    sums, maxima, lowest = np.empty(len(array), dtype), np.empty(len(array), dtype), np.inf
+    for block, values, axis in row_blocks(array, dtype):
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities, reported below
+            np.add.reduce(values, axis=axis, out=sums[block])
+        np.maximum.reduce(values, axis=axis, out=maxima[block])
+        lowest = min(lowest, values.min())
     if not np.all(np.isfinite(sums)) and not np.all(np.isfinite(array)):
         raise ValueError("probabilities must be finite, got NaN or infinity.")
+    half = "float16" in str(getattr(probabilities, "dtype", array.dtype))  # bfloat16 too
     tolerance = 1e-2 if half else 1e-3
     sums -= 1
     if lowest < 0 or max(-sums.min(), sums.max()) > tolerance:
@@ -102,33 +92,13 @@ def _check_probabilities(
     return array, _check_labels("probabilities", labels, *array.shape), maxima
 
 
-def _scan_rows(array: NDArray[Any], with_maxima: bool) -> tuple[NDArray[Any], Any, NDArray[Any]]:
-    """Sum of each row, the lowest value of all and, if asked for, the maximum of each row, block by block."""
-    num_samples = len(array)
-    dtype = np.promote_types(array.dtype, np.float32)
-    sums, maxima = np.empty(num_samples, dtype), np.empty(num_samples if with_maxima else 0, dtype)
-    lowest = np.inf
-    for block, values, axis in row_blocks(array, dtype):
-        with np.errstate(invalid="ignore", over="ignore"):  # infinities, reported by the caller
-            np.add.reduce(values, axis=axis, out=sums[block])
-        lowest = min(lowest, values.min())
-        if with_maxima:
-            np.maximum.reduce(values, axis=axis, out=maxima[block])
-    return sums, lowest, maxima
-
-
-def row_maxima(array: NDArray[Any]) -> NDArray[Any]:
-    """The maximum of each row."""
-    return _scan_rows(array, with_maxima=True)[2]
-
-
-def row_blocks(array: NDArray[Any], dtype: Any, size: int = _BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
+def row_blocks(array: NDArray[Any], dtype: Any, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
     """
     Blocks of rows that stay in the cache, and the axis of their classes. Few classes come first, `(num_labels, rows)`:
     NumPy reduces long contiguous rows far faster than many short ones.
     """
     num_samples, num_labels = array.shape
-    rows = max(1, size // num_labels)
+    rows = max(1, size // max(1, num_labels))
     for start in range(0, num_samples, rows):
         block = slice(start, start + rows)
         values = array[block]
@@ -142,9 +112,7 @@ def check_logits(
     logits: ArrayLike, labels: ArrayLike | None = None, name: str = "logits"
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """As [`check_probabilities`], for logits: any finite values. Without labels the second array is empty."""
-    array, _ = _to_numpy(name, logits)
-    array = array if array.dtype.kind == "f" else array.astype(np.float64)
-    _check_rows(name, array)
+    array = _to_rows(name, logits)
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite, got NaN or infinity.")
     return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
@@ -152,7 +120,7 @@ def check_logits(
 
 def check_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
     """The scores as a float64 array of shape `(num_samples,)`, finite and not empty, or a `ValueError`."""
-    array, _ = _to_numpy(name, scores)
+    array = to_numpy(name, scores)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{name} must hold one score for each of at least 1 sample, got shape {array.shape}.")
     if not np.all(np.isfinite(array)):
@@ -167,7 +135,7 @@ def check_n_bins(n_bins: Any) -> int:
 
 def check_positive(name: str, value: Any) -> float:
     """The value as a `float` above 0, or a `ValueError`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
         raise ValueError(f"{name} must be a positive number, got {value!r}.")
     return float(value)
 
@@ -175,7 +143,7 @@ def check_positive(name: str, value: Any) -> float:
 def check_gamma(gamma: Any, name: str = "gamma") -> float:
     """Gamma as a `float` of at least 0, or a `ValueError`."""
     largest = sys.float_info.max  # of whole numbers, some are beyond it
-    if isinstance(gamma, (bool, np.bool_)) or not isinstance(gamma, Real) or gamma < 0 or not gamma <= largest:
+    if isinstance(gamma, bool) or not isinstance(gamma, Real) or gamma < 0 or not gamma <= largest:
         raise ValueError(f"{name} must be a number of at least 0, got {gamma!r}.")
     return float(gamma)
 

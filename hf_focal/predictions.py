@@ -27,14 +27,11 @@ class Predictions:
     Logits before any calibration, with their labels; ignored labels are left out.
 
     Attributes:
-        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Raw scores.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices.
-        groups (`np.ndarray` of shape `(num_samples,)`, *optional*):
-            Number of what each row belongs to, such as the sentence of a token, where rows depend on one another.
-        split (`str`, *optional*, defaults to `"test"`):
-            What the data are called.
+        logits (`np.ndarray` of shape `(num_samples, num_labels)`): Raw scores.
+        labels (`np.ndarray` of shape `(num_samples,)`): Class indices.
+        groups (`np.ndarray` of shape `(num_samples,)`, *optional*): Number of what each row belongs to, such as the
+            sentence of a token, where rows depend on one another.
+        split (`str`, *optional*, defaults to `"test"`): What the data are called.
     """
 
     logits: NDArray[Any]

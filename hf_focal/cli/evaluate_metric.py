@@ -1,13 +1,15 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-What the modules of `metrics/` share: a function of `hf_focal.metrics` as a metric of `evaluate`.
+What the modules of `metrics/` share: a function of `hf_focal.metrics` as a metric of `evaluate`, and its Space.
 
 A module imports this one, not the classes: `evaluate.load` takes the first class of metrics that it finds in it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
@@ -61,27 +63,22 @@ class CalibrationMetric(evaluate.Metric):
     result: ClassVar[float]  # of the example
     options: ClassVar[str] = ""
     bins: ClassVar[str] = ""
+    inputs: ClassVar[str]  # their description, which follows
 
     def __init_subclass__(cls) -> None:
         if hasattr(cls, "function"):
-            cls.__doc__ = cls.about + cls._inputs()
-
-    @classmethod
-    def _inputs(cls) -> str:
-        details = {name: getattr(cls, name) for name in ("bins", "bounds", "options", "result")}
-        return _INPUTS.format(name=camelcase_to_snakecase(cls.__name__), **details)
+            details = {name: getattr(cls, name) for name in ("bins", "bounds", "options", "result")}
+            cls.inputs = _INPUTS.format(name=camelcase_to_snakecase(cls.__name__), **details)
+            cls.__doc__ = cls.about + cls.inputs
 
     def _info(self) -> evaluate.MetricInfo:
         # float64 keeps every digit; as float64 a label that is no whole number is reported, as int64 it would be cut.
-        features = {
-            "predictions": datasets.Sequence(datasets.Value("float64")),
-            "references": datasets.Value("float64"),
-        }
+        number = datasets.Value("float64")
         return evaluate.MetricInfo(
             description=self.about,
             citation=self.cite + _PAPER,
-            inputs_description=self._inputs(),
-            features=datasets.Features(features),
+            inputs_description=self.inputs,
+            features=datasets.Features({"predictions": datasets.Sequence(number), "references": number}),
             reference_urls=["https://arxiv.org/abs/2002.09437"],
         )
 
@@ -96,3 +93,36 @@ class BinnedMetric(CalibrationMetric):
 
     def _compute(self, predictions: Any, references: Any, n_bins: int = 15) -> dict[str, float]:
         return {self.name: self.function(predictions, references, n_bins)}
+
+
+def launch(app: str) -> None:
+    """Show the metric beside an `app.py` in a browser: two boxes of JSON in, the value out, and the README."""
+    import gradio
+    from evaluate.utils.gradio import parse_readme
+
+    (module,) = (path for path in Path(app).parent.glob("*.py") if path.name != Path(app).name)
+    metric = evaluate.load(str(module))
+
+    def compute(predictions: str, references: str) -> dict[str, float]:
+        return metric.compute(predictions=json.loads(predictions), references=json.loads(references))
+
+    rows = "[[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]"
+    # Not launch_gradio_widget of evaluate: it needs gradio 3, which does not run beside current datasets.
+    with gradio.Blocks(title=f"Metric: {metric.name}") as space:
+        gradio.Interface(
+            fn=compute,
+            inputs=[
+                gradio.Textbox(label="predictions", value=rows),
+                gradio.Textbox(label="references", value="[0, 1, 1, 2]"),
+            ],
+            outputs="text",
+            title=f"Metric: {metric.name}",
+            flagging_mode="never",
+        )
+        # Without delimiters gradio shows formulas within a line as they are typed.
+        delimiters = [
+            {"left": "$$", "right": "$$", "display": True},
+            {"left": "$", "right": "$", "display": False},
+        ]
+        gradio.Markdown(parse_readme(module.with_name("README.md")), latex_delimiters=delimiters)
+    space.launch(show_error=True)

@@ -1,9 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Metrics of more samples than fit into memory: batches are added up and can be merged.
-
-All but AdaECE are exact; how far it can be from the exact value is told with it.
-"""
+"""Metrics of more samples than fit into memory, added up over batches, and as `compute_metrics` of a `Trainer`."""
 
 from __future__ import annotations
 
@@ -14,17 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_count, check_n_bins
-from .base import METRICS, Sums, scaling_of, whole_rows_first
-from .scored import LogitMap, Scored
+from ..predictions import Predictions
+from .base import BIN_SUMS, METRICS, Sums, calibration_metrics_from_logits, scaling_of, whole_rows_first
+from .scored import LogitMap, Scored, ScoredLogits
 
 
-_BINS = ("counts", "confidence_sums", "correct_sums")
-
-
-class CalibrationAccumulator:
+class CalibrationAccumulator(Sums):
     """
     Every metric of [`calibration_metrics`] over any number of batches; a registered metric that does not say how it is
-    added up is left out.
+    added up is left out. All but AdaECE are exact.
 
     Memory is that of `num_labels * n_bins` sums and of the cells of AdaECE, whatever the number of samples.
 
@@ -45,13 +39,8 @@ class CalibrationAccumulator:
 
     def __init__(self, num_labels: int | None = None, n_bins: int = 15) -> None:
         self.n_bins = check_n_bins(n_bins)
-        self.num_labels = None if num_labels is None else check_count("num_labels", num_labels)
-        self._fixed_num_labels = self.num_labels
-        self._running = {key: metric.running for key, metric in METRICS.items() if metric.running is not None}
-        self._order = [metric.key for metric in whole_rows_first(METRICS.values()) if metric.key in self._running]
-        self._shapes: dict[str, tuple[int | str, ...]] = dict.fromkeys(_BINS, ("n_bins",))
-        for running in self._running.values():
-            self._shapes.update(running.shapes)
+        self._fixed_num_labels = None if num_labels is None else check_count("num_labels", num_labels)
+        self._metrics = [metric for metric in METRICS.values() if metric.running is not None]
         self.reset()
 
     def reset(self) -> None:
@@ -59,35 +48,25 @@ class CalibrationAccumulator:
         self._start(self._fixed_num_labels)
 
     def _start(self, num_labels: int | None) -> None:
-        self.num_labels = num_labels
-        shapes = self._shapes_for(num_labels or 0)
-        self._sums: dict[str, NDArray[Any]] = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
+        self.num_labels, self.arrays = num_labels, self._nothing(num_labels or 0)
 
-    def _shapes_for(self, num_labels: int) -> dict[str, tuple[int, ...]]:
-        sizes = {"n_bins": self.n_bins, "num_labels": num_labels}
-        return {
-            name: tuple(sizes[size] if isinstance(size, str) else size for size in shape)
-            for name, shape in self._shapes.items()
-        }
+    def _nothing(self, num_labels: int) -> dict[str, NDArray[Any]]:
+        """The sums of no samples."""
+        additions = self._additions(ScoredLogits(np.empty((0, num_labels)), np.empty(0, np.int64)))
+        return {name: np.zeros_like(value) for name, value in additions.items()}
 
-    @property
-    def num_samples(self) -> int:
-        """Number of samples seen."""
-        return int(self._sums["counts"].sum())
+    def _additions(self, scored: Scored) -> dict[str, Any]:
+        additions: dict[str, Any] = {}
+        for metric in whole_rows_first(self._metrics):
+            additions.update(metric.added(scored, self.n_bins))
+        return {**additions, **{name: getattr(scored.bins(self.n_bins), name) for name in BIN_SUMS}}
 
     def update(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
         """
-        Add a batch of probabilities.
-
-        Args:
-            probabilities (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-                Softmax outputs; each row sums to 1.
-            labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
-                Class indices in `[0, num_labels)`.
+        Add a batch of probabilities, as for [`Scored`].
 
         Raises:
-            ValueError: If shapes disagree, values are no probabilities, labels are out of range, or the number of
-                columns is not that of the batches before. The batch is then not added.
+            ValueError: As [`Scored`], and if there are other classes than before. Nothing is added then.
         """
         self.add(Scored(probabilities, labels))
 
@@ -100,23 +79,11 @@ class CalibrationAccumulator:
         calibrator: LogitMap | None = None,
     ) -> None:
         """
-        Add a batch of logits: of `softmax(logits / temperature)` in float64, with the NLL from the logits.
+        Add a batch of logits, as for [`calibration_metrics_from_logits`].
 
         Args:
-            logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-                Raw scores, finite.
-            labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
-                Class indices in `[0, num_labels)`.
-            temperature (`float`, *optional*, defaults to `1.0`):
-                What the logits are divided by; positive.
-            gamma (`float`, *optional*, defaults to `0.0`):
-                Above 0: undo the bias of focal loss of this gamma, see [`focal_recalibration`].
             calibrator (*optional*):
                 Any object with `calibrated_logits(logits)`, in place of temperature and gamma.
-
-        Raises:
-            ValueError: If shapes disagree, logits are not finite, labels are out of range, or the number of columns is
-                not that of the batches before. The batch is then not added.
         """
         scaling = scaling_of(temperature, gamma)
         self.add(Scored.from_logits(logits, labels, scaling if calibrator is None else calibrator))
@@ -124,15 +91,10 @@ class CalibrationAccumulator:
     def add(self, scored: Scored) -> None:
         """Add a batch that was checked already."""
         self._set_num_labels(scored.num_labels)
-        additions: dict[str, Any] = {}
-        for key in self._order:
-            additions.update(self._running[key].add(scored, self.n_bins))
-        bins = scored.bins(self.n_bins)
-        self._add({**additions, **{name: getattr(bins, name) for name in _BINS}})
+        self._add(self._additions(scored))
 
     def _add(self, additions: Mapping[str, Any]) -> None:
-        for name, value in additions.items():
-            self._sums[name] = np.asarray(self._sums[name] + value)
+        self.arrays = {name: np.asarray(value + additions[name]) for name, value in self.arrays.items()}
 
     def _set_num_labels(self, num_labels: int) -> None:
         if self.num_labels is None:
@@ -151,13 +113,11 @@ class CalibrationAccumulator:
         """
         if other.n_bins != self.n_bins:
             raise ValueError(f"Only equal bins can be merged: {self.n_bins} here, {other.n_bins} there.")
-        state = other.state_dict()
-        if state.keys() != self._sums.keys():
-            raise ValueError(f"Only equal metrics can be merged: {list(self._sums)} here, {list(state)} there.")
+        if other.arrays.keys() != self.arrays.keys():
+            raise ValueError(f"Only equal metrics can be merged: {[*self.arrays]} here, {[*other.arrays]} there.")
         if other.num_labels is not None:
             self._set_num_labels(other.num_labels)
-        if other.num_samples:
-            self._add(state)
+            self._add(other.arrays)
 
     def compute(self, error_bound: bool = False) -> dict[str, float]:
         """
@@ -165,51 +125,109 @@ class CalibrationAccumulator:
 
         Args:
             error_bound (`bool`, *optional*, defaults to `False`):
-                Add `adaptive_ece_error_bound`: the exact AdaECE of the same samples, however they lie inside the
-                cells, is within this much of `adaptive_ece`. It is small, unless the samples of a cell that a bin ends
-                in are both many and mixed, some right and some wrong.
-
-        Returns:
-            `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`, and what
-            else was registered with a way to add it up.
+                Add `adaptive_ece_error_bound`: the exact AdaECE of the same samples is within this much of
+                `adaptive_ece`. It is small, unless the samples of a cell that a bin ends in are both many and mixed,
+                some right and some wrong.
 
         Raises:
             ValueError: If there were no samples.
         """
-        if not self.num_samples or self.num_labels is None:
+        if not self.num_samples:
             raise ValueError("No samples to compute metrics of: call update first.")
-        sums = Sums(self._sums, self.n_bins, self.num_labels)
-        values = {key: running.compute(sums) for key, running in self._running.items()}
-        for key, running in self._running.items() if error_bound else ():
-            if running.error_bound is not None:
-                values[f"{key}_error_bound"] = running.error_bound(sums)
+        values = {metric.key: metric.running(self) for metric in self._metrics if metric.running}
+        for metric in self._metrics if error_bound else ():
+            if metric.error_bound:
+                values[f"{metric.key}_error_bound"] = metric.error_bound(self)
         return values
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays, which `numpy.savez` or safetensors can store."""
-        return {name: value.copy() for name, value in self._sums.items()}
+        return {name: value.copy() for name, value in self.arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """
         Go on from what [`~CalibrationAccumulator.state_dict`] gave.
 
         Raises:
-            ValueError: If the arrays do not belong to an accumulator of these metrics, this number of bins and of
-                classes.
+            ValueError: If it is of other metrics, or another number of bins or classes.
         """
         arrays = {name: np.array(value) for name, value in state.items()}
-        num_labels = self.num_labels or self._num_labels_of(arrays)
-        if {name: value.shape for name, value in arrays.items()} != self._shapes_for(num_labels):
+        shapes = {name: array.shape for name, array in arrays.items()}
+        # What is empty without classes has as many rows as there are classes.
+        lengths = [shapes[name][0] for name, value in self._nothing(0).items() if not value.size and shapes.get(name)]
+        num_labels = self.num_labels or max(lengths, default=0)
+        if shapes != {name: value.shape for name, value in self._nothing(num_labels).items()}:
             raise ValueError(
-                f"The state is not one of an accumulator of {', '.join(self._running)} with n_bins={self.n_bins} and "
-                f"num_labels={self.num_labels}."
+                f"The state is not one of an accumulator of {', '.join(metric.key for metric in self._metrics)} with "
+                f"n_bins={self.n_bins} and num_labels={self.num_labels}."
             )
-        self._sums = arrays
-        self.num_labels = num_labels or None
+        self.arrays, self.num_labels = arrays, num_labels or None
 
-    def _num_labels_of(self, arrays: Mapping[str, NDArray[Any]]) -> int:
-        """The number of classes that the shapes of a state tell of."""
-        for name, shape in self._shapes.items():
-            if "num_labels" in shape and name in arrays and arrays[name].ndim == len(shape):
-                return arrays[name].shape[shape.index("num_labels")]
-        return 0
+
+class BatchMetrics:
+    """
+    A `compute_metrics` for `TrainingArguments(batch_eval_metrics=True)`, with which evaluating never holds the logits
+    of all samples.
+
+    Args:
+        n_bins (`int`, *optional*, defaults to `15`):
+            Number of bins.
+    """
+
+    def __init__(self, n_bins: int = 15) -> None:
+        self.accumulator = CalibrationAccumulator(n_bins=n_bins)
+
+    def __call__(self, eval_prediction: Any, compute_result: bool, **scaling: Any) -> dict[str, float]:
+        """As [`compute_metrics`], with the scaling of [`CalibrationAccumulator.update_logits`]."""
+        try:
+            seen = Predictions.flatten(eval_prediction)
+            if len(seen):  # none where every label of the batch is -100
+                self.accumulator.update_logits(seen.logits, seen.labels, **scaling)
+            if not compute_result:
+                return {}
+            metrics = self.accumulator.compute()
+        except ValueError:
+            self.accumulator.reset()
+            raise
+        self.accumulator.reset()
+        return metrics
+
+
+class ComputeMetrics:
+    """
+    `Trainer(compute_metrics=compute_metrics)`: every metric of a sequence, image or token classifier.
+
+    With `TrainingArguments(batch_eval_metrics=True)` the logits of no more than one batch are held, and AdaECE is that
+    of [`CalibrationAccumulator`]. The batches are then added up in `compute_metrics.batches` until the last one: after
+    an evaluation that was broken off, or for two at a time, give a [`BatchMetrics`] of their own.
+
+    Args:
+        eval_prediction (`transformers.EvalPrediction`):
+            `predictions` are logits of shape `(N, K)` or `(N, T, K)`, or a tuple led by them; `label_ids` of shape
+            `(N,)` or `(N, T)`. Labels of -100 are left out.
+        n_bins (`int`, *optional*, defaults to `15`):
+            Number of bins; `functools.partial` sets another.
+        compute_result (`bool`, *optional*):
+            Set by the `Trainer` under `batch_eval_metrics`: whether this batch is the last.
+
+    Returns:
+        `dict[str, float]`: As [`calibration_metrics`]; of a batch that is not the last, nothing.
+    """
+
+    def __init__(self) -> None:
+        self.batches: dict[int, BatchMetrics] = {}  # by number of bins, what was seen of an evaluation
+
+    def __call__(self, eval_prediction: Any, n_bins: int = 15, compute_result: bool | None = None) -> dict[str, float]:
+        """The metrics: see the class."""
+        if compute_result is None:
+            seen = Predictions.flatten(eval_prediction)
+            return calibration_metrics_from_logits(seen.logits, seen.labels, n_bins=n_bins)
+        n_bins = check_n_bins(n_bins)
+        batches = self.batches.pop(n_bins, None) or BatchMetrics(n_bins)
+        metrics = batches(eval_prediction, compute_result)
+        if not compute_result:
+            self.batches[n_bins] = batches
+        return metrics
+
+
+compute_metrics = ComputeMetrics()

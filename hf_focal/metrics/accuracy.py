@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from .base import Running, mean_of, of_probabilities, register_metric
+from .base import mean_of, of_probabilities, register_metric
 from .scored import Scored
 
 
@@ -21,7 +21,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> accuracy([[0.8, 0.2], [0.6, 0.4]], [0, 1])
     0.5
     """
-    return share_right(Scored(probabilities, labels))
+    return _accuracy(Scored(probabilities, labels))
 
 
 @register_metric(
@@ -32,8 +32,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     binned=False,
     function=accuracy,
     resampled=lambda scored, n_bins: mean_of(scored.correct.astype(float)),
-    running=Running(lambda sums: float(sums.bins.correct_sums.sum() / sums.num_samples)),
+    running=lambda sums: float(sums.bins.correct_sums.sum() / sums.num_samples),
 )
-def share_right(scored: Scored, n_bins: int = 0) -> float:
-    """[`accuracy`] of what was checked."""
+def _accuracy(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.correct.mean())

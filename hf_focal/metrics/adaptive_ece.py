@@ -1,10 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Adaptive expected calibration error.
-
-Over batches it needs the confidences in order; they are then counted in some 14,000 fixed cells, and how far that can
-be from the exact value is worked out from the counts.
-"""
+"""Adaptive expected calibration error; over batches from counts in some 14,000 cells, with a bound of the error."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
-from .base import Running, Statistic, Sums, of_probabilities, register_metric
+from .base import Statistic, Sums, of_probabilities, register_metric
 from .bins import equal_mass, equal_mass_counts
 from .scored import Scored
 
@@ -57,8 +52,7 @@ def adaptive_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     >>> round(adaptive_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1], n_bins=1), 2)
     0.2
     """
-    n_bins = check_n_bins(n_bins)
-    return adaptive_error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:
@@ -66,7 +60,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     return lambda rows: equal_mass(confidences[rows], correct[rows], n_bins).expected_error()
 
 
-def _add(scored: Scored, n_bins: int) -> dict[str, NDArray[Any]]:
+def _added(scored: Scored, n_bins: int) -> dict[str, NDArray[Any]]:
     confidences, correct = scored.pairs
     wide = confidences.astype(np.float64)
     cells = _cell_indices(wide)
@@ -118,13 +112,9 @@ def _error_and_bound(sums: Sums) -> tuple[float, float]:
     title="AdaECE",
     function=adaptive_calibration_error,
     resampled=_resampled,
-    running=Running(
-        lambda sums: _error_and_bound(sums)[0],
-        add=_add,
-        shapes={name: (_N_CELLS,) for name in ("cell_counts", "cell_confidence_sums", "cell_correct")},
-        error_bound=lambda sums: _error_and_bound(sums)[1],
-    ),
+    running=lambda sums: _error_and_bound(sums)[0],
+    added=_added,
+    error_bound=lambda sums: _error_and_bound(sums)[1],
 )
-def adaptive_error(scored: Scored, n_bins: int) -> float:
-    """[`adaptive_calibration_error`] of what was checked."""
-    return scored.mass_bins(n_bins).expected_error()
+def _error(scored: Scored, n_bins: int) -> float:
+    return scored.bins(n_bins, adaptive=True).expected_error()

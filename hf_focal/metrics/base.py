@@ -9,8 +9,8 @@ largest probability of a row and the prediction is its class, the lowest one whe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,57 +24,25 @@ from .scored import Scored
 
 Value = Callable[[Scored, int], float]
 Statistic = Callable[[NDArray[np.int64]], float]  # of the rows of a resample
-AnyValue = TypeVar("AnyValue", bound=Value)
 Function = TypeVar("Function", bound=Callable[..., Any])
-_MANY = 1 << 24  # probabilities: above, going through them for every resample takes minutes
+BIN_SUMS = ("counts", "confidence_sums", "correct_sums")  # of [`BinStatistics`], added up under these names
 
 
-@dataclass(frozen=True)
 class Sums:
-    """
-    What was added up over batches.
+    """What was added up over batches: bins of equal width, and what metrics themselves add up, by name."""
 
-    Attributes:
-        arrays (`dict[str, np.ndarray]`): The bins, and the arrays that the metrics themselves add up, by name.
-        n_bins, num_labels (`int`): Number of bins and of classes.
-    """
-
-    arrays: Mapping[str, NDArray[Any]]
     n_bins: int
-    num_labels: int
+    arrays: dict[str, NDArray[Any]]
 
     @property
     def num_samples(self) -> int:
-        """How many samples there were."""
+        """Number of samples seen."""
         return int(self.arrays["counts"].sum())
 
     @property
     def bins(self) -> BinStatistics:
         """What [`Scored.bins`] is of all samples."""
-        names = ("counts", "confidence_sums", "correct_sums")
-        return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *(self.arrays[name] for name in names))
-
-
-@dataclass(frozen=True)
-class Running:
-    """
-    How a metric is told from sums over batches. Bins of equal width are always summed; what else it needs it adds up.
-
-    Attributes:
-        compute (`Callable[[Sums], float]`):
-            The metric of all samples.
-        add (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*):
-            What a batch adds, by name, for a number of bins.
-        shapes (`Mapping[str, tuple]`, *optional*):
-            The shapes of that, in numbers and the words `"n_bins"` and `"num_labels"`.
-        error_bound (`Callable[[Sums], float]`, *optional*):
-            How far from the exact value that of `compute` may be; without it they are equal.
-    """
-
-    compute: Callable[[Sums], float]
-    add: Callable[[Scored, int], dict[str, Any]] = lambda scored, n_bins: {}
-    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
-    error_bound: Callable[[Sums], float] | None = None
+        return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *(self.arrays[name] for name in BIN_SUMS))
 
 
 @dataclass(frozen=True)
@@ -91,14 +59,15 @@ class Metric:
         lower_is_better (`bool`): The direction.
         bounds (`tuple[float, float]`): The least and the most that it can be.
         binned (`bool`): Whether it depends on the number of bins.
-        whole_rows (`bool`):
-            Whether it goes through all probabilities by [`Scored.blocks`], more than the one or two of each row that
-            are known without. It is then measured first, and not resampled in reports where that takes minutes.
-        function (`Callable`, *optional*):
-            The public function of probabilities and labels, by which it is known as well.
+        whole_rows (`bool`): Whether it goes through [`Scored.blocks`], beyond what is known of each row. It is then
+            measured first, and not resampled in reports where that takes minutes.
+        function (`Callable`, *optional*): The public function of probabilities, by which it is known as well.
         resampled (`Callable[[Scored, int], Callable[[np.ndarray], float]]`, *optional*):
             A function of the rows of a resample that gives `value(scored.take(rows), n_bins)`, but faster.
-        running ([`Running`], *optional*): How it is added up over batches.
+        running (`Callable[[Sums], float]`, *optional*): The metric of all samples, from sums over batches.
+        added (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*): What a batch adds to the sums, by name,
+            beside the bins of equal width. It is asked of no rows as well; what is by class has the classes first.
+        error_bound (`Callable[[Sums], float]`, *optional*): How far from exact `running` may be.
     """
 
     key: str
@@ -112,7 +81,9 @@ class Metric:
     whole_rows: bool = False
     function: Callable[..., float] | None = None
     resampled: Callable[[Scored, int], Statistic] | None = None
-    running: Running | None = None
+    running: Callable[[Sums], float] | None = None
+    added: Callable[[Scored, int], dict[str, Any]] = lambda scored, n_bins: {}
+    error_bound: Callable[[Sums], float] | None = None
 
     @property
     def shown(self) -> str:
@@ -133,20 +104,11 @@ class Metric:
             return self.resampled(scored, n_bins)
         return lambda rows: self.value(scored.take(rows), n_bins)
 
-    def slow_to_resample(self, scored: Scored) -> bool:
-        """Whether hundreds of resamples take minutes."""
-        return self.whole_rows and len(scored) * scored.num_labels > _MANY
-
-
-def mean_of(values: NDArray[np.float64]) -> Statistic:
-    """The resampled form of a mean over samples."""
-    return lambda rows: float(values.take(rows).mean() + 0.0)
-
 
 METRICS: dict[str, Metric] = {}
 
 
-def register_metric(key: str, *, title: str, **details: Any) -> Callable[[AnyValue], AnyValue]:
+def register_metric(key: str, *, title: str, **details: Any) -> Callable[[Function], Function]:
     """
     Make a function the metric of that name, everywhere: in evaluations, tables, intervals, cards and comparisons.
 
@@ -179,11 +141,16 @@ def register_metric(key: str, *, title: str, **details: Any) -> Callable[[AnyVal
     if key in METRICS:
         raise ValueError(f"There is a metric {key!r} already; choose another name.")
 
-    def register(value: AnyValue) -> AnyValue:
+    def register(value: Function) -> Function:
         METRICS[key] = Metric(key, title, value, **details)
         return value
 
     return register
+
+
+def mean_of(values: NDArray[np.float64]) -> Statistic:
+    """The resampled form of a mean over samples."""
+    return lambda rows: float(values.take(rows).mean() + 0.0)
 
 
 def whole_rows_first(metrics: Iterable[Metric]) -> list[Metric]:
@@ -197,10 +164,7 @@ def measure(scored: Scored, n_bins: int = 15) -> dict[str, float]:
     return {key: values[key] for key in METRICS}
 
 
-# ---- Docstrings -----------------------------------------------------------------------------------------------------
-
 _ARGS = """\
-Args:
     probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
         Softmax outputs; each row sums to 1.
     labels (`np.ndarray` of shape `(num_samples,)`):
@@ -210,34 +174,25 @@ _BINS = """\
     n_bins (`int`, *optional*, defaults to `15`):
         Number of bins.
 """
-_RAISES = """\
-Raises:
-    ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
-"""
-_RAISES_BINS = """\
-Raises:
-    ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-    TypeError: If `n_bins` is not a whole number.
-"""
+_RAISES = "    ValueError: If shapes disagree, values are no probabilities, or labels are out of range.\n"
+_RAISES_BINS = "    ValueError: If `n_bins < 1`.\n    TypeError: If `n_bins` is not a whole number.\n"
 
 
 def of_probabilities(function: Function) -> Function:
-    """
-    Complete the docstring of a function of probabilities, labels and perhaps `n_bins`: what all of them say of these
-    arguments, and of the errors, comes before and after its Returns.
-    """
-    doc = inspect.cleandoc(function.__doc__ or "")
+    """Begin Args and Raises of a docstring by what all functions of probabilities and labels say there."""
     binned = "n_bins" in inspect.signature(function).parameters
-    before, returns, after = doc.partition("Returns:\n")
-    result, gap, rest = after.partition("\n\n")
-    raises = _RAISES_BINS if binned else _RAISES
-    function.__doc__ = f"{before}{_ARGS}{_BINS if binned else ''}\n{returns}{result}\n\n{raises}{gap[:1]}{rest}"
+    args, raises = (_ARGS + _BINS, _RAISES + _RAISES_BINS) if binned else (_ARGS, _RAISES)
+    doc = inspect.cleandoc(function.__doc__ or "")
+    for head, shared, follower in (("Args:\n", args, "Returns:\n"), ("Raises:\n", raises, "Example:\n")):
+        if head not in doc:
+            before, following, after = f"{doc}\n\n".partition(follower)
+            doc = f"{before}{head}\n{following}{after}"
+        doc = doc.replace(head, head + shared, 1).rstrip()
+    function.__doc__ = doc
     return function
 
 
-# ---- All of them ----------------------------------------------------------------------------------------------------
-
-
+@of_probabilities
 def bin_statistics(
     probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15, adaptive: bool = False
 ) -> BinStatistics:
@@ -245,24 +200,13 @@ def bin_statistics(
     Count, confidence and accuracy per bin of confidence.
 
     Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
         adaptive (`bool`, *optional*, defaults to `False`):
             Bins of equal mass, as in [`adaptive_calibration_error`], in place of equal width.
 
     Returns:
         [`BinStatistics`]
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
     """
-    n_bins, scored = check_n_bins(n_bins), Scored(probabilities, labels)
-    return scored.mass_bins(n_bins) if adaptive else scored.bins(n_bins)
+    return Scored(probabilities, labels).bins(check_n_bins(n_bins), bool(adaptive))
 
 
 @of_probabilities
@@ -274,8 +218,7 @@ def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
         `dict[str, float]`: `accuracy`, `nll`, `brier`, `ece`, `mce`, `adaptive_ece`, `classwise_ece`, and what
         else was registered.
     """
-    n_bins = check_n_bins(n_bins)
-    return measure(Scored(probabilities, labels), n_bins)
+    return measure(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def calibration_metrics_from_logits(
@@ -287,10 +230,8 @@ def calibration_metrics_from_logits(
     Args:
         logits (`np.ndarray` of shape `(num_samples, num_labels)`):
             Raw scores, finite.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
+        labels, n_bins:
+            As for [`calibration_metrics`].
         temperature (`float`, *optional*, defaults to `1.0`):
             What the logits are divided by; positive.
         gamma (`float`, *optional*, defaults to `0.0`):
@@ -304,8 +245,7 @@ def calibration_metrics_from_logits(
             positive, gamma is negative, or `n_bins < 1`.
         TypeError: If `n_bins` is not a whole number.
     """
-    n_bins, scaling = check_n_bins(n_bins), scaling_of(temperature, gamma)
-    return measure(Scored.from_logits(logits, labels, scaling), n_bins)
+    return measure(Scored.from_logits(logits, labels, scaling_of(temperature, gamma)), check_n_bins(n_bins))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Bins of confidence and what is counted in them.
-
-Equal-width bins are `(lower, upper]` with float64 edges `i / n_bins` and no tolerance; a value of 1 is in the last
-bin, a value of 0 in the first.
+Bins of confidence. Those of equal width are `(lower, upper]` with float64 edges `i / n_bins` and no tolerance; a value
+of 1 is in the last bin, a value of 0 in the first.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
-_BLOCK = 1 << 16  # confidences binned at a time: they stay in the cache
+from ..checks import BLOCK
 
 
 def bin_indices(values: NDArray[np.float64], n_bins: int) -> NDArray[np.intp]:
@@ -41,13 +38,10 @@ class BinStatistics:
     What reliability diagrams and calibration errors are made of: per bin, how many samples, how confident, how right.
 
     Attributes:
-        edges (`np.ndarray` of shape `(n_bins + 1,)`):
-            Equal-width edges `i / n_bins`; for equal-mass bins the smallest confidence of each bin, then the largest
-            of all.
-        counts (`np.ndarray` of shape `(n_bins,)`):
-            Number of samples.
-        confidence_sums, correct_sums (`np.ndarray` of shape `(n_bins,)`):
-            Sum of confidences, number of right predictions.
+        edges (`np.ndarray` of shape `(n_bins + 1,)`): Equal-width edges `i / n_bins`; for equal-mass bins the smallest
+            confidence of each bin, then the largest of all.
+        counts (`np.ndarray` of shape `(n_bins,)`): Number of samples.
+        confidence_sums, correct_sums (`np.ndarray` of shape `(n_bins,)`): Sum of confidences, number of right ones.
     """
 
     edges: NDArray[np.float64]
@@ -77,40 +71,15 @@ class BinStatistics:
         return float(np.nanmax(np.abs(self.accuracy - self.confidence)))
 
 
-def confidence_and_correct(
-    probabilities: NDArray[Any], labels: NDArray[np.int64], maxima: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Largest probability of each row, as given, and whether the true class is the first that has it."""
-    correct = true_values(probabilities, labels) == maxima
-    # Rows sum to at most 1.01, so that above 0.51 no two classes tie.
-    open_rows = np.flatnonzero(correct & (maxima <= 0.51))
-    if len(open_rows):
-        correct[open_rows] = probabilities[open_rows].argmax(axis=1) == labels[open_rows]
-    return maxima, correct
-
-
-def true_values(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:
-    """The value of each row's true class."""
-    num_samples, num_labels = values.shape
-    if not values.flags.c_contiguous:
-        return values[np.arange(num_samples), labels]
-    return values.reshape(-1).take(np.arange(0, num_samples * num_labels, num_labels) + labels)
-
-
 def equal_width(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: int) -> BinStatistics:
     counts, sums = np.zeros((2, n_bins), np.int64), np.zeros(n_bins)
-    for start in range(0, len(confidences), _BLOCK):
-        values = confidences[start : start + _BLOCK].astype(np.float64)
+    for start in range(0, len(confidences), BLOCK):
+        values = confidences[start : start + BLOCK].astype(np.float64)
         indices = bin_indices(values, n_bins)
         sums += np.bincount(indices, values, n_bins)
-        indices += n_bins * correct[start : start + _BLOCK]
+        indices += n_bins * correct[start : start + BLOCK]
         counts += np.bincount(indices, minlength=2 * n_bins).reshape(2, n_bins)
-    return BinStatistics(
-        edges=np.arange(n_bins + 1) / n_bins,
-        counts=counts.sum(axis=0),
-        confidence_sums=sums,
-        correct_sums=counts[1].astype(np.float64),
-    )
+    return BinStatistics(np.arange(n_bins + 1) / n_bins, counts.sum(axis=0), sums, counts[1].astype(np.float64))
 
 
 def gaps_of_resamples(
@@ -147,9 +116,5 @@ def equal_mass(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: in
         here = (cuts == value) & (tied_below > 0)
         right_below[here] += ranks[tied_below[here] - 1]
     ordered = ordered.astype(np.float64)
-    return BinStatistics(
-        edges=np.append(ordered[starts], ordered[-1]),
-        counts=counts,
-        confidence_sums=np.add.reduceat(ordered, starts),
-        correct_sums=np.diff(right_below, append=len(right)).astype(np.float64),
-    )
+    edges, sums = np.append(ordered[starts], ordered[-1]), np.add.reduceat(ordered, starts)
+    return BinStatistics(edges, counts, sums, np.diff(right_below, append=len(right)).astype(np.float64))

@@ -1,11 +1,16 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Brier score."""
+"""Brier score, and its parts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 from numpy.typing import ArrayLike
 
-from .base import Running, mean_of, of_probabilities, register_metric
+from ..checks import check_n_bins
+from .base import mean_of, of_probabilities, register_metric
+from .bins import bin_indices
 from .scored import Scored
 
 
@@ -21,7 +26,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> round(brier_score([[0.8, 0.2]], [0]), 2)
     0.08
     """
-    return mean_brier(Scored(probabilities, labels, maxima=False))
+    return _mean(Scored(probabilities, labels))
 
 
 @register_metric(
@@ -32,12 +37,79 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     binned=False,
     function=brier_score,
     resampled=lambda scored, n_bins: mean_of(scored.brier),
-    running=Running(
-        lambda sums: float(sums.arrays["brier"] / sums.num_samples),
-        add=lambda scored, n_bins: {"brier": scored.brier.sum()},
-        shapes={"brier": ()},
-    ),
+    running=lambda sums: float(sums.arrays["brier"] / sums.num_samples),
+    added=lambda scored, n_bins: {"brier": scored.brier.sum()},
 )
-def mean_brier(scored: Scored, n_bins: int = 0) -> float:
-    """[`brier_score`] of what was checked."""
+def _mean(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.brier.mean())
+
+
+@dataclass(frozen=True)
+class BrierDecomposition:
+    """
+    The Brier score in parts: `brier == reliability - resolution + uncertainty + within_bins`.
+
+    Attributes:
+        brier (`float`): The score, as by [`brier_score`].
+        reliability (`float`): Mean squared gap between forecast and frequency, the calibration of DeGroot and
+            Fienberg; lower is better.
+        resolution (`float`): How far the frequencies of the bins are from those of all samples; higher is better.
+        uncertainty (`float`): The score of always forecasting the class frequencies; a property of the data alone.
+        within_bins (`float`): What the bins do not see: spread of the forecasts inside a bin, less twice its
+            covariance with the outcome (Stephenson et al., 2008). 0 where all forecasts in a bin are equal.
+    """
+
+    brier: float
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within_bins: float
+
+    @property
+    def refinement(self) -> float:
+        """The other part beside calibration in the two-part split of DeGroot and Fienberg; lower is better."""
+        return self.uncertainty - self.resolution
+
+
+@of_probabilities
+def brier_decomposition(probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> BrierDecomposition:
+    r"""
+    Reliability, resolution and uncertainty of the Brier score (Murphy, 1973), and with them the split into calibration
+    and refinement (DeGroot and Fienberg, 1983).
+
+    The score is a sum over classes, and so is each part; for class k with its samples in equal-width bins of $p_k$,
+    and $\bar o$ the share of samples that belong to it, $\sum_b \frac{|B_b|}{N} (\bar p_b - \bar o_b)^2$,
+    $\sum_b \frac{|B_b|}{N} (\bar o_b - \bar o)^2$ and $\bar o (1 - \bar o)$. Murphy's identity in these three holds
+    where the forecasts in a bin are equal, as for forecasts of a few fixed values. Of others the bins lose something,
+    which is given as `within_bins`; with more bins it shrinks, while reliability grows by chance.
+
+    Prefer it to ECE to say why one model scores better than another: temperature scaling moves reliability more
+    than resolution.
+
+    Returns:
+        [`BrierDecomposition`]
+
+    Example:
+    >>> parts = brier_decomposition([[0.8, 0.2]] * 4, [0, 0, 1, 1])
+    >>> [round(value, 2) for value in (parts.brier, parts.reliability, parts.resolution, parts.uncertainty)]
+    [0.68, 0.18, 0.0, 0.5]
+    """
+    n_bins = check_n_bins(n_bins)
+    scored = Scored(probabilities, labels)
+    array, indices = scored.probabilities, scored.labels
+    reliability = resolution = uncertainty = 0.0
+    for label in range(array.shape[1]):
+        forecasts, members = array[:, label].astype(np.float64), indices == label
+        places = bin_indices(forecasts, n_bins)
+        counts = np.bincount(places)
+        filled = counts > 0
+        counts = counts[filled]
+        frequencies = np.bincount(places, members)[filled] / counts
+        means = np.bincount(places, forecasts)[filled] / counts
+        overall = members.mean()
+        reliability += float(counts @ (means - frequencies) ** 2) / len(array)
+        resolution += float(counts @ (frequencies - overall) ** 2) / len(array)
+        uncertainty += float(overall * (1 - overall))
+    brier = _mean(scored)
+    within_bins = brier - (reliability - resolution + uncertainty)
+    return BrierDecomposition(brier, reliability, resolution, uncertainty, within_bins)

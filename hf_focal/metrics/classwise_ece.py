@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from ..checks import check_n_bins
-from .base import Running, Statistic, of_probabilities, register_metric
+from .base import Statistic, of_probabilities, register_metric
 from .bins import bin_indices
 from .scored import Scored
 
@@ -34,11 +34,10 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
     >>> round(classwise_calibration_error([[0.8, 0.2]], [0]), 2)
     0.2
     """
-    n_bins = check_n_bins(n_bins)
-    return classwise_error(Scored(probabilities, labels, maxima=False), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
-def classwise_gaps(scored: Scored, n_bins: int) -> NDArray[np.float64]:
+def _gaps(scored: Scored, n_bins: int) -> NDArray[np.float64]:
     """Per class and bin `(num_labels, n_bins)`: number of samples of the class less the sum of its probabilities."""
     labels, num_labels = scored.labels, scored.num_labels
     gaps = np.zeros(num_labels * n_bins)
@@ -61,10 +60,14 @@ def classwise_gaps(scored: Scored, n_bins: int) -> NDArray[np.float64]:
     return table
 
 
+def _mean_gap(gaps: NDArray[np.float64], num_samples: int) -> float:
+    return float(np.abs(gaps).sum() / (num_samples * len(gaps)))
+
+
 def _resampled(scored: Scored, n_bins: int) -> Statistic:
     num_samples, num_labels = len(scored), scored.num_labels
     if num_samples * num_labels > _SPARSE_LIMIT:
-        return lambda rows: classwise_error(scored.take(rows), n_bins)
+        return lambda rows: _error(scored.take(rows), n_bins)
     # What each sample adds to the gap of each class and bin, (num_labels * n_bins, num_samples).
     gaps = scored.probabilities.astype(np.float64)
     places = bin_indices(gaps, n_bins) + np.arange(num_labels) * n_bins
@@ -85,12 +88,8 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     whole_rows=True,
     function=classwise_calibration_error,
     resampled=_resampled,
-    running=Running(
-        lambda sums: float(np.abs(sums.arrays["classwise_gaps"]).sum() / (sums.num_samples * sums.num_labels)),
-        add=lambda scored, n_bins: {"classwise_gaps": classwise_gaps(scored, n_bins)},
-        shapes={"classwise_gaps": ("num_labels", "n_bins")},
-    ),
+    running=lambda sums: _mean_gap(sums.arrays["classwise_gaps"], sums.num_samples),
+    added=lambda scored, n_bins: {"classwise_gaps": _gaps(scored, n_bins)},
 )
-def classwise_error(scored: Scored, n_bins: int) -> float:
-    """[`classwise_calibration_error`] of what was checked."""
-    return float(np.abs(classwise_gaps(scored, n_bins)).sum() / (len(scored) * scored.num_labels))
+def _error(scored: Scored, n_bins: int) -> float:
+    return _mean_gap(_gaps(scored, n_bins), len(scored))

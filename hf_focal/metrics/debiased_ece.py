@@ -7,9 +7,10 @@ import math
 
 from numpy.typing import ArrayLike
 
-from .base import bin_statistics
+from .base import bin_statistics, of_probabilities
 
 
+@of_probabilities
 def debiased_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15, adaptive: bool = True, squared: bool = False
 ) -> float:
@@ -26,12 +27,6 @@ def debiased_calibration_error(
     an L2 error: at least as large as the L1 error that ECE estimates, and not to be compared with ECE.
 
     Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
         adaptive (`bool`, *optional*, defaults to `True`):
             Bins of equal mass, as the authors take them; `False` for equal width.
         squared (`bool`, *optional*, defaults to `False`):
@@ -39,10 +34,6 @@ def debiased_calibration_error(
 
     Returns:
         `float`: Fraction in `[0, 1]`; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
 
     Example:
     >>> round(debiased_calibration_error([[0.9, 0.1]] * 4, [0, 0, 1, 1], n_bins=1), 4)

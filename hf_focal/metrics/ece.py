@@ -6,7 +6,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from ..checks import check_n_bins
-from .base import Running, Statistic, of_probabilities, register_metric
+from .base import Statistic, of_probabilities, register_metric
 from .bins import gaps_of_resamples
 from .scored import Scored
 
@@ -17,8 +17,9 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Weighted mean gap between accuracy and confidence over equal-width bins.
 
     $\sum_b \frac{|B_b|}{N} |\mathrm{acc}(B_b) - \mathrm{conf}(B_b)|$ (Naeini et al., 2015; Mukhoti et al., 2020,
-    Section 2). Bins are `(lower, upper]`; empty bins count for nothing. What to prefer to it, and when, is said in
-    `hf_focal.metrics`.
+    Section 2). Bins are `(lower, upper]`. It is what papers report, but it is biased upwards on few samples, depends
+    on the bins and is no proper score: see when [`debiased_calibration_error`], [`brier_decomposition`] and
+    [`smooth_calibration_error`] are to be preferred.
 
     Returns:
         `float`: Fraction in `[0, 1]`; lower is better.
@@ -27,8 +28,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     >>> round(expected_calibration_error([[0.8, 0.2]], [0]), 2)
     0.2
     """
-    n_bins = check_n_bins(n_bins)
-    return expected_error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:
@@ -41,8 +41,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     title="ECE",
     function=expected_calibration_error,
     resampled=_resampled,
-    running=Running(lambda sums: sums.bins.expected_error()),
+    running=lambda sums: sums.bins.expected_error(),
 )
-def expected_error(scored: Scored, n_bins: int) -> float:
-    """[`expected_calibration_error`] of what was checked."""
+def _error(scored: Scored, n_bins: int) -> float:
     return scored.bins(n_bins).expected_error()

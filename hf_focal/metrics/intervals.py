@@ -1,10 +1,9 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Bootstrap intervals of metrics, and the question whether one model is better than another on the same samples.
+Bootstrap intervals of metrics, and whether one model is better than another on the same samples.
 
-A resample draws as many samples as there are, with replacement; samples that depend on one another, such as the words
-of a sentence, are drawn together, by the group. The metrics of this package are not computed anew on the rows of each
-resample: what each sample adds is worked out once and then only summed, with the same result.
+The metrics of this package are not computed anew on the rows of each resample: what each sample adds is worked out
+once and then only summed, with the same result.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
 
 from ..checks import check_count, check_n_bins
 from .base import METRICS, Metric, Statistic
@@ -22,7 +22,7 @@ from .scored import Scored
 
 
 AnyMetric = str | Callable[[Any, Any], float]
-METHODS = ("percentile", "basic")
+_MANY = 1 << 24  # probabilities: above, going through them for every resample takes minutes
 
 
 def bootstrap_interval(
@@ -48,10 +48,8 @@ def bootstrap_interval(
         metric (`str` or `Callable`):
             A key of [`calibration_metrics`], such as `"ece"`, a function of this package, or any
             `metric(probabilities, labels) -> float`, which is called once per resample and may take long.
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
+        probabilities, labels:
+            As for [`calibration_metrics`].
         level (`float`, *optional*, defaults to `0.9`):
             Share of resamples between the ends, in (0, 1).
         n_resamples (`int`, *optional*, defaults to `1000`):
@@ -78,20 +76,16 @@ def bootstrap_interval(
         TypeError: If `n_bins` or `n_resamples` is not a whole number.
 
     Example:
-    >>> generator = np.random.default_rng(0)
-    >>> p = generator.uniform(0.5, 1, 1000)
-    >>> labels = (generator.uniform(size=1000) > p).astype(int)
-    >>> low, high = bootstrap_interval("accuracy", np.stack([p, 1 - p], axis=1), labels)
-    >>> 0.7 < low < 0.75 < high < 0.8
+    >>> low, high = bootstrap_interval("accuracy", [[0.9, 0.1]] * 100, [0] * 75 + [1] * 25)
+    >>> 0.65 < low < 0.75 < high < 0.85
     True
     """
     check_options(level, n_resamples)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if method not in ("percentile", "basic"):
+        raise ValueError(f"method must be one of percentile, basic, got {method!r}.")
     entry, n_bins, scored = _entry(metric), check_n_bins(n_bins), Scored(probabilities, labels)
-    statistic = _statistic(entry, scored, n_bins)
-    resamples = _resamples(len(scored), n_resamples, seed, groups, slow=not isinstance(entry, Metric))
-    return _interval(statistic, len(scored), resamples, level, method)
+    resamples = _resamples(len(scored), n_resamples, seed, groups, entry)
+    return _interval(entry.statistic(scored, n_bins), len(scored), resamples, level, method)
 
 
 def _interval(
@@ -116,23 +110,16 @@ def metric_intervals(
     The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high), cut off
     at what a metric can be. A metric whose resamples would take minutes is left out.
 
-    Args:
-        scored ([`Scored`]):
-            Probabilities with labels.
-        n_bins, groups, n_resamples, seed (*optional*):
-            As for [`bootstrap_interval`].
-        keys (`Iterable[str]`, *optional*):
-            Some of `METRICS`; by default all of them.
+    The arguments are those of [`bootstrap_interval`]; `keys` are those of `METRICS`, by default all of them.
     """
     intervals = {}
     for key in METRICS if keys is None else keys:
         metric = METRICS[key]
-        if metric.slow_to_resample(scored):
+        if metric.whole_rows and len(scored) * scored.num_labels > _MANY:
             continue
-        resamples = _resamples(len(scored), n_resamples, seed, groups)
+        resamples = _resamples(len(scored), n_resamples, seed, groups, metric)
         ends = _interval(metric.statistic(scored, n_bins), len(scored), resamples, 0.9, "basic")
-        least, most = metric.bounds
-        low, high = (min(max(end, least), most) for end in ends)
+        low, high = np.clip(ends, *metric.bounds).tolist()
         intervals[key] = low, high
     return intervals
 
@@ -143,14 +130,10 @@ class PairedComparison:
     Two models on the same samples.
 
     Attributes:
-        difference (`float`):
-            The metric of A less that of B, on all samples.
-        low, high (`float`):
-            Ends of the percentile interval of the difference.
-        share_a_lower (`float`):
-            Share of the resamples in which the metric of A is below that of B; a tie counts half.
-        verdict (`str`):
-            `"a_is_better"` or `"b_is_better"` if the interval lies on one side of 0, else `"undecided"`.
+        difference (`float`): The metric of A less that of B, on all samples.
+        low, high (`float`): Ends of the percentile interval of the difference.
+        share_a_lower (`float`): Share of resamples in which the metric of A is below that of B; a tie counts half.
+        verdict (`str`): `"a_is_better"` or `"b_is_better"` if the interval lies on one side of 0, else `"undecided"`.
     """
 
     difference: float
@@ -175,47 +158,33 @@ def paired_bootstrap(
     Whether model A has a better metric than model B: both are computed on the same resamples, so that what makes a
     resample hard for both cancels.
 
-    Lower is better, but for metrics registered as the other way round, such as `"accuracy"`.
-
     Args:
         metric (`str` or `Callable`):
             As for [`bootstrap_interval`]; a function of your own must be lower where better.
         probabilities_a, probabilities_b (`np.ndarray` of shape `(num_samples, num_labels)`):
             Softmax outputs of the two models on the same samples.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        level, n_resamples, seed, n_bins, groups (*optional*):
+        labels, level, n_resamples, seed, n_bins, groups:
             As for [`bootstrap_interval`].
 
     Returns:
         [`PairedComparison`]
 
     Raises:
-        ValueError: As [`bootstrap_interval`].
-        TypeError: If `n_bins` or `n_resamples` is not a whole number.
+        ValueError, TypeError: As [`bootstrap_interval`].
     """
     check_options(level, n_resamples)
     entry, n_bins = _entry(metric), check_n_bins(n_bins)
     scored_a, scored_b = Scored(probabilities_a, labels), Scored(probabilities_b, labels)
-    statistic_a, statistic_b = _statistic(entry, scored_a, n_bins), _statistic(entry, scored_b, n_bins)
-    resamples = _resamples(len(scored_a), n_resamples, seed, groups, slow=not isinstance(entry, Metric))
-    pairs = [(statistic_a(rows), statistic_b(rows)) for rows in resamples]
-    values_a, values_b = np.array(pairs).T
+    statistic_a, statistic_b = (entry.statistic(scored, n_bins) for scored in (scored_a, scored_b))
+    resamples = _resamples(len(scored_a), n_resamples, seed, groups, entry)
+    values_a, values_b = np.array([(statistic_a(rows), statistic_b(rows)) for rows in resamples]).T
     with np.errstate(invalid="ignore"):  # NaN where both are infinite
         low, high = interval_ends(values_a - values_b, level)
     everything = np.arange(len(scored_a))
-    sign = 1 if not isinstance(entry, Metric) or entry.lower_is_better else -1
-    undecided = not (low > 0 or high < 0)
-    return PairedComparison(
-        difference=statistic_a(everything) - statistic_b(everything),
-        low=low,
-        high=high,
-        share_a_lower=float(np.mean((values_a < values_b) + 0.5 * (values_a == values_b))),
-        verdict="undecided" if undecided else "a_is_better" if sign * low < 0 else "b_is_better",
-    )
-
-
-# ---- Resamples ------------------------------------------------------------------------------------------------------
+    difference = statistic_a(everything) - statistic_b(everything)
+    share_a_lower = float(np.mean((values_a < values_b) + 0.5 * (values_a == values_b)))
+    better = "a_is_better" if (high < 0) == entry.lower_is_better else "b_is_better"
+    return PairedComparison(difference, low, high, share_a_lower, better if low > 0 or high < 0 else "undecided")
 
 
 def check_options(level: float, n_resamples: int) -> None:
@@ -238,16 +207,12 @@ def interval_ends(values: NDArray[np.float64], level: float) -> tuple[float, flo
 
 
 def _resamples(
-    num_samples: int, n_resamples: int, seed: int, groups: ArrayLike | None, slow: bool = False
+    num_samples: int, n_resamples: int, seed: int, groups: ArrayLike | None, metric: Metric
 ) -> Iterator[NDArray[np.int64]]:
     rows_of, count = (None, num_samples) if groups is None else _rows_of_groups(groups, num_samples)
     generator = np.random.default_rng(seed)
-    steps: Any = range(n_resamples)
-    if slow:
-        from tqdm.auto import tqdm
-
-        steps = tqdm(steps, desc="bootstrap", leave=False)
-    for _ in steps:
+    ours = metric.key in METRICS  # others may take long
+    for _ in tqdm(range(n_resamples), desc="bootstrap", leave=False, disable=ours):
         drawn = generator.integers(0, count, count)
         yield drawn if rows_of is None else rows_of(drawn)
 
@@ -255,7 +220,7 @@ def _resamples(
 def _rows_of_groups(
     groups: ArrayLike, num_samples: int
 ) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.int64]], int]:
-    """The rows of a draw of groups, one group after the other, as a function, and the number of groups there are."""
+    """The rows of a draw of groups, as a function, and the number of groups."""
     array = np.asarray(groups)
     if array.shape != (num_samples,) or array.dtype.kind not in "iu":
         raise ValueError(
@@ -274,19 +239,16 @@ def _rows_of_groups(
     return rows_of, len(sizes)
 
 
-# ---- Metrics of a resample ------------------------------------------------------------------------------------------
-
-
-def _entry(metric: AnyMetric) -> Metric | Callable[[Any, Any], float]:
-    """The entry of a metric given by its key or its function; any other function as it is."""
+def _entry(metric: AnyMetric) -> Metric:
+    """The entry of a metric given by its key or its function, or one for any other function."""
     if isinstance(metric, str) and metric in METRICS:
         return METRICS[metric]
     if not callable(metric):
         raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.")
-    return next((entry for entry in METRICS.values() if metric in (entry.function, entry.value)), metric)
+    function: Callable[[Any, Any], float] = metric
 
+    def resampled(scored: Scored, n_bins: int) -> Statistic:
+        return lambda rows: float(function(scored.probabilities[rows], scored.labels[rows]))
 
-def _statistic(entry: Metric | Callable[[Any, Any], float], scored: Scored, n_bins: int) -> Statistic:
-    if isinstance(entry, Metric):
-        return entry.statistic(scored, n_bins)
-    return lambda rows: float(entry(scored.probabilities[rows], scored.labels[rows]))
+    own = Metric("", "", function, resampled=resampled)
+    return next((entry for entry in METRICS.values() if metric in (entry.function, entry.value)), own)

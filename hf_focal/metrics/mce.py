@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
-from .base import Running, Statistic, of_probabilities, register_metric
+from .base import Statistic, of_probabilities, register_metric
 from .bins import gaps_of_resamples
 from .scored import Scored
 
@@ -25,8 +25,7 @@ def maximum_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bin
     >>> round(maximum_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1]), 2)
     0.6
     """
-    n_bins = check_n_bins(n_bins)
-    return maximum_error(Scored(probabilities, labels), n_bins)
+    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:
@@ -44,8 +43,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     title="MCE",
     function=maximum_calibration_error,
     resampled=_resampled,
-    running=Running(lambda sums: sums.bins.maximum_error()),
+    running=lambda sums: sums.bins.maximum_error(),
 )
-def maximum_error(scored: Scored, n_bins: int) -> float:
-    """[`maximum_calibration_error`] of what was checked."""
+def _error(scored: Scored, n_bins: int) -> float:
     return scored.bins(n_bins).maximum_error()

@@ -7,15 +7,15 @@ import math
 
 from numpy.typing import ArrayLike
 
-from .base import Running, mean_of, of_probabilities, register_metric
+from .base import mean_of, of_probabilities, register_metric
 from .scored import Scored
 
 
 @of_probabilities
 def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> float:
     r"""
-    Mean of $-\log p_y$. It is infinite where a true class has probability 0, and never clipped; where logits are at
-    hand [`negative_log_likelihood_from_logits`] loses nothing to rounding.
+    Mean of $-\log p_y$. It is infinite where a true class has probability 0, and never clipped; of logits,
+    [`negative_log_likelihood_from_logits`] loses nothing to rounding.
 
     Returns:
         `float`: Nats per sample; lower is better.
@@ -24,7 +24,7 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
     >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
     0.6931
     """
-    return mean_nll(Scored(probabilities, labels, maxima=False))
+    return _mean(Scored(probabilities, labels))
 
 
 def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -32,10 +32,8 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     Mean of $\log \sum_k e^{z_k} - z_y$ in float64: finite however small the probability of the true class.
 
     Args:
-        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Raw scores, finite.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
+        logits, labels:
+            As for [`calibration_metrics_from_logits`].
 
     Returns:
         `float`: Nats per sample; lower is better.
@@ -47,7 +45,7 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
     1000.0
     """
-    return mean_nll(Scored.from_logits(logits, labels))
+    return _mean(Scored.from_logits(logits, labels))
 
 
 @register_metric(
@@ -58,12 +56,8 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     binned=False,
     function=negative_log_likelihood,
     resampled=lambda scored, n_bins: mean_of(scored.nll),
-    running=Running(
-        lambda sums: float(sums.arrays["nll"] / sums.num_samples),
-        add=lambda scored, n_bins: {"nll": scored.nll.sum()},
-        shapes={"nll": ()},
-    ),
+    running=lambda sums: float(sums.arrays["nll"] / sums.num_samples),
+    added=lambda scored, n_bins: {"nll": scored.nll.sum()},
 )
-def mean_nll(scored: Scored, n_bins: int = 0) -> float:
-    """[`negative_log_likelihood`] of what was checked."""
+def _mean(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.nll.mean() + 0.0)  # + 0.0: no negative zero

@@ -1,8 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Confident and right: how many predictions are above a threshold of confidence (Mukhoti et al., 2020, Appendix H), and
-what a classifier gains that abstains where it is least confident.
-"""
+"""Confident predictions (Mukhoti et al., 2020, Appendix H), and what a classifier gains that abstains from others."""
 
 from __future__ import annotations
 
@@ -18,12 +15,8 @@ from .scored import Scored
 @dataclass(frozen=True)
 class ConfidentPredictions:
     """
-    The predictions that reach a threshold of confidence.
-
-    Attributes:
-        count (`int`): Their number.
-        share (`float`): Their share of all samples.
-        accuracy (`float` or `None`): The share of them that is right; `None` where there are none.
+    The predictions that reach a threshold: their number, their share of all samples, and the share of them that is
+    right, `None` where there are none.
     """
 
     count: int
@@ -31,6 +24,7 @@ class ConfidentPredictions:
     accuracy: float | None
 
 
+@of_probabilities
 def confident_predictions(
     probabilities: ArrayLike, labels: ArrayLike, threshold: float = 0.99
 ) -> ConfidentPredictions:
@@ -38,10 +32,6 @@ def confident_predictions(
     Number and accuracy of the predictions whose confidence is at least a threshold.
 
     Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
         threshold (`float`, *optional*, defaults to `0.99`):
             In (0, 1].
 
@@ -49,8 +39,7 @@ def confident_predictions(
         [`ConfidentPredictions`]
 
     Raises:
-        ValueError: If shapes disagree, values are no probabilities, labels are out of range, or the threshold is not
-            in (0, 1].
+        ValueError: If the threshold is not in (0, 1].
 
     Example:
     >>> confident_predictions([[0.995, 0.005], [1.0, 0.0], [0.6, 0.4]], [0, 1, 0])
@@ -64,7 +53,7 @@ def confident_predictions(
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse a threshold that no confidence can be compared with."""
+    """Refuse a threshold outside (0, 1]."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}.")
 
@@ -76,8 +65,8 @@ def risk_coverage_curve(
     """
     Error among the k most confident predictions, for every k (Geifman and El-Yaniv, 2017).
 
-    Samples of equal confidence cannot be told apart by any threshold: where k cuts through them, the risk is the mean
-    over all their orders, so that it does not depend on the order in which samples come.
+    Where k cuts through samples of equal confidence, which no threshold tells apart, the risk is the mean over all
+    their orders.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: Coverage k / N and risk, for k = 1, ..., N.

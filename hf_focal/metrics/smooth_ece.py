@@ -6,30 +6,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .base import of_probabilities
 from .scored import Scored
 
 
+@of_probabilities
 def smooth_calibration_error(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """
     SmoothECE (Błasiok and Nakkiran, 2023): the calibration error of confidences smoothed by a kernel whose width is
     chosen by the error itself. Computed by its authors' package relplot, an optional requirement under Apple's own
     licence.
 
-    Prefer it to ECE where jumps at the edges of bins are in the way: it has no bins to choose, changes continuously
-    with the predictions, and is within constant factors of the distance to the nearest calibrated predictor.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
+    Prefer it to ECE to track calibration along a training run, and to compare models whose confidences crowd in
+    different places: it has no bins to choose, changes continuously with the predictions, and is within constant
+    factors of the distance to the nearest calibrated predictor.
 
     Returns:
         `float`: Fraction in `[0, 1]`; lower is better.
 
     Raises:
         ImportError: If relplot is not installed.
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
     """
     confidences, correct = Scored(probabilities, labels).pairs
     try:

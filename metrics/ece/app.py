@@ -1,9 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """The Space of this metric."""
 
-from pathlib import Path
-
-from hf_focal.cli import space
+from hf_focal.cli import evaluate_metric
 
 
-space.launch(Path(__file__).with_name("ece.py"))
+evaluate_metric.launch(__file__)

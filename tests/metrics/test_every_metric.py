@@ -9,7 +9,7 @@ import references
 from scipy.special import softmax
 
 from hf_focal import bootstrap_interval, calibration_metrics, calibration_metrics_from_logits, paired_bootstrap
-from hf_focal.metrics import METRICS, CalibrationAccumulator, Running, Scored, metric_intervals, register_metric
+from hf_focal.metrics import METRICS, CalibrationAccumulator, Scored, metric_intervals, register_metric
 from hf_focal.metrics.base import scaling_of
 
 
@@ -25,7 +25,7 @@ def second_guess(scored, n_bins):
 
 
 PLUGINS = {
-    "rmsce": (lambda scored, n_bins: rmsce(scored.bins(n_bins)), {"running": Running(lambda sums: rmsce(sums.bins))}),
+    "rmsce": (lambda scored, n_bins: rmsce(scored.bins(n_bins)), {"running": lambda sums: rmsce(sums.bins)}),
     "top_two": (second_guess, {"lower_is_better": False, "binned": False, "whole_rows": True}),
 }
 KEYS = [*METRICS, *PLUGINS]
@@ -232,12 +232,12 @@ def test_scored_of_logits_asks_for_each_block_once_and_holds_no_matrix():
 
 def test_what_was_counted_is_counted_once():
     data = scored()
-    assert data.bins(15) is data.bins(15) and data.mass_bins(15) is data.mass_bins(15)
-    assert data.bins(7) is not data.bins(15)
+    assert data.bins(15) is data.bins(15) and data.bins(15, adaptive=True) is data.bins(15, adaptive=True)
+    assert len({id(data.bins(*which)) for which in ((7,), (15,), (15, True))}) == 3
 
 
 def test_a_metric_that_goes_through_all_probabilities_is_not_resampled_where_that_takes_minutes(monkeypatch):
-    monkeypatch.setattr("hf_focal.metrics.base._MANY", 1000)
+    monkeypatch.setattr("hf_focal.metrics.intervals._MANY", 1000)
     assert set(metric_intervals(scored(), n_resamples=5)) == set(KEYS) - {"classwise_ece", "top_two"}
     assert set(metric_intervals(scored(n=100), n_resamples=5, keys=["ece", "classwise_ece"])) == {
         "ece",
@@ -316,11 +316,8 @@ def test_sums_of_other_metrics_are_not_mixed():
     without = CalibrationAccumulator()
     with_more = register_metric(
         "largest", title="Largest",
-        running=Running(
-            lambda sums: float(sums.arrays["log_sum"]) / sums.num_samples,
-            add=lambda data, n_bins: {"log_sum": np.log(data.confidences).sum()},
-            shapes={"log_sum": ()},
-        ),
+        running=lambda sums: float(sums.arrays["log_sum"]) / sums.num_samples,
+        added=lambda data, n_bins: {"log_sum": np.log(data.confidences).sum()},
     )(lambda data, n_bins: float(np.log(data.confidences).mean()))  # fmt: skip
     try:
         other = CalibrationAccumulator()

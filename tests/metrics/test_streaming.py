@@ -288,7 +288,7 @@ def test_evaluation_in_batches_holds_one_batch_of_logits(tmp_path, monkeypatch):
     monkeypatch.setattr(
         CalibrationAccumulator,
         "update_logits",
-        lambda self, logits, *rest: (seen.append(len(logits)), update(self, logits, *rest)),
+        lambda self, logits, *rest, **scaling: (seen.append(len(logits)), update(self, logits, *rest, **scaling)),
     )
     args = arguments(tmp_path, batch_eval_metrics=True, per_device_eval_batch_size=8)
     CalibrationTrainer(model=build(), args=args, eval_dataset=samples("vit", 50)).evaluate()
