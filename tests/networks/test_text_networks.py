@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import hf_focal
 from hf_focal import (
+    About,
     AdagradWithEmbeddingSGD,
     CalibrationTrainer,
     CalibrationTrainingArguments,
@@ -220,10 +221,8 @@ def test_plain_transformers_names_the_architecture_and_the_card_says_what_to_imp
         fold_temperature(model, 2.0)
         model.save_pretrained(tmp_path / kind)
         tokenizer.save_pretrained(tmp_path / kind)
-        card = create_model_card(
-            model_name="m", task="text-classification", calibration=model.config.calibration, architecture=kind,
-            model_id=str(tmp_path / kind),
-        )  # fmt: skip
+        about = About("m", "text-classification", model.config.calibration, architecture=kind)
+        card = create_model_card(about, model_id=str(tmp_path / kind))
         assert f"names the architecture `{kind}`" in card.text
         snippets += re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
         assert f"import hf_focal.networks  # registers {kind}" in snippets[-1]
