@@ -99,7 +99,7 @@ def train_run(
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, **trainer.loss_facts()}
+    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name}
     results |= {"seed": args.seed, **metrics}
     if best is not None:
         results["stopping_criteria"] = best.compare(validation, test)

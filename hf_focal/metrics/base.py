@@ -56,6 +56,7 @@ class Metric:
         value (`Callable[[Scored, int], float]`): The metric itself, with a number of bins.
         style (`str`): How tables format it.
         complement (`str`, *optional*): Title of one minus the metric, where tables show that: `"Error"` for accuracy.
+        rank (`int`): Tables of results list metrics by it, and within it in the order of `METRICS`.
         lower_is_better (`bool`): The direction.
         bounds (`tuple[float, float]`): The least and the most that it can be.
         binned (`bool`): Whether it depends on the number of bins.
@@ -75,6 +76,7 @@ class Metric:
     value: Value
     style: str = ".2%"
     complement: str | None = None
+    rank: int = 0
     lower_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
     binned: bool = True

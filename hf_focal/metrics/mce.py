@@ -41,6 +41,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
 @register_metric(
     "mce",
     title="MCE",
+    rank=1,
     function=maximum_calibration_error,
     resampled=_resampled,
     running=lambda sums: sums.bins.maximum_error(),

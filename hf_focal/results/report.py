@@ -54,7 +54,7 @@ class Report:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Of each metric its title, and what it was before and after, with intervals; of accuracy the error."""
-        metrics = [METRICS[key] for key in self.before]
+        metrics = sorted((METRICS[key] for key in self.before), key=lambda metric: metric.rank)
         return [(metric.shown, self._cell(metric, "before"), self._cell(metric, "after")) for metric in metrics]
 
     def _cell(self, metric: Metric, moment: str) -> str:

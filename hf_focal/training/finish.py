@@ -78,7 +78,9 @@ def finish_run(
         "base_model": base_model,
     }
     if trainer.is_world_process_zero():
-        facts = {**(results or {}), **(trainer.loss_facts() if trainer.state.global_step else {})}
+        facts = dict(results or {})
+        if trainer.state.global_step:
+            facts |= {"loss": trainer.loss_name, "loss_parameters": trainer.loss.hyperparameters()}
         save_run(trainer.args.output_dir, report, parts, trainer.model.config.id2label, facts, trainer.card_id)
         trainer.create_model_card()
     trainer.accelerator.wait_for_everyone()

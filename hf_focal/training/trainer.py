@@ -20,7 +20,7 @@ from .. import networks  # noqa: F401  (registers our architectures, so that the
 from ..calibrators import Fit, calibrator_of, fit_calibrator
 from ..calibrators.base import calibrator_class
 from ..hub.push import push_to_hub
-from ..losses import CalibrationLoss, as_loss, create_loss, extract_logits
+from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss, extract_logits
 from ..metrics import BatchMetrics, Scored, measure
 from ..models.apply import pending_calibrator
 from ..models.fold import fold_calibrator, unfold_temperature
@@ -272,7 +272,7 @@ class CalibrationTrainer(BaseTrainer):
             n_bins=getattr(self.args, "n_bins", 15),
             **{name: value for name, value in options.items() if value is not None},
         )
-        loss = self.loss_facts() if self.state.global_step else self._known_loss
+        loss = self._loss_record() if self.state.global_step else self._known_loss
         facts = {"criterion": fit.criterion, **loss, "split": split, "n_samples": fit.n_samples}
         if fold:
             fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=facts)
@@ -281,10 +281,11 @@ class CalibrationTrainer(BaseTrainer):
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
         return fit
 
-    def loss_facts(self) -> dict[str, Any]:
-        """The loss with all its parameters, for the record and the results."""
-        parameters = self.loss.hyperparameters()
-        return {"loss": self.loss_name, **({"loss_parameters": parameters} if parameters else {})}
+    def _loss_record(self) -> dict[str, Any]:
+        """The loss, with the parameters that its name does not tell."""
+        usual = create_loss(self.loss_name).hyperparameters() if self.loss_name in LOSSES else {}
+        own = {key: value for key, value in self.loss.hyperparameters().items() if (key, value) not in usual.items()}
+        return {"loss": self.loss_name, **({"loss_parameters": own} if own else {})}
 
     @property
     def task(self) -> Task | None:
