@@ -11,8 +11,10 @@ Every field below and of `CalibrationTrainingArguments` is a flag, and those of 
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 from hf_focal import CalibrationTrainer, from_pretrained, get_task, parse_arguments
 from hf_focal.cli.arguments import LabelledDataArguments, RunArguments
@@ -29,29 +31,21 @@ logger = logging.getLogger("calibrate")
 class ModelArguments:
     """Which classifier."""
 
-    model_name_or_path: str = field(metadata={"help": "A checkpoint on the Hub, or a local folder."})
-    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
-    task: str | None = field(
-        default=None, metadata={"help": "A name in `hf_focal.TASKS`. Unset: what the model's config says."}
-    )
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut texts to so many tokens. Unset: as many as the model takes."}
-    )
+    model_name_or_path: str = HfArg(help="A checkpoint on the Hub, or a local folder.")
+    model_revision: str | None = HfArg(default=None, help="Branch, tag or commit on the Hub.")
+    task: str | None = HfArg(default=None, help="A name in `hf_focal.TASKS`. Unset: what the model's config says.")
+    max_seq_length: int | None = HfArg(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
 
 
 @dataclass
 class DataArguments(LabelledDataArguments):
     """Which data; the model must not have been trained on them."""
 
-    split: str | None = field(
-        default=None, metadata={"help": "Fit the temperature on this split. Unset: validation, or else test."}
-    )
-    test_split: str | None = field(
-        default=None, metadata={"help": "Measure on this split. Unset: test, or else half of the other one."}
-    )
-    input_column_name: str | None = field(default=None, metadata={"help": "Column of inputs, of any task."})
-    image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, or of lists of words."})
+    split: str | None = HfArg(default=None, help="Fit the temperature on this split. Unset: validation, or else test.")
+    test_split: str | None = HfArg(default=None, help="Measure on this split. Unset: test, or else half of the other.")
+    input_column_name: str | None = HfArg(default=None, help="Column of inputs, of any task.")
+    image_column_name: str | None = HfArg(default=None, help="Column of images.")
+    text_column_name: str | None = HfArg(default=None, help="Column of texts, or of lists of words.")
 
 
 def main() -> None:
