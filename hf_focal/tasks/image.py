@@ -11,8 +11,7 @@ from transformers import AutoModelForImageClassification
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
-from .load import load_splits
-from .splits import VALIDATION_NAMES
+from .splits import VALIDATION_NAMES, load_splits
 from .transforms import ImageTransform
 
 
