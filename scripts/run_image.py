@@ -33,7 +33,7 @@ class ModelArguments:
     """Which network."""
 
     model_name_or_path: str | None = HfArg(
-        default=None, help="A timm name, a transformers checkpoint or a local folder. Unset: a small timm ResNet."
+        default=None, help="A timm name, a checkpoint or a folder. Unset: a small ResNet."
     )
     train_from_scratch: bool = HfArg(default=False, help="Start from random weights.")
     image_size: int | None = HfArg(default=None, help="Input size in pixels of a timm network trained from scratch.")
@@ -89,16 +89,9 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
-    train_run(
-        trainer,
-        test,
-        name=name,
-        task=ImageClassification.name,
-        data_args=data_args,
-        checkpoint=checkpoint,
-        from_scratch=from_scratch,
-        plain_train=train.sample(len(test), data_args.split_seed),
-    )
+    plain_train = train.sample(len(test), data_args.split_seed)
+    about = {"name": name, "task": ImageClassification.name, "data_args": data_args, "from_scratch": from_scratch}
+    train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train)
 
 
 if __name__ == "__main__":

@@ -102,14 +102,9 @@ def with_adapter(model: Any, model_args: ModelArguments, task: Task) -> Any:
     """The model with a low-rank adapter to train."""
     from peft import LoraConfig, get_peft_model
 
-    lora = LoraConfig(
-        task_type=task.adapter_type,
-        target_modules="all-linear",
-        exclude_modules=["classifier", "score"],  # the head, which is trained whole
-        r=model_args.lora_rank,
-        lora_alpha=model_args.lora_alpha,
-        lora_dropout=model_args.lora_dropout,
-    )
+    head = ["classifier", "score"]  # which is trained whole
+    sizes = {"r": model_args.lora_rank, "lora_alpha": model_args.lora_alpha, "lora_dropout": model_args.lora_dropout}
+    lora = LoraConfig(task_type=task.adapter_type, target_modules="all-linear", exclude_modules=head, **sizes)
     return get_peft_model(model, lora)
 
 
@@ -157,26 +152,11 @@ def main() -> None:
     if model_args.embedding_learning_rate is not None:
         rates = {"lr": args.learning_rate, "embedding_lr": model_args.embedding_learning_rate}
         optimizer = AdagradWithEmbeddingSGD, {"model": model, **rates, "weight_decay": args.weight_decay}
-    trainer = CalibrationTrainer(
-        model=model,
-        args=args,
-        data_collator=task.collator(tokenizer),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        optimizer_cls_and_kwargs=optimizer,
-    )
-    train_run(
-        trainer,
-        test,
-        name=name,
-        task=task.name,
-        data_args=data_args,
-        checkpoint=checkpoint,
-        from_scratch=from_scratch,
-        plain_train=plain_train,
-        merge=model_args.lora,
-    )
+    options = {"data_collator": task.collator(tokenizer), "optimizer_cls_and_kwargs": optimizer}
+    data = {"train_dataset": train, "eval_dataset": validation}
+    trainer = CalibrationTrainer(model=model, args=args, processing_class=tokenizer, **data, **options)
+    about = {"name": name, "task": task.name, "data_args": data_args, "from_scratch": from_scratch}
+    train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train, merge=model_args.lora)
 
 
 if __name__ == "__main__":

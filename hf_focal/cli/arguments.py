@@ -79,6 +79,11 @@ class LabelledDataArguments:
     split_seed: int = flag(default=42, help="Seed of the splits, apart from --seed.")
     max_eval_samples: int | None = flag(default=None, help="Fit or validate, and test, on so many samples only.")
 
+    def facts(self) -> dict[str, Any]:
+        """Where the data are from, as [`finish_run`] wants to be told."""
+        config, revision = self.dataset_config_name, self.dataset_revision
+        return {"dataset_name": self.dataset_name, "dataset_config": config, "dataset_revision": revision}
+
 
 @dataclass
 class TrainDataArguments(LabelledDataArguments):
@@ -92,17 +97,10 @@ class TrainDataArguments(LabelledDataArguments):
 
     def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
         """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""
+        options |= {"label_column": self.label_column_name, "revision": self.dataset_revision}
+        options |= {"holdout": self.holdout, "validation_size": self.validation_size, "seed": self.split_seed}
         with args.main_process_first():
-            dataset = load(
-                self.dataset_name,
-                self.dataset_config_name,
-                label_column=self.label_column_name,
-                holdout=self.holdout,
-                validation_size=self.validation_size,
-                seed=self.split_seed,
-                revision=self.dataset_revision,
-                **options,
-            )
+            dataset = load(self.dataset_name, self.dataset_config_name, **options)
         for split, data in dataset.items():
             limit = self.max_train_samples if split == "train" else self.max_eval_samples
             dataset[split] = take(data, limit, self.split_seed)
@@ -114,7 +112,7 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """
     Parse flags into one object per dataclass. `--config file.yaml` (or `.json`) sets values that explicit flags
-    override; what neither names keeps its default.
+    override; `--plugin` imports Python files or modules first, see [`import_plugin`].
 
     Args:
         dataclass_types (`Sequence[type]`):
@@ -156,30 +154,18 @@ def parse_arguments(
 
 def import_plugin(name: str) -> ModuleType:
     """
-    Import a Python file, or a module by name, for what it registers.
-
-    A file is imported under its own name, with its folder at the end of `sys.path`, so that worker processes find it.
-
-    Args:
-        name (`str`):
-            Such as `"my_losses.py"` or `"package.my_losses"`.
-
-    Returns:
-        The module.
-
-    Raises:
-        ValueError: If there is no such file or module, or another module of that name is there already.
+    Import `"my_losses.py"`, or a module such as `"package.my_losses"`, for what it registers. A file is imported under
+    its own name, with its folder at the end of `sys.path`, so that worker processes find it.
     """
     path = Path(name).resolve()
     if path.suffix != ".py":
         try:
-            return importlib.import_module(name)
+            return importlib.import_module(name.lstrip("."))  # a path without .py is no relative import
         except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            if error.name is None or not f"{name.lstrip('.')}.".startswith(f"{error.name}."):
                 raise  # something that the plugin itself imports
-            raise ValueError(
-                f"--plugin {name}: there is no such module. Give a module's name, or a .py file."
-            ) from error
+            wanted = "Give a module's name, or a .py file."
+            raise ValueError(f"--plugin {name}: there is no such module. {wanted}") from error
     if not path.is_file():
         raise ValueError(f"--plugin {name}: there is no such file.")
     if str(path.parent) not in sys.path:

@@ -32,12 +32,10 @@ class Task(ABC):
         label_first (`bool`): Which of the two is found first, where neither is named.
         column_flag (`str`): Another flag of `calibrate.py` than `--input_column_name` for the column of inputs.
         embedded (`Mapping[str, Callable]`): Data sets that need no download.
-        unit (`str`): What is counted.
-        group (`str`): What units belong to that depend on one another, where they do.
+        unit, group (`str`): What is counted, and what those belong to that depend on one another, where they do.
         adapter_type (`str`): Task type of an adapter of PEFT.
-        example (`str`): An input, for the model card.
-        example_options (`str`): Further arguments of the pipeline, for the model card.
-        card_note (`str`): What the model card says of its scores.
+        example, example_options, card_note (`str`): For the model card: an input, further arguments of the pipeline,
+            and a remark on the scores.
     """
 
     name: ClassVar[str]
@@ -168,12 +166,6 @@ def register_task(task: _T) -> _T:
 
     Raises:
         ValueError: If there is a task of that name already.
-
-    Example:
-    >>> from hf_focal.tasks import TASKS, ImageClassification
-    >>> register_task(ImageClassification)
-    Traceback (most recent call last):
-    ValueError: There is a task 'image-classification' already.
     """
     if task.name in TASKS:
         raise ValueError(f"There is a task {task.name!r} already.")
@@ -182,12 +174,7 @@ def register_task(task: _T) -> _T:
 
 
 def get_task(name: str) -> Task:
-    """
-    The task of a pipeline of transformers.
-
-    Raises:
-        ValueError: If none of that name is registered.
-    """
+    """The task of a pipeline of transformers; a ValueError names those that there are."""
     for task in TASKS.values():
         if name in (task.name, *task.aliases):
             return task

@@ -9,12 +9,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, BertTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checks import check_count
 from ..networks import TreeLSTMForSequenceClassification, TreeTokenizer
@@ -26,7 +21,7 @@ from .embedded import SCIPY_DOCS, scipy_docs
 
 logger = logging.getLogger(__name__)
 
-_NO_LIMIT = 1 << 30  # a tokenizer that knows no maximum says 10^30
+NO_LIMIT = 1 << 30  # a tokenizer that knows no maximum says 10^30
 
 
 @register_task
@@ -141,17 +136,12 @@ def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         return tokenizer.encode_dataset(data, "text").rename_column("label", "labels")
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        return {**tokenizer(batch["text"], truncation=truncates(tokenizer))}
+        return {**tokenizer(batch["text"], truncation=tokenizer.model_max_length < NO_LIMIT)}
 
     # In memory: a data set that was saved to disk would otherwise get files of ours beside its own.
     encoded = data.map(encode, batched=True, remove_columns="text", keep_in_memory=True, desc="Tokenizing")
     log_cuts(data["text"], encoded, tokenizer, "texts")
     return encoded.rename_column("label", "labels")
-
-
-def truncates(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether there is a length to cut to."""
-    return tokenizer.model_max_length < _NO_LIMIT
 
 
 def log_cuts(

@@ -19,7 +19,7 @@ from transformers import (
 from ..predictions import IGNORED
 from .base import Task, register_task
 from .columns import LABEL, Column, check_label, is_text
-from .text import log_cuts, prepare_tokenizer, truncates
+from .text import NO_LIMIT, log_cuts, prepare_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -163,8 +163,8 @@ def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset
     `transformers.DataCollatorForTokenClassification`.
 
     The first token of each word has its label; all others, special ones included, have -100, as in the examples of
-    transformers. Sentences of more tokens than `tokenizer.model_max_length` are cut, and the log says how many. It
-    also says how many words have no token: because of a cut, or because the tokenizer makes nothing of them.
+    transformers. Sentences of more tokens than `tokenizer.model_max_length` are cut. The log says how many, and how
+    many words have no token.
 
     Args:
         data (`datasets.Dataset`):
@@ -172,16 +172,13 @@ def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset
         tokenizer (`transformers.PreTrainedTokenizerFast`):
             Prepared for words, as by [`create_text_classifier`] with `task="token-classification"`.
 
-    Returns:
-        `datasets.Dataset`
-
     Raises:
         ValueError: If no word of a sentence has a token.
     """
     options = {"is_split_into_words": True}
 
     def encode(batch: dict[str, list[Any]], rows: list[int]) -> dict[str, Any]:
-        encoded = tokenizer(batch["words"], truncation=truncates(tokenizer), **options)
+        encoded = tokenizer(batch["words"], truncation=tokenizer.model_max_length < NO_LIMIT, **options)
         labels = []
         for place, of_words in enumerate(batch["labels"]):
             words = encoded.word_ids(place)

@@ -176,10 +176,8 @@ def create_image_inputs(
     Args:
         dataset (`Mapping[str, Dataset]`):
             Splits with the columns `image` and `label`, as [`load_image_dataset`] gives them.
-        processor, augmentation, padding:
-            As for [`ImageTransform`].
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of crops and flips.
+        processor, augmentation, padding, seed:
+            As for [`ImageTransform`] and [`ImageInputs`].
         skip_corrupted (`bool`, *optional*, defaults to `False`):
             Leave out images that cannot be read, instead of raising.
         memory (`int`, *optional*, defaults to 2 GiB):
@@ -230,6 +228,7 @@ def _read(
 ) -> tuple[Dataset, Tensor | None]:
     """The rows that are images, and their bytes: `None` where these would not fit or not do."""
     cells = data.cast_column("image", Image(decode=False))
+    selected = data._indices  # noqa: SLF001  (rows of the table behind; nothing public tells them)
     blocks: list[Tensor] | None = []
     rows: list[int] = []
     corrupted: list[str] = []
@@ -238,7 +237,8 @@ def _read(
             images = []
             for row, found in enumerate(pool.map(_decode, cells[start : start + _BLOCK]["image"]), start):
                 if isinstance(found, Exception):
-                    corrupted.append(f"row {_stored_row(data, row)} ({found or type(found).__name__})")
+                    stored = row if selected is None else selected.column(0)[row].as_py()
+                    corrupted.append(f"row {stored} ({found or type(found).__name__})")
                     continue
                 image, mode = found
                 seen[mode, image.size] += 1
@@ -278,9 +278,3 @@ def _as_bytes(transform: ImageTransform, images: list[PILImage.Image], limit: in
         return None
     levels = ((wanted - transform.offset) / transform.scale).round_().clamp_(0, 255).to(torch.uint8)
     return levels if (transform.normalize(levels) - wanted).abs().max() <= 1e-6 else None
-
-
-def _stored_row(data: Dataset, row: int) -> int:
-    """The row in the table behind a data set whose rows were shuffled or selected."""
-    indices = data._indices  # noqa: SLF001  (nothing public tells which rows were selected)
-    return row if indices is None else indices.column(0)[row].as_py()
