@@ -11,8 +11,10 @@ Every field below and of `CalibrationTrainingArguments` is a flag, and those of 
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 from hf_focal import CalibrationTrainer, from_pretrained, get_task, parse_arguments
 from hf_focal.cli.arguments import LabelledDataArguments, RunArguments
@@ -29,29 +31,21 @@ logger = logging.getLogger("calibrate")
 class ModelArguments:
     """Which classifier."""
 
-    model_name_or_path: str = field(metadata={"help": "A checkpoint on the Hub, or a local folder."})
-    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
-    task: str | None = field(
-        default=None, metadata={"help": "A name in `hf_focal.TASKS`. Unset: what the model's config says."}
-    )
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut texts to so many tokens. Unset: as many as the model takes."}
-    )
+    model_name_or_path: str = HfArg(help="A checkpoint on the Hub, or a local folder.")
+    model_revision: str | None = HfArg(default=None, help="Branch, tag or commit on the Hub.")
+    task: str | None = HfArg(default=None, help="A name in `hf_focal.TASKS`. Unset: what the model's config says.")
+    max_seq_length: int | None = HfArg(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
 
 
 @dataclass
 class DataArguments(LabelledDataArguments):
     """Which data; the model must not have been trained on them."""
 
-    split: str | None = field(
-        default=None, metadata={"help": "Fit the temperature on this split. Unset: validation, or else test."}
-    )
-    test_split: str | None = field(
-        default=None, metadata={"help": "Measure on this split. Unset: test, or else half of the other one."}
-    )
-    input_column_name: str | None = field(default=None, metadata={"help": "Column of inputs, of any task."})
-    image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, or of lists of words."})
+    split: str | None = HfArg(default=None, help="Fit the temperature on this split. Unset: validation, or else test.")
+    test_split: str | None = HfArg(default=None, help="Measure on this split. Unset: test, or else half of the other.")
+    input_column_name: str | None = HfArg(default=None, help="Column of inputs, of any task.")
+    image_column_name: str | None = HfArg(default=None, help="Column of images.")
+    text_column_name: str | None = HfArg(default=None, help="Column of texts, or of lists of words.")
 
 
 def main() -> None:
@@ -65,38 +59,24 @@ def main() -> None:
         model = from_pretrained(name, task=model_args.task, revision=model_args.model_revision)
         task = get_task(model_args.task) if model_args.task else task_of(model)
         processor = load_processor(name, task.name, model, revision=model_args.model_revision)
-        splits = task.load(
-            data_args.dataset_name,
-            data_args.dataset_config_name,
-            data_args.input_column_name or getattr(data_args, task.column_flag),
-            data_args.label_column_name,
-            data_args.dataset_revision,
-        )
+        columns = data_args.input_column_name or getattr(data_args, task.column_flag), data_args.label_column_name
+        source = data_args.dataset_name, data_args.dataset_config_name
+        splits = task.load(*source, *columns, data_args.dataset_revision)
     parts = held_out_pair(splits, data_args.split, data_args.test_split, data_args.split_seed)
     parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     task.prepare(model, processor, model_args.max_seq_length)
     inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
 
-    trainer = CalibrationTrainer(
-        model=model, args=args, data_collator=task.collator(processor), processing_class=processor
-    )
+    collator = task.collator(processor)
+    trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)
     logger.info("Calibrating %s in %d process(es)", name, args.world_size)
     sizes = [f"{len(data)} samples of {split!r}" for split, data in parts.items()]
     logger.info("Fitting on %s, measuring on %s", *sizes)
     split, test_split = parts
-    end_run(
-        trainer,
-        *inputs,
-        dataset_name=data_args.dataset_name,
-        task=task.name,
-        results={"dataset": data_args.dataset_name, "model": name, "split": split, "test_split": test_split},
-        base_model=None if Path(name).exists() else name,
-        dataset_config=data_args.dataset_config_name,
-        dataset_revision=data_args.dataset_revision,
-        split=split,
-        test_split=test_split,
-    )
+    results = {"dataset": data_args.dataset_name, "model": name, "split": split, "test_split": test_split}
+    facts = {"base_model": None if Path(name).exists() else name, "split": split, "test_split": test_split}
+    end_run(trainer, *inputs, task=task.name, results=results, **facts, **data_args.facts())
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ from hf_focal import (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="Output folders of runs with --track_dynamics.")
-    parser.add_argument(
-        "--average", action="store_true", help="Draw the mean of runs of the same loss, and their range."
-    )
+    parser.add_argument("--average", action="store_true", help="Draw the mean of runs of one loss, and the range.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the pictures.")
     options = parser.parse_args()
     runs = read_dynamics(options.runs, options.average)

@@ -9,9 +9,10 @@ Train an image classifier with a calibration loss, fit a temperature on validati
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from transformers.hf_argparser import HfArg
 
 from hf_focal import (
     CalibrationTrainer,
@@ -31,41 +32,29 @@ from hf_focal.tasks.transforms import AUGMENTATIONS, largest_side
 class ModelArguments:
     """Which network."""
 
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "A timm name, a transformers checkpoint or a local folder. Unset: a small timm ResNet."},
+    model_name_or_path: str | None = HfArg(
+        default=None, help="A timm name, a checkpoint or a folder. Unset: a small ResNet."
     )
-    train_from_scratch: bool = field(default=False, metadata={"help": "Start from random weights."})
-    image_size: int | None = field(
-        default=None, metadata={"help": "Input size in pixels of a timm network trained from scratch."}
-    )
-    image_mean: list[float] | None = field(
-        default=None, metadata={"help": "Mean of each colour, for a timm network trained from scratch."}
-    )
-    image_std: list[float] | None = field(
-        default=None, metadata={"help": "Standard deviation of each colour, for a timm network trained from scratch."}
-    )
-    channels_last: bool | None = field(
-        default=None, metadata={"help": "Keep weights in the memory format that is faster on CPUs. Unset: on a CPU."}
-    )
+    train_from_scratch: bool = HfArg(default=False, help="Start from random weights.")
+    image_size: int | None = HfArg(default=None, help="Input size in pixels of a timm network trained from scratch.")
+    image_mean: list[float] | None = HfArg(default=None, help="Mean of each colour, for such a network.")
+    image_std: list[float] | None = HfArg(default=None, help="Standard deviation of each colour, for such a network.")
+    channels_last: bool | None = HfArg(default=None, help="Memory format that is faster on CPUs. Unset: on a CPU.")
 
 
 @dataclass
 class DataArguments(TrainDataArguments):
     """Which images."""
 
-    dataset_name: str = field(
-        default=DIGITS, metadata={"help": "A data set on the Hub, a local folder, or the embedded 'digits'."}
+    dataset_name: str = HfArg(default=DIGITS, help="A data set on the Hub, a local folder, or the embedded 'digits'.")
+    image_column_name: str | None = HfArg(default=None, help="Column of images.")
+    augmentation: str | None = HfArg(
+        default=None, help=f"One of {', '.join(AUGMENTATIONS)}. Unset: crop-flip, and crop for the digits."
     )
-    image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
-    augmentation: str | None = field(
-        default=None,
-        metadata={"help": f"One of {', '.join(AUGMENTATIONS)}. Unset: crop-flip, and crop for the digits."},
+    crop_padding: int | None = HfArg(
+        default=None, help="Pixels of padding before a crop. Unset: an eighth of the size."
     )
-    crop_padding: int | None = field(
-        default=None, metadata={"help": "Pixels of padding before a crop. Unset: an eighth of the input size."}
-    )
-    skip_corrupted_images: bool = field(default=False, metadata={"help": "Leave out images that cannot be read."})
+    skip_corrupted_images: bool = HfArg(default=False, help="Leave out images that cannot be read.")
 
 
 def main() -> None:
@@ -100,16 +89,9 @@ def main() -> None:
     trainer = CalibrationTrainer(
         model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
     )
-    train_run(
-        trainer,
-        test,
-        name=name,
-        task=ImageClassification.name,
-        data_args=data_args,
-        checkpoint=checkpoint,
-        from_scratch=from_scratch,
-        plain_train=train.sample(len(test), data_args.split_seed),
-    )
+    plain_train = train.sample(len(test), data_args.split_seed)
+    about = {"name": name, "task": ImageClassification.name, "data_args": data_args, "from_scratch": from_scratch}
+    train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train)
 
 
 if __name__ == "__main__":

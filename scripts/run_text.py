@@ -14,10 +14,12 @@ a calibrated model.
 Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from transformers.hf_argparser import HfArg
 
 from hf_focal import (
     AdagradWithEmbeddingSGD,
@@ -41,42 +43,28 @@ from hf_focal.tasks.embedded import SCIPY_DOCS
 class ModelArguments:
     """Which network, and how much of it to train."""
 
-    task: str = field(
-        default=TextClassification.name, metadata={"help": "A name in `hf_focal.TASKS`, of a task of texts."}
+    task: str = HfArg(default=TextClassification.name, help="A name in `hf_focal.TASKS`, of a task of texts.")
+    model_name_or_path: str = HfArg(
+        default=SMALL_BERT, help=f"A transformers checkpoint, a local folder, or one of {', '.join(LEARNED)}."
     )
-    model_name_or_path: str = field(
-        default=SMALL_BERT,
-        metadata={"help": f"A transformers checkpoint, a local folder, or one of {', '.join(LEARNED)}."},
+    train_from_scratch: bool = HfArg(default=False, help="Start from random weights.")
+    max_seq_length: int | None = HfArg(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
+    embeddings: str | None = HfArg(
+        default=None, help="Folder of word vectors, such as GloVe, for the paper's networks."
     )
-    train_from_scratch: bool = field(default=False, metadata={"help": "Start from random weights."})
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut texts to so many tokens. Unset: as many as the model takes."}
+    vocab_size: int | None = HfArg(default=None, help="Most entries of a vocabulary that is learned.")
+    vocabulary_of_all_splits: bool = HfArg(default=False, help="Learn it from all texts, as the paper's code does.")
+    model_kwargs: dict | str | None = HfArg(
+        default=None, help='Further settings of such a network, as JSON, such as: {"dropout": 0.2}'
     )
-    embeddings: str | None = field(
-        default=None,
-        metadata={"help": "Folder of word vectors, such as GloVe, for global-pooling-cnn or tree-lstm."},
+    embedding_learning_rate: float | None = HfArg(
+        default=None, help="Tune the embeddings by plain SGD at this rate, all else by Adagrad, as for tree-lstm."
     )
-    vocab_size: int | None = field(default=None, metadata={"help": "Most entries of a vocabulary that is learned."})
-    vocabulary_of_all_splits: bool = field(
-        default=False, metadata={"help": "Learn it from validation and test texts too, as the paper's code does."}
-    )
-    model_kwargs: dict | str | None = field(
-        default=None, metadata={"help": 'Further settings of such a network, as JSON, such as: {"dropout": 0.2}'}
-    )
-    embedding_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Tune the embeddings by plain SGD at this rate, all else by Adagrad, as for tree-lstm."},
-    )
-    freeze_all_but_last: int | None = field(
-        default=None, metadata={"help": "Train the head and so many of the last layers only."}
-    )
-    lora: bool = field(
-        default=False,
-        metadata={"help": "Train a low-rank adapter (LoRA, by peft), and merge it at the end."},
-    )
-    lora_rank: int = field(default=8, metadata={"help": "Rank of the adapter."})
-    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter, over its rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    freeze_all_but_last: int | None = HfArg(default=None, help="Train the head and so many of the last layers only.")
+    lora: bool = HfArg(default=False, help="Train a low-rank adapter (LoRA, by peft), and merge it at the end.")
+    lora_rank: int = HfArg(default=8, help="Rank of the adapter.")
+    lora_alpha: int = HfArg(default=16, help="Scale of the adapter, over its rank.")
+    lora_dropout: float = HfArg(default=0.0, help="Dropout before the adapter.")
 
     def __post_init__(self) -> None:
         self.model_kwargs = json_object("--model_kwargs", self.model_kwargs)
@@ -86,16 +74,13 @@ class ModelArguments:
 class DataArguments(TrainDataArguments):
     """Which texts."""
 
-    dataset_name: str = field(
-        default=SCIPY_DOCS, metadata={"help": "A data set on the Hub, a local folder, or the embedded 'scipy-docs'."}
+    dataset_name: str = HfArg(
+        default=SCIPY_DOCS, help="A data set on the Hub, a local folder, or the embedded 'scipy-docs'."
     )
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts, words or trees."})
-    every_phrase: bool = field(
-        default=False, metadata={"help": "Train on every phrase of a tree whose label a whole tree has as well."}
-    )
-    extra_class: str | None = field(
-        default=None,
-        metadata={"help": "With --every_phrase: name of one class more, for all other phrases, such as neutral."},
+    text_column_name: str | None = HfArg(default=None, help="Column of texts, words or trees.")
+    every_phrase: bool = HfArg(default=False, help="Train on every phrase of a tree whose label a tree has as well.")
+    extra_class: str | None = HfArg(
+        default=None, help="With --every_phrase: name of one class more, for all other phrases, such as neutral."
     )
 
 
@@ -117,14 +102,9 @@ def with_adapter(model: Any, model_args: ModelArguments, task: Task) -> Any:
     """The model with a low-rank adapter to train."""
     from peft import LoraConfig, get_peft_model
 
-    lora = LoraConfig(
-        task_type=task.adapter_type,
-        target_modules="all-linear",
-        exclude_modules=["classifier", "score"],  # the head, which is trained whole
-        r=model_args.lora_rank,
-        lora_alpha=model_args.lora_alpha,
-        lora_dropout=model_args.lora_dropout,
-    )
+    head = ["classifier", "score"]  # which is trained whole
+    sizes = {"r": model_args.lora_rank, "lora_alpha": model_args.lora_alpha, "lora_dropout": model_args.lora_dropout}
+    lora = LoraConfig(task_type=task.adapter_type, target_modules="all-linear", exclude_modules=head, **sizes)
     return get_peft_model(model, lora)
 
 
@@ -172,26 +152,11 @@ def main() -> None:
     if model_args.embedding_learning_rate is not None:
         rates = {"lr": args.learning_rate, "embedding_lr": model_args.embedding_learning_rate}
         optimizer = AdagradWithEmbeddingSGD, {"model": model, **rates, "weight_decay": args.weight_decay}
-    trainer = CalibrationTrainer(
-        model=model,
-        args=args,
-        data_collator=task.collator(tokenizer),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        optimizer_cls_and_kwargs=optimizer,
-    )
-    train_run(
-        trainer,
-        test,
-        name=name,
-        task=task.name,
-        data_args=data_args,
-        checkpoint=checkpoint,
-        from_scratch=from_scratch,
-        plain_train=plain_train,
-        merge=model_args.lora,
-    )
+    options = {"data_collator": task.collator(tokenizer), "optimizer_cls_and_kwargs": optimizer}
+    data = {"train_dataset": train, "eval_dataset": validation}
+    trainer = CalibrationTrainer(model=model, args=args, processing_class=tokenizer, **data, **options)
+    about = {"name": name, "task": task.name, "data_args": data_args, "from_scratch": from_scratch}
+    train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train, merge=model_args.lora)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,8 @@ def save(folder, seed=0, temperature=2.0):
     raw = logits(model)
     hf_focal.fold_temperature(model, temperature)
     model.save_pretrained(folder)
-    hf_focal.create_model_card(
-        model_name="tiny", model_id=folder, task="image-classification", calibration=model.config.calibration
-    ).save(f"{folder}/README.md")
+    about = hf_focal.About("tiny", "image-classification", model.config.calibration)
+    hf_focal.create_model_card(about, model_id=folder).save(f"{folder}/README.md")
     return raw
 
 

@@ -12,67 +12,59 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
+from datasets import DatasetDict
 from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg
 
 from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments
 
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-
-
 AUTO = "auto"
+flag: Any = HfArg  # which says that it returns a field, where a class has its default
 
 
 @dataclass
 class RunArguments(CalibrationTrainingArguments):
     """`CalibrationTrainingArguments` with the defaults of the scripts."""
 
-    output_dir: str = field(
-        default=AUTO, metadata={"help": "Where to save; 'auto' is outputs/<dataset>-<model>-<loss>."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace a run that is in the output folder."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Off: inputs are made by transforms."})
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Pin memory in data loaders."}
-    )
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to log, such as tensorboard."})
+    output_dir: str = flag(default=AUTO, help="Where to save; 'auto' is outputs/<dataset>-<model>-<loss>.")
+    overwrite: bool = flag(default=False, help="Replace a run that is in the output folder.")
+    per_device_eval_batch_size: int = flag(default=128, help="Batch size per device.")
+    remove_unused_columns: bool = flag(default=False, help="Off: inputs are made by transforms.")
+    dataloader_pin_memory: bool = flag(default=torch.cuda.is_available(), help="Pin memory in data loaders.")
+    report_to: None | str | list[str] = flag(default="none", help="Where to log, such as tensorboard.")
 
 
 @dataclass
 class TrainArguments(RunArguments):
     """`RunArguments` with defaults that suit small data sets."""
 
-    num_train_epochs: float = field(default=20, metadata={"help": "Number of epochs."})
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "Batch size per device."})
-    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: steps, or a share of them below 1."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, epoch or steps."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, epoch or steps."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
-    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, epoch or steps."})
-    track_dynamics: bool = field(
-        default=False,
-        metadata={"help": "Keep NLL, entropy and weight norm per epoch in training_dynamics.parquet."},
+    num_train_epochs: float = flag(default=20, help="Number of epochs.")
+    per_device_train_batch_size: int = flag(default=64, help="Batch size per device.")
+    learning_rate: float = flag(default=2e-3, help="Peak learning rate.")
+    lr_scheduler_type: str = flag(default="cosine", help="Learning rate schedule.")
+    warmup_steps: float = flag(default=0.1, help="Warm-up: steps, or a share of them below 1.")
+    weight_decay: float = flag(default=0.01, help="Weight decay.")
+    eval_strategy: str = flag(default="epoch", help="When to evaluate: no, epoch or steps.")
+    save_strategy: str = flag(default="epoch", help="When to save a checkpoint: no, epoch or steps.")
+    save_total_limit: int | None = flag(default=1, help="Checkpoints to keep.")
+    logging_strategy: str = flag(default="epoch", help="When to log: no, epoch or steps.")
+    track_dynamics: bool = flag(default=False, help="Keep NLL, entropy and weight norm of each epoch in a file.")
+    dynamics_gradient_epochs: list[int] = flag(
+        default_factory=list, help="Track them, and gradients after these epochs too."
     )
-    dynamics_gradient_epochs: list[int] = field(
-        default_factory=list, metadata={"help": "Track the dynamics, and gradients after these epochs too."}
-    )
-    dynamics_every: int = field(default=1, metadata={"help": "Epochs from one measurement of these to the next."})
-    stopping_criteria: list[str] = field(
+    dynamics_every: int = flag(default=1, help="Epochs from one measurement of these to the next.")
+    stopping_criteria: list[str] = flag(
         default_factory=list,
-        metadata={"help": "Keep and compare the best models by these validation metrics, such as: ece nll accuracy."},
+        help="Keep and compare the best models by these validation metrics, such as: ece nll accuracy.",
     )
 
 
@@ -80,39 +72,35 @@ class TrainArguments(RunArguments):
 class LabelledDataArguments:
     """Which data; a script may say what `dataset_name` is by default."""
 
-    dataset_name: str = field(metadata={"help": "A data set on the Hub, or a local folder."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
-    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
-    split_seed: int = field(default=42, metadata={"help": "Seed of the splits, apart from --seed."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Fit or validate, and test, on so many random samples only."}
-    )
+    dataset_name: str = flag(help="A data set on the Hub, or a local folder.")
+    dataset_config_name: str | None = flag(default=None, help="Configuration of the data set.")
+    dataset_revision: str | None = flag(default=None, help="Revision of a data set on the Hub.")
+    label_column_name: str | None = flag(default=None, help="Column of labels.")
+    split_seed: int = flag(default=42, help="Seed of the splits, apart from --seed.")
+    max_eval_samples: int | None = flag(default=None, help="Fit or validate, and test, on so many samples only.")
+
+    def facts(self) -> dict[str, Any]:
+        """Where the data are from, as [`finish_run`] wants to be told."""
+        config, revision = self.dataset_config_name, self.dataset_revision
+        return {"dataset_name": self.dataset_name, "dataset_config": config, "dataset_revision": revision}
 
 
 @dataclass
 class TrainDataArguments(LabelledDataArguments):
     """Which data, and how to split them."""
 
-    holdout: float = field(default=0.1, metadata={"help": "Share of the training data for each missing split."})
-    validation_size: int | None = field(
-        default=None, metadata={"help": "Training samples to validate on, by permutation, in place of the share."}
+    holdout: float = flag(default=0.1, help="Share of the training data for each missing split.")
+    validation_size: int | None = flag(
+        default=None, help="Training samples to validate on, by permutation, in place of the share."
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many random samples only."})
+    max_train_samples: int | None = flag(default=None, help="Train on so many random samples only.")
 
     def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
         """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""
+        options |= {"label_column": self.label_column_name, "revision": self.dataset_revision}
+        options |= {"holdout": self.holdout, "validation_size": self.validation_size, "seed": self.split_seed}
         with args.main_process_first():
-            dataset = load(
-                self.dataset_name,
-                self.dataset_config_name,
-                label_column=self.label_column_name,
-                holdout=self.holdout,
-                validation_size=self.validation_size,
-                seed=self.split_seed,
-                revision=self.dataset_revision,
-                **options,
-            )
+            dataset = load(self.dataset_name, self.dataset_config_name, **options)
         for split, data in dataset.items():
             limit = self.max_train_samples if split == "train" else self.max_eval_samples
             dataset[split] = take(data, limit, self.split_seed)
@@ -124,7 +112,7 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """
     Parse flags into one object per dataclass. `--config file.yaml` (or `.json`) sets values that explicit flags
-    override; what neither names keeps its default.
+    override; `--plugin` imports Python files or modules first, see [`import_plugin`].
 
     Args:
         dataclass_types (`Sequence[type]`):
@@ -143,15 +131,10 @@ def parse_arguments(
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path, help="YAML or JSON file of arguments; explicit flags override it.")
-    early.add_argument(
-        "--plugin",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="Python files or modules to import first: losses, metrics, calibrators and tasks that they register work "
-        "by name.",
-    )
+    about = "YAML or JSON file of arguments; explicit flags override it."
+    early.add_argument("--config", type=Path, nargs="?", const=Path(), help=about)
+    about = "Python files or modules to import first: what they register works by name."
+    early.add_argument("--plugin", nargs="+", action="extend", default=[], help=about)
     given, rest = early.parse_known_args(arguments)
     values = {} if given.config is None else _read(given.config)
     plugins = values.pop("plugin", None) or []
@@ -171,30 +154,18 @@ def parse_arguments(
 
 def import_plugin(name: str) -> ModuleType:
     """
-    Import a Python file, or a module by name, for what it registers.
-
-    A file is imported under its own name, with its folder at the end of `sys.path`, so that worker processes find it.
-
-    Args:
-        name (`str`):
-            Such as `"my_losses.py"` or `"package.my_losses"`.
-
-    Returns:
-        The module.
-
-    Raises:
-        ValueError: If there is no such file or module, or another module of that name is there already.
+    Import `"my_losses.py"`, or a module such as `"package.my_losses"`, for what it registers. A file is imported under
+    its own name, with its folder at the end of `sys.path`, so that worker processes find it.
     """
     path = Path(name).resolve()
     if path.suffix != ".py":
         try:
-            return importlib.import_module(name)
+            return importlib.import_module(name.lstrip("."))  # a path without .py is no relative import
         except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            if error.name is None or not f"{name.lstrip('.')}.".startswith(f"{error.name}."):
                 raise  # something that the plugin itself imports
-            raise ValueError(
-                f"--plugin {name}: there is no such module. Give a module's name, or a .py file."
-            ) from error
+            wanted = "Give a module's name, or a .py file."
+            raise ValueError(f"--plugin {name}: there is no such module. {wanted}") from error
     if not path.is_file():
         raise ValueError(f"--plugin {name}: there is no such file.")
     if str(path.parent) not in sys.path:
@@ -220,7 +191,7 @@ def json_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any]
 def _read(path: Path) -> dict[str, Any]:
     """The values of a YAML or JSON file, by the names of flags."""
     if not path.is_file():
-        raise ValueError(f"--config names {path}, which is no file.")
+        raise ValueError(f"--config needs the path of a file; {str(path)!r} is no file.")
     text = path.read_text(encoding="utf-8")
     try:
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

@@ -33,9 +33,6 @@ def start_run(args: RunArguments, *names: str) -> str | None:
 
     Returns:
         `str` or `None`: The checkpoint to resume from.
-
-    Raises:
-        ValueError: As [`prepare_output_dir`].
     """
     start_logging(logging.INFO if args.should_log else logging.ERROR)
     if args.output_dir == AUTO:
@@ -107,17 +104,8 @@ def train_run(
             print(f"\n{stopping_table(results['stopping_criteria'])}")
     if merge:
         trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
-    end_run(
-        trainer,
-        validation,
-        test,
-        dataset_name=data_args.dataset_name,
-        task=task,
-        results=results,
-        base_model=None if from_scratch or Path(name).exists() else name,
-        dataset_config=data_args.dataset_config_name,
-        dataset_revision=data_args.dataset_revision,
-    )
+    base_model = None if from_scratch or Path(name).exists() else name
+    end_run(trainer, validation, test, task=task, results=results, base_model=base_model, **data_args.facts())
 
 
 def end_run(trainer: CalibrationTrainer, validation: Any, test: Any, **facts: Any) -> None:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
@@ -23,11 +23,14 @@ from ..models.record import ADAPTER_RECORD, calibration_record, check_record, ha
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
 logger = logging.getLogger(__name__)
+
+# What makes inputs of samples, by the name of the argument of a pipeline, and the file of a checkpoint that it is in.
+_PROCESSORS: dict[str, tuple[Any, str]] = {
+    "image_processor": (AutoImageProcessor, "preprocessor_config.json"),
+    "tokenizer": (AutoTokenizer, "tokenizer_config.json"),
+    "feature_extractor": (AutoFeatureExtractor, "preprocessor_config.json"),
+}
 
 
 def from_pretrained(
@@ -53,17 +56,10 @@ def from_pretrained(
             Id on the Hub, or a folder.
         task (`str`, *optional*):
             A pipeline task, see `hf_focal.TASKS`; by default what the config says.
-        revision (`str`, *optional*):
-            Branch, tag or commit. Config and weights come from the same commit.
-        token (`str` or `bool`, *optional*):
-            For private repositories; by default the one that `hf auth login` stored.
-        local_files_only (`bool`, *optional*, defaults to `False`):
-            Load from the cache alone.
-        cache_dir (`str`, *optional*):
-            Another cache than the usual one.
+        revision, token, local_files_only, cache_dir:
+            As for `from_pretrained` of the Auto classes. Config and weights come from the same commit.
         kwargs:
-            As for `from_pretrained` of the Auto classes, such as `dtype` or `device_map`. `trust_remote_code` is
-            refused.
+            Likewise, such as `dtype` or `device_map`. `trust_remote_code` is refused.
 
     Returns:
         `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
@@ -79,12 +75,19 @@ def from_pretrained(
     source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
     adapter = find_adapter_config_file(name, **source)
     found = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=adapter is None, **source)
-    if found is not None:
-        model, missing = _load_whole(name, Path(found).parent, task, source, kwargs)
-    elif adapter is not None:
-        model, missing = _load_adapter(name, Path(adapter).parent, task, source, kwargs)
-    else:
+    if (path := found or adapter) is None:
         raise OSError(f"{name} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
+    folder = Path(path).parent
+    source = _pinned(folder, source)
+    if found is None:
+        model, missing = _load_adapter(name, folder, task, source, kwargs)
+    else:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
+        if getattr(config, "calibration", None) is not None:
+            with _refusing(CONFIG_NAME, name):
+                check_record(config.calibration)
+        known = get_task(task) if task else task_of(config)
+        model, missing = _load_weights(name, folder, config, known, source, kwargs)
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(f"{name} lacks weights of {type(model).__name__}, which would be random: {names}.")
@@ -94,23 +97,10 @@ def from_pretrained(
     return model if record is None or record["folded"] else apply_temperature(model)
 
 
-def _load_whole(
-    name: str, folder: Path, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
-) -> tuple[PreTrainedModel, set[str]]:
-    """A model, its record checked before, and the names of the weights that it lacks."""
-    source = _pinned(folder, source)
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
-    if getattr(config, "calibration", None) is not None:
-        with _refusing(CONFIG_NAME, name):
-            check_record(config.calibration)
-    return _load_weights(name, folder, config, get_task(task) if task else task_of(config), source, kwargs)
-
-
 def _load_adapter(
     name: str, folder: Path, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
 ) -> tuple[PreTrainedModel, set[str]]:
-    """As [`_load_whole`], for an adapter of PEFT: its record is not in the config, which is that of its base model."""
-    source = _pinned(folder, source)
+    """An adapter in its base model, whose config does not hold its record, and the names of weights that it lacks."""
     with _refusing(ADAPTER_CONFIG_NAME, name):
         settings = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
@@ -195,16 +185,13 @@ def _refusing(file: str, name: str) -> Iterator[None]:
 
 
 def load_processor(name_or_path: str | Path, task: str, model: PreTrainedModel, **kwargs: Any) -> Any:
-    """
-    The image processor, tokenizer or feature extractor of a checkpoint; keyword arguments as for `from_pretrained`.
-    Where an adapter has none of its own, it is that of its base model.
-    """
-    known = get_task(task)
+    """What makes inputs of samples, of a checkpoint; where an adapter has none of its own, that of its base model."""
+    auto_class, file = _PROCESSORS[get_task(task).processor]
     if has_adapter(model) and not cached_file(
-        name_or_path, known.processor_file, _raise_exceptions_for_missing_entries=False, **kwargs
+        name_or_path, file, _raise_exceptions_for_missing_entries=False, **kwargs
     ):
         name_or_path, kwargs["revision"] = model.config._name_or_path, None
-    return known.processor_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
+    return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
 
 
 def refuse_code(kwargs: dict[str, Any]) -> None:
@@ -224,10 +211,7 @@ def clean_token(token: str | bool | None) -> str | bool | None:
 
 
 def _refuse_damaged(folder: Path) -> None:
-    """
-    Compare cached downloads with the hashes that the Hub gave for them, which are their names in the cache. The client
-    itself only compares sizes.
-    """
+    """Compare cached downloads with the Hub's hashes, their names in the cache; the client only compares sizes."""
     for pointer in folder.iterdir() if folder.parent.name == "snapshots" else ():
         blob = pointer.resolve()
         if pointer.suffix not in (".json", ".safetensors", ".bin") or not blob.is_file():

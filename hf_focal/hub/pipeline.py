@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import transformers
+from transformers import Pipeline, PreTrainedModel
 
 from ..models.apply import apply_temperature
 from ..tasks import get_task, task_of
 from .load import clean_token, from_pretrained, load_processor, refuse_code
-
-
-if TYPE_CHECKING:
-    from transformers import Pipeline, PreTrainedModel
 
 
 def pipeline(
@@ -33,16 +30,10 @@ def pipeline(
     Checkpoints whose temperature is folded need nothing of this; `transformers.pipeline` gives the same.
 
     Args:
-        task (`str`, *optional*):
-            A pipeline task, see `hf_focal.TASKS`; by default what the config says.
         model (`str` or `transformers.PreTrainedModel`):
             Id on the Hub, a folder, or a loaded model, to which [`apply_temperature`] is applied.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
-        token (`str` or `bool`, *optional*):
-            For private repositories.
-        local_files_only (`bool`, *optional*, defaults to `False`):
-            Load from the cache alone.
+        task, revision, token, local_files_only:
+            As for [`from_pretrained`].
         model_kwargs (`Mapping[str, Any]`, *optional*):
             Passed on to [`from_pretrained`], such as `dtype`.
         kwargs:
@@ -52,8 +43,7 @@ def pipeline(
         `transformers.Pipeline`: Its scores are calibrated probabilities.
 
     Raises:
-        ValueError: As [`from_pretrained`]; or if there is no model.
-        OSError: As [`from_pretrained`].
+        ValueError, OSError: As [`from_pretrained`]; the former also if there is no model.
     """
     if model is None:
         raise ValueError("pipeline needs a model: an id on the Hub, a folder, or a loaded model.")
@@ -61,15 +51,11 @@ def pipeline(
     known = get_task(task) if task else None
     if not isinstance(model, transformers.PreTrainedModel):
         name = str(model)
-        source: dict[str, Any] = {
-            "revision": revision,
-            "token": clean_token(token),
-            "local_files_only": local_files_only,
-        }
+        source: Any = {"revision": revision, "token": clean_token(token), "local_files_only": local_files_only}
         model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
         known = known or task_of(model)
         if known is not None and known.processor not in kwargs:
             kwargs[known.processor] = load_processor(name, known.name, model, **source)
     known = known or task_of(model)
-    chosen: Any = known.name if known else None
+    chosen: Any = known and known.name
     return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)

@@ -8,19 +8,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from ..models.record import ADAPTER_RECORD
 from ..results.folder import CARD, PICTURE, PREDICTIONS, name_in_card
 from ..version import __version__
-
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
 
 
 # What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
@@ -50,16 +45,10 @@ def push_to_hub(
             With `config.json`, `model.safetensors` and `README.md`, or an adapter of PEFT in place of the first two.
         repo_id (`str`):
             `"user/name"`; created if it is not there.
-        token (`str`, *optional*):
-            With the right to write; by default the one that `hf auth login` stored.
-        private (`bool`, *optional*):
-            Of a repository that is created.
-        revision (`str`, *optional*):
-            Branch to push to.
+        token, private, revision, commit_message:
+            As for `HfApi.upload_folder`; `private` is for a repository that is created.
         push_predictions (`bool`, *optional*, defaults to `False`):
             Push `predictions.safetensors` as well: logits and labels of the validation and test data.
-        commit_message (`str`, *optional*):
-            Title of the commit.
 
     Returns:
         `huggingface_hub.CommitInfo`: Where it went.

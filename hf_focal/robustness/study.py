@@ -29,7 +29,7 @@ from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
 from ..models.record import calibration_record
 from ..results.tables import cell, text_table, with_interval
 from ..tasks import ImageClassification
-from ..tasks.classes import match_labels
+from ..tasks.columns import match_labels
 from ..tasks.transforms import ImageTransform
 from .corruptions import ImageCorruption
 from .ood import OOD_SCORES, DetectionResult, auroc, auroc_interval, ood_scores

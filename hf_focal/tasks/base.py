@@ -6,29 +6,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from datasets import Dataset, DatasetDict
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+from datasets import ClassLabel, Dataset, DatasetDict
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..predictions import Predictions
-from .classes import class_names, encode_labels, match_classes
-from .columns import LABEL, Column, check_each, check_label, find_columns
-from .load import load_splits, naming_encoding
-from .splits import check_holdout, split_data
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel
-
-
-# What makes inputs of samples, as pipelines call it: its Auto class, and the file of a checkpoint that it is in.
-_PROCESSORS: dict[str, tuple[Any, str]] = {
-    "image_processor": (AutoImageProcessor, "preprocessor_config.json"),
-    "tokenizer": (AutoTokenizer, "tokenizer_config.json"),
-    "feature_extractor": (AutoFeatureExtractor, "preprocessor_config.json"),
-}
+from .columns import LABEL, Column, check_label, encode_labels, find_columns, match_labels, relabelled
+from .splits import load_splits, naming_encoding, split_data
 
 
 class Task(ABC):
@@ -46,12 +32,10 @@ class Task(ABC):
         label_first (`bool`): Which of the two is found first, where neither is named.
         column_flag (`str`): Another flag of `calibrate.py` than `--input_column_name` for the column of inputs.
         embedded (`Mapping[str, Callable]`): Data sets that need no download.
-        unit (`str`): What is counted.
-        group (`str`): What units belong to that depend on one another, where they do.
+        unit, group (`str`): What is counted, and what those belong to that depend on one another, where they do.
         adapter_type (`str`): Task type of an adapter of PEFT.
-        example (`str`): An input, for the model card.
-        example_options (`str`): Further arguments of the pipeline, for the model card.
-        card_note (`str`): What the model card says of its scores.
+        example, example_options, card_note (`str`): For the model card: an input, further arguments of the pipeline,
+            and a remark on the scores.
     """
 
     name: ClassVar[str]
@@ -72,8 +56,6 @@ class Task(ABC):
     example_options: ClassVar[str] = ""
     card_note: ClassVar[str] = ""
 
-    # ---- Data -------------------------------------------------------------------------------------------------------
-
     def load(
         self,
         name: str,
@@ -82,10 +64,7 @@ class Task(ABC):
         label_column: str | None = None,
         revision: str | None = None,
     ) -> dict[str, Dataset]:
-        """
-        The splits that a data set has, with the columns of the task under their plain names; arguments and errors are
-        those of [`load_image_dataset`].
-        """
+        """The splits that a data set has, with the columns of the task, as [`load_image_dataset`] loads them."""
         if (embedded := self.embedded_dataset(name)) is not None:
             return dict(split_data({"train": embedded}, holdout=0.2, seed=42, quiet=True))
         with naming_encoding(name):
@@ -110,12 +89,18 @@ class Task(ABC):
         [`Task.load`], with the splits `train`, `validation` and `test`, as [`load_image_dataset`] makes them; `check`
         is called with each input and its row, and its ValueError names the split.
         """
-        check_holdout(holdout)
+        if not 0 < holdout < 1:
+            raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
         if (embedded := self.embedded_dataset(name)) is not None:
             return split_data({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
         splits = self.load(name, config_name, input_column, label_column, revision)
         if check is not None:
-            check_each(splits, self.input.name, check)
+            for split, data in splits.items():
+                try:
+                    for row, cell in enumerate(data[self.input.name]):
+                        check(cell, row)
+                except ValueError as error:
+                    raise ValueError(f"The split {split!r} cannot be used. {error}") from error
         return split_data(splits, holdout=holdout, seed=seed, validation_size=validation_size)
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
@@ -131,11 +116,13 @@ class Task(ABC):
 
     def class_names(self, data: Dataset) -> list[str]:
         """The names of the classes of loaded data."""
-        return class_names(data, self.label.name)
+        feature = data.features[self.label.name]
+        return getattr(feature, "feature", feature).names
 
     def match_classes(self, data: Dataset, model_names: Sequence[str]) -> Dataset:
         """Loaded data with the classes of a model in place of their own; they are matched by name."""
-        return match_classes(data, model_names, self.label.name)
+        order = match_labels(self.class_names(data), model_names)
+        return relabelled(data, data[self.label.name][:], ClassLabel(names=list(model_names)), order, self.label.name)
 
     def embedded_dataset(self, name: str) -> Dataset | None:
         """The embedded data set of that name, unless a folder here is called so."""
@@ -147,18 +134,6 @@ class Task(ABC):
         old = {found[column]: column.name for column in wanted}
         data = self.check_inputs(data.select_columns(list(old)), split, found[self.input])
         return data.rename_columns({column: name for column, name in old.items() if column != name})
-
-    # ---- Inputs and outputs of models -------------------------------------------------------------------------------
-
-    @property
-    def processor_class(self) -> Any:
-        """The Auto class of what makes inputs."""
-        return _PROCESSORS[self.processor][0]
-
-    @property
-    def processor_file(self) -> str:
-        """The file of a checkpoint that holds its settings."""
-        return _PROCESSORS[self.processor][1]
 
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
         """Let model and processor agree, before anything is encoded; `max_length` is for texts."""
@@ -191,12 +166,6 @@ def register_task(task: _T) -> _T:
 
     Raises:
         ValueError: If there is a task of that name already.
-
-    Example:
-    >>> from hf_focal.tasks import TASKS, ImageClassification
-    >>> register_task(ImageClassification)
-    Traceback (most recent call last):
-    ValueError: There is a task 'image-classification' already.
     """
     if task.name in TASKS:
         raise ValueError(f"There is a task {task.name!r} already.")
@@ -205,12 +174,7 @@ def register_task(task: _T) -> _T:
 
 
 def get_task(name: str) -> Task:
-    """
-    The task of a pipeline of transformers.
-
-    Raises:
-        ValueError: If none of that name is registered.
-    """
+    """The task of a pipeline of transformers; a ValueError names those that there are."""
     for task in TASKS.values():
         if name in (task.name, *task.aliases):
             return task

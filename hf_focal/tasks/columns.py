@@ -1,13 +1,19 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""The columns of a data set: which holds what, and what they may hold."""
+"""The columns of a data set: which holds what; the classes of its labels, and how they are matched to a model's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,20 +56,7 @@ LABEL = Column(
 
 
 def find_columns(data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
-    """
-    The names of the wanted columns.
-
-    Args:
-        data (`datasets.Dataset`):
-            With columns of any names.
-        split (`str`):
-            What it is called, for error messages.
-        wanted (`Mapping[Column, str]`):
-            The name of each column, or `None` to find it. They are found in this order.
-
-    Raises:
-        ValueError: If there are no samples, or a column is missing, ambiguous or named twice.
-    """
+    """The names of the wanted columns: those that are given, and then, in this order, those that are found."""
     if len(data) == 0:
         raise ValueError(f"The split {split!r} is empty.")
     found = {column: find_column(data, split, column, given) for column, given in wanted.items() if given is not None}
@@ -101,16 +94,6 @@ def find_column(
     return candidates[0]
 
 
-def check_texts(data: Dataset, split: str, column: str) -> None:
-    """Refuse what is no text, or none at all."""
-    if not is_text(data.features[column]):
-        raise ValueError(f"The column {column!r} of the split {split!r} must hold strings: {data.features[column]}.")
-    for row, text in enumerate(data[column]):
-        if not (text or "").strip():
-            found = "a missing" if text is None else "an empty"
-            raise ValueError(f"The split {split!r} has {found} text in row {row} (column {column!r}). Remove it.")
-
-
 def check_label(value: Any, split: str, place: str) -> None:
     """Refuse a label that is missing, or hidden."""
     if value is None or value != value:  # CSV files have NaN for nothing
@@ -122,11 +105,73 @@ def check_label(value: Any, split: str, place: str) -> None:
         )
 
 
-def check_each(splits: Mapping[str, Dataset], column: str, check: Callable[[Any, int], Any]) -> None:
-    """Call `check` with each cell of a column and its row; its ValueError is told with the name of the split."""
-    for split, data in splits.items():
-        for row, cell in enumerate(data[column]):
-            try:
-                check(cell, row)
-            except ValueError as error:
-                raise ValueError(f"The split {split!r} cannot be used. {error}") from error
+def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]], column: str) -> dict[str, Dataset]:
+    """
+    The splits with one `ClassLabel` in a column for the labels, or lists of them, of all, which are whole numbers or
+    strings, in order; as they are where they have one already.
+    """
+    columns = {split: data.features[column] for split, data in splits.items()}
+    features = {split: getattr(feature, "feature", feature) for split, feature in columns.items()}
+    values = {
+        split: set(rows if features[split] is columns[split] else chain.from_iterable(rows))
+        for split, rows in labels.items()
+    }
+    found = set().union(*values.values())
+    if len(found) < 2:
+        raise ValueError(f"A classifier needs at least two classes; every label is {found.pop()!r}.")
+    if any(is_class(feature) for feature in features.values()):
+        names = {split: getattr(feature, "names", None) for split, feature in features.items()}
+        if len({str(value) for value in names.values()}) > 1:
+            raise ValueError(f"The splits do not agree on the classes: {names}.")
+        return dict(splits)
+    if len({type(value) for value in found}) > 1 or not isinstance(found.copy().pop(), (int, str)):
+        kinds = ", ".join(sorted({type(value).__name__ for value in found}))
+        raise ValueError(f"Labels must be class labels, whole numbers or strings, got values of type {kinds}.")
+    unseen = found - values.get("train", found)
+    if unseen:
+        raise ValueError(f"Labels that no training sample has: {', '.join(map(repr, sorted(unseen)))}.")
+    order = {value: index for index, value in enumerate(sorted(found))}
+    feature = ClassLabel(names=[str(value) for value in order])
+    return {split: relabelled(data, labels[split], feature, order, column) for split, data in splits.items()}
+
+
+def relabelled(data: Dataset, labels: list[Any], feature: ClassLabel, index: Any, column: str) -> Dataset:
+    """The data with `index` of each label, or of each in a list of labels, in a column."""
+    nested = hasattr(data.features[column], "feature")
+    found = [[index[label] for label in row] if nested else index[row] for row in labels]
+    return data.remove_columns(column).add_column(column, found, feature=List(feature) if nested else feature)
+
+
+def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:
+    """
+    The model's class of each class of the data: by name, where case, blanks, hyphens and underscores count for
+    nothing, or in order where either has no names but numbers.
+    """
+    known = f"The data set has {_listed(data_names)}; the model has {_listed(model_names)}."
+    if len(data_names) != len(model_names):
+        raise ValueError(f"Data and model do not have the same classes. {known} Calibration needs all of them.")
+    for plain in (str, _plain):
+        index = {plain(name): i for i, name in enumerate(model_names)}
+        order = [index.get(plain(name), -1) for name in data_names]
+        if sorted(order) == list(range(len(model_names))):
+            return order
+    if _numbered(data_names) or _numbered(model_names):
+        logger.warning("Data and model do not both name their classes, so these are matched in order. %s", known)
+        return list(range(len(model_names)))
+    unknown = [name for name, i in zip(data_names, order, strict=True) if i < 0]
+    raise ValueError(
+        f"The model does not know the classes {', '.join(map(repr, unknown[:5]))} of the data. {known} Rename the "
+        "classes of the data, or set id2label in the model's config.json."
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    return [name.removeprefix("LABEL_") for name in names] == [str(i) for i in range(len(names))]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -11,8 +11,7 @@ from transformers import AutoModelForImageClassification
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
-from .load import load_splits
-from .splits import VALIDATION_NAMES
+from .splits import VALIDATION_NAMES, load_splits
 from .transforms import ImageTransform
 
 
@@ -109,10 +108,7 @@ def load_images(
             Column of images, by default the only one.
 
     Returns:
-        `datasets.Dataset`: With the column `image`.
-
-    Raises:
-        ValueError: If the split or the column is missing or ambiguous, or a split is empty.
+        `datasets.Dataset`: With the column `image`; a ValueError names what is missing or ambiguous.
     """
     task = ImageClassification()
     embedded = task.embedded_dataset(name)

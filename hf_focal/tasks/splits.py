@@ -1,13 +1,16 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""The splits of a data set: those that are missing are made, two are held out, samples are drawn."""
+"""The splits of a data set: they are loaded, those that are missing are made, two are held out, samples are drawn."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 
 
 logger = logging.getLogger(__name__)
@@ -15,10 +18,36 @@ logger = logging.getLogger(__name__)
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
 
-def check_holdout(holdout: float) -> None:
-    """Refuse what is no share."""
-    if not 0 < holdout < 1:
-        raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
+@contextmanager
+def naming_encoding(name: str) -> Iterator[None]:
+    """Say so where files of this data set are not in UTF-8."""
+    try:
+        yield
+    except (UnicodeError, DatasetGenerationError) as error:
+        wrong: BaseException | None = error
+        while wrong is not None and not isinstance(wrong, UnicodeError):
+            wrong = wrong.__cause__ or wrong.__context__
+        if wrong is None:
+            raise
+        raise ValueError(f"A file of the data set {name!r} is not in UTF-8: {wrong}. Convert it.") from error
+
+
+def load_splits(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
+    """The splits of a data set as they are, on the Hub or in a folder."""
+    try:
+        if (Path(name) / "dataset_dict.json").is_file():
+            return load_from_disk(name)
+        if (Path(name) / "state.json").is_file():  # a single split
+            return {"train": load_from_disk(name)}
+        return load_dataset(name, config_name, revision=revision)
+    except UnicodeError:  # which is a ValueError
+        raise
+    # Among them an empty split: 'Instruction "test" corresponds to no data!', and an IndexError from the disk.
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
+            "several configurations needs config_name (--dataset_config_name)."
+        ) from error
 
 
 def split_data(
@@ -61,22 +90,8 @@ def held_out_pair(
     splits: Mapping[str, Dataset], split: str | None = None, test_split: str | None = None, seed: int = 42
 ) -> dict[str, Dataset]:
     """
-    Two parts of a data set, by name: one to fit a temperature on, and one to measure it on.
-
-    Args:
-        splits (`Mapping[str, Dataset]`):
-            As [`Task.load`] returns them.
-        split (`str`, *optional*):
-            The first; by default the validation split, or else the test split, or else the only one.
-        test_split (`str`, *optional*):
-            The second; by default the test split. Where there is no other than the first, that is halved, stratified
-            by its column `label` if it has one, and the log says so.
-        seed (`int`, *optional*, defaults to `42`):
-            Seed of the halving.
-
-    Raises:
-        ValueError: If a split is not there, both are the same, or the data set has nothing but training data among
-            other splits of unknown names.
+    Two splits by name, one to fit a temperature on and one to measure it on: by default the validation split, or else
+    the test split or the only one, and the test split. Where there is no other than the first, that is halved.
     """
     have = f"it has {', '.join(splits)}"
     if split is None:

@@ -5,42 +5,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, BertTokenizer
+from transformers import AutoModelForSequenceClassification, BertTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checks import check_count
+from ..networks import TreeLSTMForSequenceClassification, TreeTokenizer
 from ..networks.trees import parse_tree
 from .base import Task, register_task
-from .columns import Column, check_texts, is_text
+from .columns import Column, is_text
 from .embedded import SCIPY_DOCS, scipy_docs
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 logger = logging.getLogger(__name__)
 
-_NO_LIMIT = 1 << 30  # a tokenizer that knows no maximum says 10^30
-
-
-@runtime_checkable
-class EncodesDatasets(Protocol):
-    """A tokenizer that makes the inputs of a whole data set in its own way, such as [`TreeTokenizer`]."""
-
-    def encode_dataset(self, data: Dataset, column: str) -> Dataset:
-        """The inputs of the texts in a column, which they replace; other columns stay."""
-
-
-@runtime_checkable
-class Probed(Protocol):
-    """A model whose inputs its `main_input_name` does not tell, such as [`TreeLSTMForSequenceClassification`]."""
-
-    def probe_inputs(self) -> dict[str, Tensor]:
-        """A batch of inputs."""
+NO_LIMIT = 1 << 30  # a tokenizer that knows no maximum says 10^30
 
 
 @register_task
@@ -52,20 +33,21 @@ class TextClassification(Task):
     suffix = "ForSequenceClassification"
     auto_class = AutoModelForSequenceClassification
     processor = "tokenizer"
-    input = Column(
-        "text",
-        "texts",
-        is_text,
-        ("text", "sentence", "review", "content", "document", "comment", "tweet"),
-        "text_column (--text_column_name)",
-    )
+    names = "text", "sentence", "review", "content", "document", "comment", "tweet"
+    input = Column("text", "texts", is_text, names, "text_column (--text_column_name)")
     column_flag = "text_column_name"
     embedded = {SCIPY_DOCS: scipy_docs}
     adapter_type = "SEQ_CLS"
     example = "A sentence to classify."
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
-        check_texts(data, split, column)
+        if not is_text(data.features[column]):
+            found = data.features[column]
+            raise ValueError(f"The column {column!r} of the split {split!r} must hold strings: {found}.")
+        for row, text in enumerate(data[column]):
+            if not (text or "").strip():
+                found = "a missing" if text is None else "an empty"
+                raise ValueError(f"The split {split!r} has {found} text in row {row} (column {column!r}). Remove it.")
         return data
 
     def texts(self, data: Dataset) -> Iterable[str]:
@@ -79,7 +61,7 @@ class TextClassification(Task):
         return tokenize(data, processor)
 
     def probe(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
-        return model.probe_inputs() if isinstance(model, Probed) else None
+        return model.probe_inputs() if isinstance(model, TreeLSTMForSequenceClassification) else None
 
 
 def load_text_dataset(
@@ -110,11 +92,7 @@ def load_text_dataset(
         trees (`bool`, *optional*, defaults to `False`):
             The texts are trees in brackets, see [`parse_tree`]: malformed ones are refused by split and row.
         config_name, holdout, validation_size, seed, revision:
-            As for [`load_image_dataset`].
-
-    Returns:
-        `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes. Labels that are
-        whole numbers or strings become classes in their sorted order, the same for all splits.
+            As for [`load_image_dataset`], as is what is returned.
 
     Raises:
         ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
@@ -126,23 +104,8 @@ def load_text_dataset(
 def prepare_tokenizer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None = None
 ) -> None:
-    """
-    Let tokenizer and model agree on the padding token and on how long a text may be.
-
-    Decoders such as GPT-2 come without a padding token: their end of text serves, for it is masked.
-
-    Args:
-        model (`transformers.PreTrainedModel`):
-            Its config gets the padding token where it has none.
-        tokenizer (`transformers.PreTrainedTokenizerBase`):
-            Its `model_max_length` becomes what the model takes, if that is less.
-        max_seq_length (`int`, *optional*):
-            Cut texts to so many tokens, if that is less than the model takes.
-
-    Raises:
-        ValueError: If there is no token to pad with, or `max_seq_length` is less than 1.
-    """
-    if tokenizer.pad_token_id is None:
+    """Let tokenizer and model agree on the padding token and on how long a text may be, at most `max_seq_length`."""
+    if tokenizer.pad_token_id is None:  # of decoders such as GPT-2: their end of text serves, for it is masked
         if tokenizer.eos_token is None:
             raise ValueError(
                 f"The tokenizer ({type(tokenizer).__name__}) has neither a padding token nor an end of text to pad "
@@ -166,25 +129,19 @@ def prepare_tokenizer(
 
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """
-    The model's inputs and `labels` of a data set with the columns `text` and `label`. Batches are padded later, by
-    `transformers.DataCollatorWithPadding`, which a `Trainer` with this tokenizer uses. Texts of more tokens than
-    `tokenizer.model_max_length` are cut, and the log says how many.
+    The model's inputs and `labels` of a data set with the columns `text` and `label`, to be padded by the batch, as a
+    `Trainer` with this tokenizer does. Texts of more tokens than `tokenizer.model_max_length` are cut, and counted.
     """
-    if isinstance(tokenizer, EncodesDatasets):
+    if isinstance(tokenizer, TreeTokenizer):
         return tokenizer.encode_dataset(data, "text").rename_column("label", "labels")
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        return {**tokenizer(batch["text"], truncation=truncates(tokenizer))}
+        return {**tokenizer(batch["text"], truncation=tokenizer.model_max_length < NO_LIMIT)}
 
     # In memory: a data set that was saved to disk would otherwise get files of ours beside its own.
     encoded = data.map(encode, batched=True, remove_columns="text", keep_in_memory=True, desc="Tokenizing")
     log_cuts(data["text"], encoded, tokenizer, "texts")
     return encoded.rename_column("label", "labels")
-
-
-def truncates(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether there is a length to cut to."""
-    return tokenizer.model_max_length < _NO_LIMIT
 
 
 def log_cuts(
@@ -199,17 +156,5 @@ def log_cuts(
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 4000) -> PreTrainedTokenizerBase:
-    """
-    A tokenizer of lower-cased WordPieces (Schuster and Nakajima, 2012), as BERT's, whose vocabulary is learned from
-    these texts.
-
-    Args:
-        texts (`Iterable[str]`):
-            The training texts.
-        vocab_size (`int`, *optional*, defaults to `4000`):
-            Number of tokens at most.
-
-    Returns:
-        `transformers.BertTokenizer`: It frames texts, and pairs of them, with `[CLS]` and `[SEP]`.
-    """
+    """BERT's tokenizer of lower-cased WordPieces (Schuster and Nakajima, 2012), its vocabulary learned from texts."""
     return BertTokenizer().train_new_from_iterator(texts, vocab_size, show_progress=False)

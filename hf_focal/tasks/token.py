@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForTokenClassification,
+    DataCollatorForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from ..predictions import IGNORED
 from .base import Task, register_task
-from .columns import Column, check_label, is_text
-from .text import log_cuts, prepare_tokenizer, truncates
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from .columns import LABEL, Column, check_label, is_text
+from .text import NO_LIMIT, log_cuts, prepare_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,7 @@ class TokenClassification(Task):
     auto_class = AutoModelForTokenClassification
     processor = "tokenizer"
     input = Column("words", "words", _is_words, ("tokens", "words"), "words_column (--text_column_name)")
-    label = Column(
-        "labels", "tags", _is_tags, ("ner_tags", "pos_tags", "tags", "labels"), "label_column (--label_column_name)"
-    )
+    label = Column("labels", "tags", _is_tags, ("ner_tags", "pos_tags", "tags", "labels"), LABEL.argument)
     label_first = False  # labels may be strings as well
     column_flag = "text_column_name"
     unit = "tokens"
@@ -68,7 +67,6 @@ class TokenClassification(Task):
         return data
 
     def checked_labels(self, data: Dataset, split: str) -> list[list[Any]]:
-        """The labels of each sentence, of which there must be one for each of its words."""
         rows = data["labels"][:]
         for row, (words, labels) in enumerate(zip(data["words"], rows, strict=True)):
             if not words:
@@ -85,7 +83,6 @@ class TokenClassification(Task):
         return rows
 
     def texts(self, data: Dataset) -> Iterable[str]:
-        """The sentences of loaded data, for a vocabulary."""
         return map(" ".join, data["words"])
 
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
@@ -128,8 +125,7 @@ def load_token_dataset(
             As for [`load_image_dataset`].
 
     Returns:
-        `datasets.DatasetDict`: `labels` is a `List` of `ClassLabel`, one for each word. Labels that are whole numbers
-        or strings become classes in their sorted order, the same for all splits.
+        `datasets.DatasetDict`: As [`load_image_dataset`], but `labels` is a `List` of `ClassLabel`, one for each word.
 
     Raises:
         ValueError: As [`load_text_dataset`]; if a column holds no lists, a sentence is empty, or it has not as many
@@ -139,7 +135,7 @@ def load_token_dataset(
     return TokenClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
 
 
-def _prepare_for_words(tokenizer: PreTrainedTokenizerBase) -> None:
+def _prepare_for_words(tokenizer: Any) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"Token classification needs to know which tokens are of which word, and the tokenizer "
@@ -161,14 +157,14 @@ def _shown(words: list[str]) -> str:
     return " ".join(map(str, words[:8])) + (" ..." if len(words) > 8 else "")
 
 
-def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
     """
     The model's inputs and `labels` of a data set with the columns `words` and `labels`. Batches are padded later, by
     `transformers.DataCollatorForTokenClassification`.
 
     The first token of each word has its label; all others, special ones included, have -100, as in the examples of
-    transformers. Sentences of more tokens than `tokenizer.model_max_length` are cut, and the log says how many. It
-    also says how many words have no token: because of a cut, or because the tokenizer makes nothing of them.
+    transformers. Sentences of more tokens than `tokenizer.model_max_length` are cut. The log says how many, and how
+    many words have no token.
 
     Args:
         data (`datasets.Dataset`):
@@ -176,16 +172,13 @@ def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset
         tokenizer (`transformers.PreTrainedTokenizerFast`):
             Prepared for words, as by [`create_text_classifier`] with `task="token-classification"`.
 
-    Returns:
-        `datasets.Dataset`
-
     Raises:
         ValueError: If no word of a sentence has a token.
     """
     options = {"is_split_into_words": True}
 
     def encode(batch: dict[str, list[Any]], rows: list[int]) -> dict[str, Any]:
-        encoded = tokenizer(batch["words"], truncation=truncates(tokenizer), **options)
+        encoded = tokenizer(batch["words"], truncation=tokenizer.model_max_length < NO_LIMIT, **options)
         labels = []
         for place, of_words in enumerate(batch["labels"]):
             words = encoded.word_ids(place)
@@ -198,14 +191,8 @@ def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset
                 )
         return {**encoded, "labels": labels}
 
-    encoded = data.map(
-        encode,
-        batched=True,
-        with_indices=True,
-        remove_columns=data.column_names,
-        keep_in_memory=True,
-        desc="Tokenizing",
-    )
+    kept = {"remove_columns": data.column_names, "keep_in_memory": True}
+    encoded = data.map(encode, batched=True, with_indices=True, desc="Tokenizing", **kept)
     log_cuts(data["words"][:], encoded, tokenizer, "sentences", **options)
     total = sum(map(len, data["labels"]))
     labelled = sum(label != IGNORED for labels in encoded["labels"] for label in labels)

@@ -9,7 +9,7 @@ import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,7 @@ import torch.nn.functional as F
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 from torch import Tensor
-
-
-if TYPE_CHECKING:
-    from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor
 
 
 logger = logging.getLogger(__name__)
@@ -34,8 +31,8 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.er
 
 class ImageTransform:
     """
-    Turns batches of `image` and `label` into `pixel_values` and `labels`; for `Dataset.with_transform`. Images without
-    labels become `pixel_values` alone.
+    Turns batches of `image` and, where it is there, `label` into `pixel_values` and `labels`; for
+    `Dataset.with_transform`.
 
     Args:
         processor (`transformers.BaseImageProcessor`):
@@ -74,7 +71,6 @@ class ImageTransform:
         return self.processor([to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Bytes as the processor normalises them."""
         return pixels.float().mul_(self.scale).add_(self.offset)
 
     def augment(self, pixels: Tensor, generator: np.random.Generator) -> Tensor:
@@ -124,10 +120,9 @@ class ImageInputs(torch.utils.data.Dataset):
         transform ([`ImageTransform`]):
             What makes inputs of images.
         pixels (`torch.Tensor` of shape `(N, C, H, W)` and type `uint8`, *optional*):
-            All images as the processor resizes them, before it normalises them. Without, images are decoded and
-            processed each time.
+            All images, resized but not normalised. Without, they are decoded and processed each time.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of crops and flips.
+            Of crops and flips.
     """
 
     def __init__(self, data: Dataset, transform: ImageTransform, pixels: Tensor | None = None, seed: int = 0) -> None:
@@ -150,7 +145,7 @@ class ImageInputs(torch.utils.data.Dataset):
         return ImageInputs(self.data.select(rows), ImageTransform(self.transform.processor), pixels)
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """The samples of a batch; data loaders of PyTorch call it where there is one."""
+        """The samples of a batch, as data loaders of PyTorch ask for them."""
         generator = np.random.default_rng([self.seed, *indices])
         transform = self.transform
         if self.pixels is None:
@@ -181,10 +176,8 @@ def create_image_inputs(
     Args:
         dataset (`Mapping[str, Dataset]`):
             Splits with the columns `image` and `label`, as [`load_image_dataset`] gives them.
-        processor, augmentation, padding:
-            As for [`ImageTransform`].
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of crops and flips.
+        processor, augmentation, padding, seed:
+            As for [`ImageTransform`] and [`ImageInputs`].
         skip_corrupted (`bool`, *optional*, defaults to `False`):
             Leave out images that cannot be read, instead of raising.
         memory (`int`, *optional*, defaults to 2 GiB):
@@ -196,31 +189,27 @@ def create_image_inputs(
     Raises:
         ValueError: If an image cannot be read and `skip_corrupted` is off, or none of a split can.
     """
-    modes: Counter[str] = Counter()
-    sizes: Counter[tuple[int, int]] = Counter()
+    seen: Counter[tuple[str, tuple[int, int]]] = Counter()
     plain, training = ImageTransform(processor), ImageTransform(processor, augmentation, padding)
     inputs = {}
     for split, data in dataset.items():
-        data, pixels = _read(data, split, plain, skip_corrupted, memory, modes, sizes)
+        data, pixels = _read(data, split, plain, skip_corrupted, memory, seen)
         inputs[split] = ImageInputs(data, training if split == "train" else plain, pixels, seed)
         names = data.features["label"].names
         absent = np.flatnonzero(np.bincount(inputs[split].labels, minlength=len(names)) == 0)
         if len(absent):
-            shown = ", ".join(names[index] for index in absent[:5]) + (", ..." if len(absent) > 5 else "")
-            logger.warning(
-                "The split %r has no sample of %d of %d classes: %s.", split, len(absent), len(names), shown
-            )
-    others = [f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != "RGB"]
-    if others:
-        deep = any(mode.startswith("I;16") for mode in modes)
-        logger.warning(
-            "Images made RGB of 8 bits: %s. Transparency is dropped.%s",
-            ", ".join(others),
-            " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one." if deep else "",
-        )
+            shown = f"{len(absent)} of {len(names)} classes: {', '.join(names[index] for index in absent[:5])}"
+            logger.warning("The split %r has no sample of %s%s.", split, shown, ", ..." if len(absent) > 5 else "")
+    modes: Counter[str] = Counter()
+    for (mode, _), count in seen.items():
+        modes[mode] += count
+    sizes = {size for _, size in seen}
+    if others := ", ".join(f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != "RGB"):
+        deep = " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one."
+        more = deep if any(mode.startswith("I;16") for mode in modes) else ""
+        logger.warning("Images made RGB of 8 bits: %s. Transparency is dropped.%s", others, more)
     if len(sizes) > 1:
-        ordered = sorted(sizes, key=math.prod)
-        smallest, largest = (f"{width}x{height}" for width, height in (ordered[0], ordered[-1]))
+        smallest, *_, largest = (f"{width}x{height}" for width, height in sorted(sizes, key=math.prod))
         logger.warning("Images of %d sizes, from %s to %s, are resized to one.", len(sizes), smallest, largest)
     return inputs
 
@@ -235,16 +224,11 @@ def largest_side(data: Dataset) -> int | None:
 
 
 def _read(
-    data: Dataset,
-    split: str,
-    transform: ImageTransform,
-    skip_corrupted: bool,
-    memory: int,
-    modes: Counter[str],
-    sizes: Counter[tuple[int, int]],
+    data: Dataset, split: str, transform: ImageTransform, skip_corrupted: bool, memory: int, seen: Counter[Any]
 ) -> tuple[Dataset, Tensor | None]:
     """The rows that are images, and their bytes: `None` where these would not fit or not do."""
     cells = data.cast_column("image", Image(decode=False))
+    selected = data._indices  # noqa: SLF001  (rows of the table behind; nothing public tells them)
     blocks: list[Tensor] | None = []
     rows: list[int] = []
     corrupted: list[str] = []
@@ -253,11 +237,11 @@ def _read(
             images = []
             for row, found in enumerate(pool.map(_decode, cells[start : start + _BLOCK]["image"]), start):
                 if isinstance(found, Exception):
-                    corrupted.append(f"row {_stored_row(data, row)} ({found or type(found).__name__})")
+                    stored = row if selected is None else selected.column(0)[row].as_py()
+                    corrupted.append(f"row {stored} ({found or type(found).__name__})")
                     continue
                 image, mode = found
-                modes[mode] += 1
-                sizes[image.size] += 1
+                seen[mode, image.size] += 1
                 images.append(image)
                 rows.append(row)
             if images and blocks is not None:
@@ -294,9 +278,3 @@ def _as_bytes(transform: ImageTransform, images: list[PILImage.Image], limit: in
         return None
     levels = ((wanted - transform.offset) / transform.scale).round_().clamp_(0, 255).to(torch.uint8)
     return levels if (transform.normalize(levels) - wanted).abs().max() <= 1e-6 else None
-
-
-def _stored_row(data: Dataset, row: int) -> int:
-    """The row in the table behind a data set whose rows were shuffled or selected."""
-    indices = data._indices  # noqa: SLF001  (nothing public tells which rows were selected)
-    return row if indices is None else indices.column(0)[row].as_py()

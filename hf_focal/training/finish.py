@@ -60,6 +60,7 @@ def finish_run(
     Returns:
         [`Report`]: Printed, it is the table before and after.
     """
+    trainer.task_name = task
     trainer.forget_temperature("Calibrating anew", validation)
     held_out, measured = trainer.predict(validation), trainer.predict(test)
     try:

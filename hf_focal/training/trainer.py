@@ -30,7 +30,7 @@ from ..predictions import Predictions
 from ..results.card import About
 from ..results.folder import CARD, save_card
 from ..results.report import Report, make_report
-from ..tasks import Task, task_of
+from ..tasks import TASKS, Task, task_of
 from .arguments import CalibrationTrainingArguments, settle
 from .base_trainer import BaseTrainer
 
@@ -95,6 +95,7 @@ class CalibrationTrainer(BaseTrainer):
         self.fit: Fit | None = None
         self.report: Report | None = None
         self.about: dict[str, Any] = {}  # fields of the card's `About`, as far as they are known
+        self.task_name: str | None = None  # where the name of the model does not tell
         self._held_out: Predictions | None = None  # what the calibrator was fitted on
         self._card_for: str | None = None  # the id for which README.md is up to date
         self._known_loss: dict[str, Any] = {}  # what an earlier run trained the model with, as the record tells
@@ -289,8 +290,8 @@ class CalibrationTrainer(BaseTrainer):
 
     @property
     def task(self) -> Task | None:
-        """The task of the model, where it is a registered one."""
-        return task_of(self.model)
+        """The registered task of that name, or of the model."""
+        return TASKS.get(self.task_name or "") or task_of(self.model)
 
     def flatten(self, output: Any, split: str = "test") -> Predictions:
         """The rows of what [`~Trainer.predict`] gave, as the task counts them."""

@@ -496,14 +496,15 @@ EVIL = "x\ntags:\n- injected\n---\n# Heading | <script>`"
 def test_the_hub_accepts_our_cards_whatever_the_names_in_them(client):
     result = client(f"""
 evil = {EVIL!r}
-keys = ("accuracy", "nll", "brier", "ece", "mce", "adaptive_ece", "classwise_ece")
-values = dict.fromkeys(keys, 0.5)
+logits, labels = [[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]] * 20, [0, 1, 1] * 20
+fit = hf_focal.fit_temperature(logits, labels)
 record = dict(temperature=1.5, folded=True, loss=evil, split=evil, n_samples=evil, criterion=evil)
 for name in ("plain", evil):
-    for measured in (dict(), dict(before=values, after=values, intervals=dict(after=dict(ece=(0.1, 0.2))))):
-        card = hf_focal.create_model_card(model_name=name, task="image-classification", dataset=name, n_test=5,
-            dataset_config=name, dataset_revision=name, base_model=name, test_split=name, calibration=record,
-            model_id=name, **measured)
+    rows = hf_focal.Predictions(torch.tensor(logits).numpy(), torch.tensor(labels).numpy(), split=name)
+    about = hf_focal.About(name, "image-classification", record, dataset=name, dataset_config=name,
+        dataset_revision=name, base_model=name)
+    for report in (None, hf_focal.make_report(rows, fit)):
+        card = hf_focal.create_model_card(about, report, model_id=name)
         card.validate()
         assert "injected" not in card.data.tags and str(card).count("\\n---\\n") == 2 - 1, str(card)
 result["done"] = True

@@ -27,9 +27,9 @@ from transformers import (
 )
 
 import hf_focal
-from hf_focal import TASKS, Task, create_model_card, fold_temperature, from_pretrained, get_task, register_task
+from hf_focal import TASKS, About, Task, create_model_card, fold_temperature, from_pretrained, get_task, register_task
 from hf_focal.hub.load import load_processor
-from hf_focal.models.folding import unfold_temperature
+from hf_focal.models.fold import unfold_temperature
 from hf_focal.predictions import Predictions
 from hf_focal.tasks import AudioClassification, task_of
 from hf_focal.tasks.columns import Column, is_text
@@ -62,7 +62,7 @@ class QuestionClassification(Task):
         return tokenize(data.rename_column("question", "text"), processor)
 
     def flatten(self, output, split="test"):
-        rows = Predictions.of_output(output, split)
+        rows = Predictions.flatten(output, split)
         return Predictions(rows.logits, rows.labels, np.arange(len(rows)) // 2, split)
 
 
@@ -222,7 +222,8 @@ def test_a_checkpoint_is_known_by_its_config_and_loads_with_its_processor(task, 
 
 
 def test_the_card_tells_its_example(task):
-    card = create_model_card(model_name="m", task=task.name, calibration={"temperature": 2.0, "folded": True}).content
+    about = About("m", task.name, {"temperature": 2.0, "folded": True})
+    card = create_model_card(about).content
     assert f'pipeline("{task.name}"' in card and f'classifier("{task.example}"{task.example_options})' in card
     assert task.example != Task.example and task.card_note in card
 
@@ -252,6 +253,9 @@ def test_the_script_calibrates_it(task, tmp_path, monkeypatch, capsys):
     names = task.class_names(task.load(data)["test"])
     expected = [NAMES[::-1].index(names[label]) for label in np.hstack(CASES[task.name][0](60)[2])]
     assert arrays["test_labels"].tolist() == expected
+    assert ("test_sentences" in arrays) is (task.group is not None)
+    if task.name == PLUGIN:
+        assert arrays["test_sentences"].tolist() == [row // 2 for row in range(60)]
     table = capsys.readouterr().out
     assert (f"test {task.unit}" in table) is (task.unit != "samples")
     assert (f"intervals, by {task.group})" in table) is (task.group is not None)

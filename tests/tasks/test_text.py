@@ -21,7 +21,7 @@ from transformers import (
 
 from hf_focal import create_text_classifier, load_text_dataset
 from hf_focal.tasks import TextClassification
-from hf_focal.tasks.classes import match_labels
+from hf_focal.tasks.columns import match_labels
 from hf_focal.tasks.splits import held_out_pair
 from hf_focal.tasks.text import tokenize, train_tokenizer
 
