@@ -27,8 +27,7 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     logarithms of the probabilities, without a gradient.
 
     Args:
-        model (`transformers.PreTrainedModel`):
-            A classifier; without `config.calibration` nothing is divided.
+        model (`transformers.PreTrainedModel`): A classifier; without `config.calibration` nothing is divided.
 
     Returns:
         `transformers.PreTrainedModel`: The same model.
@@ -43,16 +42,12 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def pending_calibrator(model: PreTrainedModel) -> Calibrator | None:
-    """
-    What the logits of this model still need: nothing unless it has an unfolded record that its forward does not apply
-    itself ([`apply_temperature`]).
-    """
+    """What the logits of this model still need: what is neither folded nor applied by its forward."""
     record = calibration_record(model)
     return None if record is None or record["folded"] or applies_temperature(model) else calibrator_of(record)
 
 
 def applies_temperature(model: Any) -> bool:
-    """Whether [`apply_temperature`] was called on this model."""
     return _calibrate_logits in getattr(model, "_forward_hooks", {}).values()
 
 
