@@ -49,9 +49,7 @@ class OodArguments:
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     holdout: float = field(default=0.1, metadata={"help": "As for run_image.py, where the test split is split off."})
     split_seed: int = field(default=42, metadata={"help": "Seed of the splits and of --max_samples."})
-    ood_dataset_name: list[str] = field(
-        default_factory=list, metadata={"help": "Out-of-distribution data; labels are not needed."}
-    )
+    ood_dataset_name: list[str] = field(default_factory=list, metadata={"help": "Unfamiliar data; labels or not."})
     ood_config_name: list[str] = each_of_them("configurations", "the default")
     ood_image_column_name: list[str] = each_of_them("columns of images", "the only one")
     ood_split: list[str] = each_of_them("splits", "the test split")
@@ -133,12 +131,12 @@ def main() -> None:
     study = Study(args.dataset_name, len(test), args.seed, panels)
     options = {"n_bins": args.n_bins, "n_resamples": args.n_resamples, "seed": args.seed}
     options |= {"corruptions": names, "threshold": args.threshold if args.selective else None}
-    for title, model, classes_of_test in zip(titles_of(models), models, labels, strict=True):
+    for title, model, classes in zip(titles_of(models), models, labels, strict=True):
         logger.info("%s: %s", title, args.dataset_name)
         logits, others = model.logits(test), predict(title, model)
         if model.is_main_process:
-            about = {"model": model.name, "loss": model.loss}
-            study.models[title] = measure(logits, classes_of_test, others, model.calibrator, **about, **options)
+            about = {"model": model.name, "loss": model.loss, **options}
+            study.models[title] = measure(logits, classes, others, model.calibrator, **about)
         for _ in others:  # where another process measures, this one helps to predict
             pass
     if study.models:  # else another process writes

@@ -20,11 +20,10 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     Let a model apply the temperature (or other calibrator) in its config to its own logits, if that is not folded into
     the head.
 
-    A forward hook does it, which changes no weight: what `save_pretrained` writes is as before. It follows
-    `config.calibration` at every call, so that the logits are divided once whatever happens to the model: not at all
-    after folding, by the new temperature after calibrating anew. Calling this twice is calling it once. A loss that
-    the model computes itself, from `labels`, is that of the undivided logits. With method `"focal"` the logits become
-    logarithms of the probabilities, without a gradient.
+    A forward hook does it, which changes no weight and nothing that `save_pretrained` writes. It follows
+    `config.calibration` at every call: after folding it does nothing, and calling this twice is calling it once. A
+    loss that the model computes itself, from `labels`, is that of the undivided logits. With method `"focal"` the
+    logits become logarithms of the probabilities, without a gradient.
 
     Args:
         model (`transformers.PreTrainedModel`): A classifier; without `config.calibration` nothing is divided.

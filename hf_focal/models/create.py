@@ -98,10 +98,8 @@ def create_image_classifier(
             logger.info("%s is no timm architecture and no folder here: %s", name, hint)
     for argument, value in {"image_size": image_size, "image_mean": image_mean, "image_std": image_std}.items():
         if value is not None:
-            raise ValueError(
-                f"{argument}={value} only applies to a timm architecture trained from scratch; the image processor of "
-                f"{name!r} has its own."
-            )
+            where = f"a timm architecture trained from scratch; the image processor of {name!r} has its own"
+            raise ValueError(f"{argument}={value} only applies to {where}.")
     processor = AutoImageProcessor.from_pretrained(name, **kwargs)
     return _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs), processor
 
@@ -120,33 +118,27 @@ def create_text_classifier(
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer that goes with
-    it.
+    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer for it.
 
     Args:
         name (`str`):
             A transformers checkpoint on the Hub, a local folder, or a network with random weights whose vocabulary is
             learned from `texts`: `"small-bert"`, a BERT of two layers, or one of the two of the paper (Section 5),
             `"global-pooling-cnn"` and `"tree-lstm"`.
-        label_names (`Sequence[str]`):
-            Names of the classes, in the order of their indices.
+        label_names, kwargs:
+            As for [`create_image_classifier`].
         from_scratch (`bool`, *optional*, defaults to `False`):
             Random weights; of the checkpoint only config and tokenizer are read.
         max_seq_length (`int`, *optional*):
             Cut texts to so many tokens; by default to as many as the model takes.
         texts (`Iterable[str]`, *optional*):
             The training texts, for a network that learns its vocabulary; for `"tree-lstm"` trees in brackets.
-        embeddings (`str`, *optional*):
-            Folder of pretrained word vectors for one of the two networks of the paper, see [`load_word_vectors`].
-        vocab_size (`int`, *optional*):
-            Most entries of a vocabulary that is learned.
-        model_kwargs (`Mapping[str, Any]`, *optional*):
-            Further settings of the config of a network whose vocabulary is learned, such as `{"cell": "released"}`.
         task (`str`, *optional*, defaults to `"text-classification"`):
             The name of any task in `hf_focal.TASKS` whose inputs a tokenizer makes. For `"token-classification"` it
             is prepared for texts that come as lists of words.
-        kwargs:
-            `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
+        embeddings, vocab_size, model_kwargs (*optional*):
+            Of a network that learns its vocabulary: folder of pretrained word vectors, see [`load_word_vectors`] (for
+            the two of the paper), most entries of the vocabulary, and settings such as `{"cell": "released"}`.
 
     Returns:
         `tuple`: The model and its tokenizer, which agree on the padding token (a decoder that has none, such as GPT-2,

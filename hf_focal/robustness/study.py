@@ -1,8 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-What `run_ood.py` finds: how well models notice other data, how their calibration holds out on corrupted images, and
-what their confidence is worth, before and after calibration. Measured first, then shown, then saved.
-"""
+"""What `run_ood.py` finds of models, before and after calibration: measured first, then shown, then saved."""
 
 from __future__ import annotations
 
@@ -216,18 +213,14 @@ def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
 
 def pictures(study: Study) -> dict[str, Figure]:
     """The models beside each other, by the name of a file."""
-    models = study.models
-    corruptions = dict.fromkeys(name for found in models.values() for name in found.shift)
-    drawn = {
-        f"severity_{name}.png": severity_diagram({title: found.shift[name] for title, found in models.items()})
-        for name in corruptions
-    }
+    models = study.models.items()
+    shifts = {name: {title: found.shift[name] for title, found in models} for _, one in models for name in one.shift}
+    drawn = {f"severity_{name}.png": severity_diagram(shift) for name, shift in shifts.items()}
     if study.panels:
-        drawn["roc.png"] = roc_diagram(
-            {panel: {title: found.entropies[panel] for title, found in models.items()} for panel in study.panels}
-        )
-    if any(found.curves for found in models.values()):
-        drawn["risk_coverage.png"] = risk_coverage_diagram({title: found.curves for title, found in models.items()})
+        of_panels = {panel: {title: found.entropies[panel] for title, found in models} for panel in study.panels}
+        drawn["roc.png"] = roc_diagram(of_panels)
+    if any(found.curves for _, found in models):
+        drawn["risk_coverage.png"] = risk_coverage_diagram({title: found.curves for title, found in models})
     return drawn
 
 
