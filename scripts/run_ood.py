@@ -32,35 +32,27 @@ logger = logging.getLogger("run_ood")
 UNSET = "none"
 
 
+def each_of_them(what: str, default: str) -> list[str]:
+    return field(default_factory=list, metadata={"help": f"Their {what}, one for each; {UNSET!r} for {default}."})
+
+
 @dataclass
 class OodArguments:
     """Which models, on which data."""
 
     model_name_or_path: list[str] = field(metadata={"help": "Calibrated checkpoints: folders, or ids on the Hub."})
     output_dir: str = field(default="outputs/ood", metadata={"help": "Where tables and pictures go."})
-    dataset_name: str = field(
-        default=DIGITS, metadata={"help": "In-distribution data with labels, as for run_image.py."}
-    )
+    dataset_name: str = field(default=DIGITS, metadata={"help": "Familiar data with labels, as for run_image.py."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    split: str | None = field(
-        default=None, metadata={"help": "Its split. Unset: the test split that run_image.py would take."}
-    )
+    split: str | None = field(default=None, metadata={"help": "Its split. Unset: the test split of run_image.py."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     holdout: float = field(default=0.1, metadata={"help": "As for run_image.py, where the test split is split off."})
     split_seed: int = field(default=42, metadata={"help": "Seed of the splits and of --max_samples."})
-    ood_dataset_name: list[str] = field(
-        default_factory=list, metadata={"help": "Out-of-distribution data; labels are not needed."}
-    )
-    ood_config_name: list[str] = field(
-        default_factory=list, metadata={"help": f"Their configurations, one for each; {UNSET!r} for the default."}
-    )
-    ood_image_column_name: list[str] = field(
-        default_factory=list, metadata={"help": f"Their columns of images, one for each; {UNSET!r} for the only one."}
-    )
-    ood_split: list[str] = field(
-        default_factory=list, metadata={"help": f"Their splits, one for each; {UNSET!r} for the test split."}
-    )
+    ood_dataset_name: list[str] = field(default_factory=list, metadata={"help": "Unfamiliar data; labels or not."})
+    ood_config_name: list[str] = each_of_them("configurations", "the default")
+    ood_image_column_name: list[str] = each_of_them("columns of images", "the only one")
+    ood_split: list[str] = each_of_them("splits", "the test split")
     corruption: list[str] = field(default_factory=list, metadata={"help": f"Any of {', '.join(CORRUPTIONS)}."})
     severities: list[int] = field(default_factory=lambda: [*SEVERITIES], metadata={"help": "From 1 to 5."})
     selective: bool = field(default=False, metadata={"help": "Confident predictions and risk-coverage curves."})
@@ -77,19 +69,16 @@ def load_ood_data(args: OodArguments) -> dict[str, Dataset]:
     for flag in ("ood_config_name", "ood_image_column_name", "ood_split"):
         values = getattr(args, flag) or [UNSET] * count
         if len(values) != count:
-            raise ValueError(
-                f"--{flag} must name one for each of the {count} of --ood_dataset_name ({UNSET!r} to leave one out), "
-                f"got {len(values)}."
-            )
+            whose = f"for each of the {count} of --ood_dataset_name ({UNSET!r} to leave one out)"
+            raise ValueError(f"--{flag} must name one {whose}, got {len(values)}.")
         columns[flag] = [None if value == UNSET else value for value in values]
     data = {}
     for name, config, column, split in zip(args.ood_dataset_name, *columns.values(), strict=True):
         title = Path(name).name if config is None else f"{Path(name).name} ({config})"
         if title in data:
             raise ValueError(f"Two of --ood_dataset_name are called {title!r}.")
-        data[title] = take(
-            load_images(name, config, split=split, image_column=column), args.max_samples, args.split_seed
-        )
+        images = load_images(name, config, split=split, image_column=column)
+        data[title] = take(images, args.max_samples, args.split_seed)
     return data
 
 
@@ -124,13 +113,10 @@ def main() -> None:
     names, severities = list(dict.fromkeys(args.corruption)), sorted(set(args.severities))
     corruptions = [ImageCorruption(name, severity, args.seed) for name in names for severity in severities]
     ood_data = load_ood_data(args)
-    test = load_test_data(args)
-    classes = test.features["label"].names
-    test = take(test, args.max_samples, args.split_seed)
-    models = [
-        UncalibratedModel(name, args.output_dir, args.per_device_eval_batch_size) for name in args.model_name_or_path
-    ]
-    labels = [model.labels(test["label"][:], classes) for model in models]
+    test = take(load_test_data(args), args.max_samples, args.split_seed)
+    batch_size = args.per_device_eval_batch_size
+    models = [UncalibratedModel(name, args.output_dir, batch_size) for name in args.model_name_or_path]
+    labels = [model.labels(test["label"][:], test.features["label"].names) for model in models]
 
     def predict(title: str, model: UncalibratedModel) -> Iterator[tuple[str | ImageCorruption, np.ndarray]]:
         for name, data in ood_data.items():
@@ -145,12 +131,12 @@ def main() -> None:
     study = Study(args.dataset_name, len(test), args.seed, panels)
     options = {"n_bins": args.n_bins, "n_resamples": args.n_resamples, "seed": args.seed}
     options |= {"corruptions": names, "threshold": args.threshold if args.selective else None}
-    for title, model, classes_of_test in zip(titles_of(models), models, labels, strict=True):
+    for title, model, classes in zip(titles_of(models), models, labels, strict=True):
         logger.info("%s: %s", title, args.dataset_name)
         logits, others = model.logits(test), predict(title, model)
         if model.is_main_process:
-            about = {"model": model.name, "loss": model.loss}
-            study.models[title] = measure(logits, classes_of_test, others, model.calibrator, **about, **options)
+            about = {"model": model.name, "loss": model.loss, **options}
+            study.models[title] = measure(logits, classes, others, model.calibrator, **about)
         for _ in others:  # where another process measures, this one helps to predict
             pass
     if study.models:  # else another process writes

@@ -19,8 +19,6 @@ from ..metrics import Scored, measure
 
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from torch import Tensor
 
 
@@ -40,8 +38,7 @@ class Affine(NamedTuple):
     Attributes:
         scale (`float` or `np.ndarray` of shape `(num_labels,)` or `(num_labels, num_labels)`):
             One factor for all logits, one for each, or a matrix.
-        shift (`np.ndarray` of shape `(num_labels,)`, *optional*):
-            What is added.
+        shift (`np.ndarray` of shape `(num_labels,)`, *optional*): What is added.
     """
 
     scale: float | NDArray[np.float64] = 1.0
@@ -56,11 +53,10 @@ class Affine(NamedTuple):
         """The map that undoes this one, or an [`UnfoldableError`]."""
         try:
             with np.errstate(divide="raise"):
-                scale = np.linalg.inv(self.scale) if np.ndim(self.scale) == 2 else np.true_divide(1, self.scale)
+                scale: Any = np.linalg.inv(self.scale) if np.ndim(self.scale) == 2 else np.true_divide(1, self.scale)
         except (np.linalg.LinAlgError, FloatingPointError) as error:
             raise UnfoldableError(f"A map with the scale {self.scale} cannot be undone: {error}.") from error
-        back = Affine(np.asarray(scale) if np.ndim(scale) else float(scale))
-        return back if self.shift is None else back._replace(shift=-back(self.shift[None])[0])
+        return Affine(scale, None if self.shift is None else -Affine(scale)(self.shift[None])[0])
 
 
 @dataclass(frozen=True)
@@ -70,13 +66,12 @@ class Calibrator(ABC):
 
     A method is a frozen dataclass under [`register_calibrator`], whose fields are what it fits: floats, or tuples of
     them. It must have `method`, `fit`, and one of `affine` (an affine map of the logits, which can be folded into a
-    model) and `calibrated_logits`.
+    model) and `calibrated_logits`. A field may bring a check of its own, `check(value, name)`, in its metadata; else
+    those of a record need only be finite.
 
     Attributes:
-        method (`str`):
-            Its name, which the record in `config.calibration` holds.
-        noun (`str`, *optional*, defaults to `"calibrator"`):
-            What sentences call it.
+        method (`str`): Its name, which the record in `config.calibration` holds.
+        noun (`str`, *optional*, defaults to `"calibrator"`): What sentences call it.
         criteria (`tuple[str, ...]`, *optional*, defaults to `("ece", "nll")`):
             What it can be fitted by. A method with one alone is fitted by that one, whatever is asked for.
     """
@@ -85,9 +80,14 @@ class Calibrator(ABC):
     noun: ClassVar[str] = "calibrator"
     criteria: ClassVar[tuple[str, ...]] = CRITERIA
 
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if "check" in one.metadata:
+                object.__setattr__(self, one.name, one.metadata["check"](getattr(self, one.name), one.name))
+
     @classmethod
     @abstractmethod
-    def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> Self:
+    def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> Calibrator:
         """Fit it on checked arrays, see [`fit_calibrator`]. Further keyword arguments are options of the method."""
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
@@ -95,12 +95,7 @@ class Calibrator(ABC):
         return self.affine(logits.shape[1])(logits)
 
     def affine(self, num_labels: int) -> Affine:
-        """
-        The map as an affine one, for a head of so many labels.
-
-        Raises:
-            UnfoldableError: With the reason, where it is none.
-        """
+        """The map as an affine one, for a head of so many labels, or an [`UnfoldableError`] with the reason."""
         raise UnfoldableError(
             f"method={self.method!r} cannot be folded: it is not linear in the logits, so no head can do it. Keep it "
             "in config.calibration with folded=False, or fit a plain temperature, method='temperature'."
@@ -113,14 +108,14 @@ class Calibrator(ABC):
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """
-        Calibrated probabilities, in float64.
+        Calibrated probabilities.
 
         Args:
             logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
                 Raw scores of the same model, finite.
 
         Returns:
-            `np.ndarray` of shape `(num_samples, num_labels)`: Rows sum to 1.
+            `np.ndarray` of shape `(num_samples, num_labels)`: float64; rows sum to 1.
         """
         array, _ = check_logits(logits)
         return softmax(self.calibrated_logits(array.astype(np.float64)), axis=1)
@@ -135,17 +130,13 @@ class Calibrator(ABC):
         return {field.name: np.asarray(getattr(self, field.name)).tolist() for field in fields(self)}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], name: str = "config.calibration") -> Self:
+    def from_record(cls, record: Mapping[str, Any], name: str = "config.calibration") -> Calibrator:
         """The calibrator of such a record, which may hold more; one that is malformed is refused by its name."""
-        values = {field.name: record.get(field.name) for field in fields(cls)}
-        for key, value in values.items():
-            try:
-                finite = bool(np.isfinite(np.asarray(value, np.float64)).all())
-            except (TypeError, ValueError, OverflowError):
-                finite = False
-            if not finite:
-                raise ValueError(f"{name}[{key!r}] must hold finite numbers, got {value!r}.")
-        return cls(**{key: _tuples(value) for key, value in values.items()})
+        values = {}
+        for one in fields(cls):
+            check = one.metadata.get("check", _check_finite)
+            values[one.name] = check(record.get(one.name), f"{name}[{one.name!r}]")
+        return cls(**values)
 
     @property
     def named(self) -> str:
@@ -159,18 +150,25 @@ class Calibrator(ABC):
 
     def by_hand(self, place: str) -> str:
         """How to apply it to logits, as the end of a sentence that names them. `place` is where the record is."""
-        return (
-            f", and `hf_focal.calibrator_of(record).probabilities(logits)`, with the record in {place}, turns them "
-            "into these probabilities."
-        )
+        call = "`hf_focal.calibrator_of(record).probabilities(logits)`"
+        return f", and {call}, with the record in {place}, turns them into these probabilities."
 
     def __str__(self) -> str:
         return self.method
 
 
-def _tuples(value: Any) -> Any:
-    """The lists of JSON as the tuples that a frozen dataclass holds."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _check_finite(value: Any, name: str) -> Any:
+    """The numbers of JSON, with tuples for lists, or a `ValueError`."""
+
+    def frozen(part: Any) -> Any:
+        return tuple(map(frozen, part)) if isinstance(part, list) else part
+
+    try:
+        if np.isfinite(np.asarray(value, np.float64)).all():
+            return frozen(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name} must hold finite numbers, got {value!r}.")
 
 
 C = TypeVar("C", bound=Calibrator)
@@ -179,17 +177,8 @@ CALIBRATORS: dict[str, type[Calibrator]] = {}
 
 def register_calibrator(cls: type[C]) -> type[C]:
     """
-    Add a method of calibration to `CALIBRATORS`, by its `method`; for a class statement.
-
-    Args:
-        cls (`type[Calibrator]`):
-            A frozen dataclass.
-
-    Returns:
-        `type[Calibrator]`: The same class.
-
-    Raises:
-        ValueError: If the name is taken.
+    Class decorator that adds a method of calibration, a frozen dataclass, to `CALIBRATORS` by its `method`; a
+    `ValueError` if the name is taken.
     """
     if cls.method in CALIBRATORS:
         raise ValueError(f"There is a calibrator {cls.method!r} already, {CALIBRATORS[cls.method]}.")
@@ -215,10 +204,8 @@ def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -
     The calibrator that a record tells of.
 
     Args:
-        record (`Mapping[str, Any]`):
-            Such as `config.calibration` of a model, or what lies beside an adapter.
-        name (`str`, *optional*, defaults to `"config.calibration"`):
-            What errors call it.
+        record (`Mapping[str, Any]`): Such as `config.calibration` of a model, or what lies beside an adapter.
+        name (`str`, *optional*, defaults to `"config.calibration"`): What errors call it.
 
     Returns:
         [`Calibrator`]
@@ -234,23 +221,16 @@ def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -
     return CALIBRATORS[record.get("method", _UNNAMED)].from_record(record, name)
 
 
-# ---- The fit --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Fit:
     """
     A fitted calibrator and what it did to the data it was fitted on.
 
     Attributes:
-        calibrator ([`Calibrator`]):
-            What was fitted.
-        criterion (`str`):
-            `"ece"` or `"nll"`.
-        n_samples (`int`):
-            Size of the data set it was fitted on.
-        before, after (`dict[str, float]`):
-            Every metric on that data set without and with the calibrator.
+        calibrator ([`Calibrator`]): What was fitted.
+        criterion (`str`): `"ece"` or `"nll"`.
+        n_samples (`int`): Size of the data set it was fitted on.
+        before, after (`dict[str, float]`): Every metric on that data set without and with the calibrator.
     """
 
     calibrator: Calibrator
@@ -261,15 +241,11 @@ class Fit:
 
     @property
     def method(self) -> str:
-        """The name of the calibrator's method."""
         return self.calibrator.method
 
     @property
     def temperature(self) -> float:
-        """
-        What logits are divided by: above 1 softens an over-confident model, below 1 sharpens an under-confident one.
-        It is 1 for a method without a temperature.
-        """
+        """What logits are divided by: above 1 softens, below 1 sharpens; 1 for a method without a temperature."""
         return getattr(self.calibrator, "temperature", 1.0)
 
     @property
@@ -278,16 +254,7 @@ class Fit:
         return getattr(self.calibrator, "gamma", 0.0)
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """
-        Calibrated probabilities, see [`Calibrator.probabilities`].
-
-        Args:
-            logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-                Raw scores of the same model, finite.
-
-        Returns:
-            `np.ndarray` of shape `(num_samples, num_labels)`: float64; rows sum to 1.
-        """
+        """As [`Calibrator.probabilities`]."""
         return self.calibrator.probabilities(logits)
 
 
@@ -349,17 +316,15 @@ def fit_temperature(
     """
     Fit the temperature of `softmax(logits / T)` on held-out data (Guo et al., 2017; Mukhoti et al., 2020, Section 5).
 
+    It is [`fit_calibrator`] for the methods with a temperature.
+
     Args:
-        logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-            Raw scores on data that the model was not trained on, finite.
-        labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
+        logits, labels, n_bins:
+            As for [`fit_calibrator`].
         criterion (`str`, *optional*, defaults to `"ece"`):
             `"ece"`: the temperature of smallest ECE among 0.1, 0.2, ..., 10, the smallest one where several tie (the
             paper's choice). `"nll"`: the minimiser of the negative log-likelihood over [0.01, 100], to machine
             precision, found as the zero of the derivative, which is monotone in 1 / T.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Bins of the ECE, in the criterion and in the metrics before and after.
         method (`str`, *optional*, defaults to `"temperature"`):
             `"focal"` is focal temperature scaling (Komisarenko and Kull, 2024): a temperature, and then
             [`focal_recalibration`]. It serves models trained with focal loss, cannot be folded into a model, and may
@@ -372,12 +337,7 @@ def fit_temperature(
         [`Fit`]
 
     Raises:
-        ValueError: If the criterion or method is unknown, gamma is negative or not for this method, shapes disagree,
-            logits are not finite, or labels are out of range.
-        TypeError: If `n_bins` is not a whole number.
-
-    Warns:
-        UserWarning: If the optimum lies at an end of its range, or there are fewer than 200 samples.
+        ValueError: As [`fit_calibrator`], and if gamma is negative or not for this method.
 
     Example:
     >>> generator = np.random.default_rng(0)
@@ -425,10 +385,8 @@ def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float
     One sentence on whether a model is over- or under-confident, and what its calibrator does about it.
 
     Args:
-        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Raw scores before scaling.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices.
+        logits, labels:
+            As for [`fit_calibrator`].
         temperature (`float` or [`Calibrator`]):
             What was fitted.
 
@@ -443,10 +401,9 @@ def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float
 def describe(before: Scored, calibrator: Calibrator) -> str:
     """[`describe_confidence`] of probabilities before calibration."""
     confidence, share = before.confidences.mean(), before.correct.mean()
+    verdict = "over-confident" if confidence > share else "under-confident"
     if abs(confidence - share) < 0.005:
         verdict = "neither over- nor under-confident on average"
-    else:
-        verdict = "over-confident" if confidence > share else "under-confident"
     return (
         f"Before scaling the model is {verdict}: its mean confidence is {confidence:.1%} and it is right "
         f"{share:.1%} of the time. {calibrator.words}"

@@ -6,8 +6,7 @@ from __future__ import annotations
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,33 +28,35 @@ RANGE = (1e-3, 1e3)  # of any temperature
 _CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory stays in the cache
 
 
+def check_temperature(value: Any, name: str = "temperature") -> float:
+    """The value as a float if it can be a temperature, or a `ValueError`."""
+    low, high = RANGE
+    if isinstance(value, bool) or not isinstance(value, Real) or not value <= high or value < low:
+        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}.")
+    return float(value)
+
+
 @register_calibrator
 @dataclass(frozen=True)
 class TemperatureScaling(Calibrator):
-    """
-    `softmax(logits / temperature)`. The criterion `"ece"` takes the temperature of smallest ECE among 0.1, 0.2, ...,
-    10, the smallest one where several tie (Mukhoti et al., 2020, Section 5); `"nll"` the minimiser of the NLL over
-    [0.01, 100], to machine precision.
-
-    Attributes:
-        temperature (`float`):
-            What to divide by.
-    """
+    """`softmax(logits / temperature)`; what either criterion takes is told by [`fit_temperature`]."""
 
     method: ClassVar[str] = "temperature"
     noun: ClassVar[str] = "temperature"
-    temperature: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", check_temperature(self.temperature))
+    temperature: float = field(metadata={"check": check_temperature})
 
     @classmethod
     def fit(
         cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int
     ) -> TemperatureScaling:
-        blocks = _margin_blocks(logits, labels)
-        by_ece = criterion == "ece"
-        temperature = _fit_ece(blocks, logits.argmax(axis=1) == labels, n_bins) if by_ece else _fit_nll(blocks)
+        blocks = [
+            (block, values - values.max(axis=axis, keepdims=True), axis)
+            for block, values, axis in row_blocks(logits, np.float64, _CHUNK)
+        ]
+        if criterion == "ece":
+            temperature = _fit_ece(blocks, logits.argmax(axis=1) == labels, n_bins)
+        else:
+            temperature = _fit_nll(blocks, labels)
         warn_at_ends(temperature, criterion)
         return cls(temperature)
 
@@ -67,10 +68,6 @@ class TemperatureScaling(Calibrator):
 
     def affine(self, num_labels: int) -> Affine:
         return Affine(1 / self.temperature)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any], name: str = "config.calibration") -> TemperatureScaling:
-        return cls(check_temperature(record.get("temperature"), f"{name}['temperature']"))
 
     @property
     def named(self) -> str:
@@ -87,16 +84,7 @@ class TemperatureScaling(Calibrator):
         return f"T = {self.temperature:.4g}"
 
 
-def check_temperature(value: Any, name: str = "temperature") -> float:
-    """The value as a float if it can be a temperature, or a `ValueError`."""
-    low, high = RANGE
-    if isinstance(value, bool) or not isinstance(value, Real) or not value <= high or value < low:
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}.")
-    return float(value)
-
-
 def effect_of(temperature: float) -> str:
-    """What dividing by it does, in words."""
     if temperature == 1:
         return "leaves its probabilities alone"
     return f"{'sharpens' if temperature < 1 else 'softens'} its probabilities"
@@ -114,20 +102,8 @@ def warn_at_ends(temperature: float, criterion: str) -> None:
         )
 
 
-_Blocks = list[tuple[NDArray[np.float64], NDArray[np.int64], int]]
-
-
-def _margin_blocks(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Blocks:
-    """Blocks of rows with each row's maximum taken off, their labels, and the axis of the classes."""
-    blocks = []
-    for block, values, axis in row_blocks(logits, np.float64, _CHUNK):
-        blocks.append((values - values.max(axis=axis, keepdims=True), labels[block], axis))
-    return blocks
-
-
-def _true_margins(margins: NDArray[np.float64], labels: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
-    rows = np.arange(len(labels))
-    return margins[rows, labels] if axis else margins[labels, rows]
+# Some rows of the logits, less the maximum of each, and the axis of their classes.
+_Blocks = list[tuple[slice, NDArray[np.float64], int]]
 
 
 def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
@@ -136,12 +112,10 @@ def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:
     def bias(i: int) -> float:
         """Mean confidence less accuracy at one temperature of the grid, whose ECE is noted down."""
         if np.isinf(errors[i]):
-            gaps, start = np.zeros(n_bins), 0
-            for margins, labels, axis in blocks:
+            gaps = np.zeros(n_bins)
+            for block, margins, axis in blocks:
                 confidences = 1 / np.add.reduce(np.exp(margins / GRID[i]), axis=axis)
-                hits = correct[start : start + len(labels)]
-                gaps += np.bincount(bin_indices(confidences, n_bins), confidences - hits, n_bins)
-                start += len(labels)
+                gaps += np.bincount(bin_indices(confidences, n_bins), confidences - correct[block], n_bins)
             errors[i], biases[i] = np.abs(gaps).sum() / len(correct), gaps.sum() / len(correct)
         return float(biases[i])
 
@@ -160,16 +134,17 @@ def smallest_best(errors: NDArray[np.float64]) -> float:
     return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])
 
 
-def _fit_nll(blocks: _Blocks) -> float:
-    total_true = sum(float(_true_margins(*block).sum()) for block in blocks)
+def _fit_nll(blocks: _Blocks, labels: NDArray[np.int64]) -> float:
+    total_true = 0.0
+    for block, margins, axis in blocks:
+        true = labels[block]
+        total_true += float((margins if axis else margins.T)[np.arange(len(true)), true].sum())
 
     def derivatives(inverse: float) -> tuple[float, float]:
-        """
-        First and second derivative of the summed NLL with respect to 1 / T, in which it is convex: the expected logit
-        less the logit of the true class, and the variance of the logit.
-        """
+        # First and second derivative of the summed NLL with respect to 1 / T, in which it is convex: the expected
+        # logit less the logit of the true class, and the variance of the logit.
         slope, curvature = -total_true, 0.0
-        for margins, _, axis in blocks:
+        for _, margins, axis in blocks:
             weights = np.exp(inverse * margins)
             sums = np.add.reduce(weights, axis=axis)
             weights *= margins
@@ -180,8 +155,7 @@ def _fit_nll(blocks: _Blocks) -> float:
         return slope, curvature
 
     # Newton's method between two ends that close in; the ends of the range are tried before anything is halved.
-    ends = 1 / NLL_BOUNDS[1], 1 / NLL_BOUNDS[0]
-    low, high = ends
+    low, high = ends = 1 / NLL_BOUNDS[1], 1 / NLL_BOUNDS[0]
     untried, inverse = set(ends), 1.0
     for _ in range(200):
         slope, curvature = derivatives(inverse)

@@ -20,15 +20,13 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     Let a model apply the temperature (or other calibrator) in its config to its own logits, if that is not folded into
     the head.
 
-    A forward hook does it, which changes no weight: what `save_pretrained` writes is as before. It follows
-    `config.calibration` at every call, so that the logits are divided once whatever happens to the model: not at all
-    after folding, by the new temperature after calibrating anew. Calling this twice is calling it once. A loss that
-    the model computes itself, from `labels`, is that of the undivided logits. With method `"focal"` the logits become
-    logarithms of the probabilities, without a gradient.
+    A forward hook does it, which changes no weight and nothing that `save_pretrained` writes. It follows
+    `config.calibration` at every call: after folding it does nothing, and calling this twice is calling it once. A
+    loss that the model computes itself, from `labels`, is that of the undivided logits. With method `"focal"` the
+    logits become logarithms of the probabilities, without a gradient.
 
     Args:
-        model (`transformers.PreTrainedModel`):
-            A classifier; without `config.calibration` nothing is divided.
+        model (`transformers.PreTrainedModel`): A classifier; without `config.calibration` nothing is divided.
 
     Returns:
         `transformers.PreTrainedModel`: The same model.
@@ -43,16 +41,12 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def pending_calibrator(model: PreTrainedModel) -> Calibrator | None:
-    """
-    What the logits of this model still need: nothing unless it has an unfolded record that its forward does not apply
-    itself ([`apply_temperature`]).
-    """
+    """What the logits of this model still need: what is neither folded nor applied by its forward."""
     record = calibration_record(model)
     return None if record is None or record["folded"] or applies_temperature(model) else calibrator_of(record)
 
 
 def applies_temperature(model: Any) -> bool:
-    """Whether [`apply_temperature`] was called on this model."""
     return _calibrate_logits in getattr(model, "_forward_hooks", {}).values()
 
 

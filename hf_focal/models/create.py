@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SMALL_BERT, GLOBAL_POOLING_CNN, TREE_LSTM = "small-bert", "global-pooling-cnn", "tree-lstm"
+SMALL_BERT, TREE_LSTM = "small-bert", "tree-lstm"
+# Networks that are made for the texts at hand, and their configs.
+LEARNED = {SMALL_BERT: BertConfig, "global-pooling-cnn": GlobalPoolingCNNConfig, TREE_LSTM: TreeLSTMConfig}
 
 
 def create_image_classifier(
@@ -84,7 +86,6 @@ def create_image_classifier(
     Raises:
         ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take images of the size.
     """
-    labels = _labels(label_names)
     if not Path(name).is_dir():
         architecture = name.removeprefix("timm/").split(".")[0]
         if timm.is_model(architecture) and (name.startswith("timm/") or "/" not in name):
@@ -93,24 +94,14 @@ def create_image_classifier(
             name = name if name.startswith("timm/") else _timm_checkpoint(name)
         elif "/" not in name:
             similar = timm.list_models(f"*{architecture}*")[:8]
-            hint = f" timm has {', '.join(similar)}." if similar else ""
-            logger.info(
-                "%s is no timm architecture and no folder here: taken as a checkpoint on the Hub.%s", name, hint
-            )
-    own = {"image_size": image_size, "image_mean": image_mean, "image_std": image_std}
-    for argument, value in own.items():
+            hint = f"taken as a checkpoint on the Hub.{' timm has ' + ', '.join(similar) + '.' if similar else ''}"
+            logger.info("%s is no timm architecture and no folder here: %s", name, hint)
+    for argument, value in {"image_size": image_size, "image_mean": image_mean, "image_std": image_std}.items():
         if value is not None:
-            raise ValueError(
-                f"{argument}={value} only applies to a timm architecture trained from scratch; the image processor of "
-                f"{name!r} has its own."
-            )
+            where = f"a timm architecture trained from scratch; the image processor of {name!r} has its own"
+            raise ValueError(f"{argument}={value} only applies to {where}.")
     processor = AutoImageProcessor.from_pretrained(name, **kwargs)
-    if from_scratch:
-        config = AutoConfig.from_pretrained(name, **labels, **kwargs)
-        return _initialized(AutoModelForImageClassification.from_config(config)), processor
-    # A head of another size is replaced; its weights are new.
-    model = AutoModelForImageClassification.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
-    return model, processor
+    return _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs), processor
 
 
 def create_text_classifier(
@@ -127,33 +118,27 @@ def create_text_classifier(
     **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
-    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer that goes with
-    it.
+    Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer for it.
 
     Args:
         name (`str`):
             A transformers checkpoint on the Hub, a local folder, or a network with random weights whose vocabulary is
             learned from `texts`: `"small-bert"`, a BERT of two layers, or one of the two of the paper (Section 5),
             `"global-pooling-cnn"` and `"tree-lstm"`.
-        label_names (`Sequence[str]`):
-            Names of the classes, in the order of their indices.
+        label_names, kwargs:
+            As for [`create_image_classifier`].
         from_scratch (`bool`, *optional*, defaults to `False`):
             Random weights; of the checkpoint only config and tokenizer are read.
         max_seq_length (`int`, *optional*):
             Cut texts to so many tokens; by default to as many as the model takes.
         texts (`Iterable[str]`, *optional*):
             The training texts, for a network that learns its vocabulary; for `"tree-lstm"` trees in brackets.
-        embeddings (`str`, *optional*):
-            Folder of pretrained word vectors for one of the two networks of the paper, see [`load_word_vectors`].
-        vocab_size (`int`, *optional*):
-            Most entries of a vocabulary that is learned.
-        model_kwargs (`Mapping[str, Any]`, *optional*):
-            Further settings of the config of a network whose vocabulary is learned, such as `{"cell": "released"}`.
         task (`str`, *optional*, defaults to `"text-classification"`):
             The name of any task in `hf_focal.TASKS` whose inputs a tokenizer makes. For `"token-classification"` it
             is prepared for texts that come as lists of words.
-        kwargs:
-            `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
+        embeddings, vocab_size, model_kwargs (*optional*):
+            Of a network that learns its vocabulary: folder of pretrained word vectors, see [`load_word_vectors`] (for
+            the two of the paper), most entries of the vocabulary, and settings such as `{"cell": "released"}`.
 
     Returns:
         `tuple`: The model and its tokenizer, which agree on the padding token (a decoder that has none, such as GPT-2,
@@ -167,29 +152,16 @@ def create_text_classifier(
     """
     if task not in text_tasks():
         raise ValueError(f"task must be one of {', '.join(text_tasks())}, got {task!r}.")
-    settings = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
-    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    settings: dict[str, Any] = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
     if name in LEARNED and not Path(name).is_dir():
         if texts is None:
             raise ValueError(f"{name!r} needs the training texts (texts=...), for its vocabulary.")
-        if name == SMALL_BERT:
-            given["task"] = task
-        elif task != TextClassification.name:
-            raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
-        return LEARNED[name](texts, label_names, max_seq_length, **given)
-    if given:
-        known = ", ".join(LEARNED)
-        raise ValueError(
-            f"{', '.join(given)} can only be set for networks whose vocabulary is learned ({known}); {name!r} has its "
-            "own."
-        )
-    auto_class, labels = get_task(task).auto_class, _labels(label_names)
+        return _learned(name, texts, label_names, max_seq_length, task, **settings)
+    if given := [key for key, value in settings.items() if value is not None]:
+        only = f"networks whose vocabulary is learned ({', '.join(LEARNED)})"
+        raise ValueError(f"{', '.join(given)} can only be set for {only}; {name!r} has its own.")
     tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
-    if from_scratch:
-        config = AutoConfig.from_pretrained(name, **labels, **kwargs)
-        model = auto_class.from_config(config)
-    else:
-        model = auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **kwargs)
+    model = _model(get_task(task).auto_class, name, label_names, from_scratch, kwargs)
     get_task(task).prepare(model, tokenizer, max_seq_length)
     return model, tokenizer
 
@@ -199,63 +171,38 @@ def text_tasks() -> list[str]:
     return [name for name, task in TASKS.items() if task.processor == "tokenizer"]
 
 
-def _small_bert(
+def _learned(
+    name: str,
     texts: Iterable[str],
     label_names: Sequence[str],
     max_seq_length: int | None,
     task: str,
-    vocab_size: int = 4000,
-    model_kwargs: Mapping[str, Any] | None = None,
-    embeddings: str | Path | None = None,
+    vocab_size: int | None,
+    embeddings: str | Path | None,
+    model_kwargs: Mapping[str, Any] | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if embeddings is not None:
-        raise ValueError(f"{SMALL_BERT!r} learns its embeddings: leave embeddings unset.")
-    tokenizer = train_tokenizer(texts, vocab_size)
-    sizes = {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 128,
-        "max_position_embeddings": 128,
-        **_settings(SMALL_BERT, BertConfig, model_kwargs),
-    }
-    config = BertConfig(vocab_size=len(tokenizer), **sizes, **_labels(label_names))
-    model = get_task(task).auto_class.from_config(config)
-    get_task(task).prepare(model, tokenizer, max_seq_length)
-    return model, tokenizer
-
-
-def _global_pooling_cnn(
-    texts: Iterable[str],
-    label_names: Sequence[str],
-    max_seq_length: int | None,
-    model_kwargs: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    settings = _settings(GLOBAL_POOLING_CNN, GlobalPoolingCNNConfig, model_kwargs)
+    """A network that is made for the texts at hand."""
+    settings = _settings(name, LEARNED[name], model_kwargs)
+    options = {} if vocab_size is None else {"vocab_size": vocab_size}
+    if name == SMALL_BERT:
+        if embeddings is not None:
+            raise ValueError(f"{SMALL_BERT!r} learns its embeddings: leave embeddings unset.")
+        tokenizer = train_tokenizer(texts, **{"vocab_size": 4000, **options})
+        sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        sizes |= {"intermediate_size": 128, "max_position_embeddings": 128, **settings}
+        config = BertConfig(vocab_size=len(tokenizer), **sizes, **_labels(label_names))
+        model = get_task(task).auto_class.from_config(config)
+        get_task(task).prepare(model, tokenizer, max_seq_length)
+        return model, tokenizer
+    if task != TextClassification.name:
+        raise ValueError(f"{name!r} classifies whole texts: it does not serve {task}.")
+    if name == TREE_LSTM:
+        if max_seq_length is not None:
+            raise ValueError("A tree cannot be cut: leave max_seq_length (--max_seq_length) unset.")
+        return create_tree_lstm(texts, label_names, embeddings, **options, **settings)
     if max_seq_length is not None:
         settings["sequence_length"] = max_seq_length
-    return create_global_pooling_cnn(texts, label_names, **options, **settings)
-
-
-def _tree_lstm(
-    texts: Iterable[str],
-    label_names: Sequence[str],
-    max_seq_length: int | None,
-    model_kwargs: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if max_seq_length is not None:
-        raise ValueError("A tree cannot be cut: leave max_seq_length (--max_seq_length) unset.")
-    return create_tree_lstm(texts, label_names, **options, **_settings(TREE_LSTM, TreeLSTMConfig, model_kwargs))
-
-
-# Networks that are made for the texts at hand.
-LEARNED: dict[str, Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase]]] = {
-    SMALL_BERT: _small_bert,
-    GLOBAL_POOLING_CNN: _global_pooling_cnn,
-    TREE_LSTM: _tree_lstm,
-}
+    return create_global_pooling_cnn(texts, label_names, embeddings, **options, **settings)
 
 
 def _settings(name: str, config: type[PreTrainedConfig], given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -269,20 +216,27 @@ def _settings(name: str, config: type[PreTrainedConfig], given: Mapping[str, Any
 
 
 def freeze_all_but_last(model: PreTrainedModel, count: int) -> None:
-    """
-    Train the head and the last `count` layers alone, of a model whose layers are one list, as those of transformers
-    are. What lies between layers and head, such as a pooler, is trained with the head.
-    """
+    """Train the last `count` layers alone, which are one list, and what comes after them, such as a pooler."""
     body = model.base_model
     lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
     layers = max(lists, key=len, default=nn.ModuleList())
     if not 0 <= count <= len(layers) or body is model:
         raise ValueError(f"{type(model).__name__} has {len(layers)} layers; cannot train the last {count} of them.")
     body.requires_grad_(False)
-    trained = list(layers)[len(layers) - count :]
-    trained += [module for name, module in body.named_children() if "pool" in name]
-    for module in trained:
+    poolers = [module for name, module in body.named_children() if "pool" in name]
+    for module in (*layers[len(layers) - count :], *poolers):
         module.requires_grad_(True)
+
+
+def _model(
+    auto_class: Any, name: str, label_names: Sequence[str], from_scratch: bool, source: Mapping[str, Any]
+) -> PreTrainedModel:
+    """The model of a checkpoint, or of its config alone."""
+    labels = _labels(label_names)
+    if from_scratch:
+        return _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
+    # A head of another size is replaced; its weights are new.
+    return auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **source)
 
 
 def _labels(label_names: Sequence[str]) -> dict[str, Any]:
@@ -311,32 +265,25 @@ def _timm_from_scratch(
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     known: Any = timm.get_pretrained_cfg(architecture)
     defaults = (known or PretrainedCfg()).to_dict()
-    input_size = list(defaults["input_size"])
+    channels, own_size, _ = input_size = list(defaults["input_size"])
     model_args: dict[str, Any] = {}
-    if image_size is None and data_size is not None and max(data_size, 32) < input_size[1]:
+    if image_size is None and data_size is not None and max(data_size, 32) < own_size:
         image_size = max(data_size, 32)
     if image_size is not None:
         if defaults.get("fixed_input_size"):
             model_args["img_size"] = image_size
-        input_size = [input_size[0], image_size, image_size]
+        input_size = [channels, image_size, image_size]
     # crop_pct 1: the processor resizes to the input size and cuts nothing off.
     kept = {key: defaults[key] for key in ("mean", "std", "interpolation", "first_conv", "classifier")}
     pretrained_cfg = {**kept, "input_size": input_size, "crop_pct": 1.0}
-    for key, values in (("mean", image_mean), ("std", image_std)):
+    for key, values in {"mean": image_mean, "std": image_std}.items():
         if values is not None:
             if len(values) != 3 or (key == "std" and min(values) <= 0):
                 raise ValueError(f"image_{key} must hold one number per colour, deviations above 0, got {values}.")
             pretrained_cfg[key] = tuple(values)
-    config = TimmWrapperConfig.from_dict(
-        {
-            "architecture": architecture,
-            "num_classes": len(label_names),
-            "label_names": list(label_names),
-            "model_args": model_args,
-            "pretrained_cfg": pretrained_cfg,
-        }
-    )
-    size = input_size[1]
+    labels = {"num_classes": len(label_names), "label_names": list(label_names)}
+    network = {"architecture": architecture, "model_args": model_args, "pretrained_cfg": pretrained_cfg}
+    config = TimmWrapperConfig.from_dict({**network, **labels})
     try:
         model = _initialized(AutoModelForImageClassification.from_config(config))
         with torch.no_grad():
@@ -344,18 +291,15 @@ def _timm_from_scratch(
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{architecture!r} cannot take images of {size}x{size} pixels ({reason}). Set image_size (--image_size); "
-            f"its own is {defaults['input_size'][1]}, to which smaller images are enlarged."
+            f"{architecture!r} cannot take images of {input_size[1]}x{input_size[1]} pixels ({reason}). Set "
+            f"image_size (--image_size); its own is {own_size}, to which smaller images are enlarged."
         ) from error
     model.train()
     return model, TimmWrapperImageProcessor(pretrained_cfg=pretrained_cfg, architecture=architecture)
 
 
 def _initialized(model: Any) -> PreTrainedModel:
-    """
-    Give a wrapped timm network the initial weights of timm. The wrapper draws every convolution from N(0, 0.02^2),
-    as if all but the head were about to be loaded.
-    """
+    """A wrapped timm network gets timm's own initial weights: the wrapper draws convolutions from N(0, 0.02^2)."""
     if hasattr(model, "timm_model"):
         config = model.config
         fresh = timm.create_model(config.architecture, num_classes=config.num_labels, **(config.model_args or {}))

@@ -13,17 +13,7 @@ from torch import Tensor
 from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
 from ..calibrators.temperature import check_temperature
 from .apply import raw_logits, stop_applying
-from .head import (
-    check_single_label,
-    evaluating,
-    find_head,
-    follows,
-    map_outputs,
-    probe_logits,
-    probe_of,
-    restored,
-    tolerance_of,
-)
+from .head import check_single_label, evaluating, find_head, map_outputs, probe_logits, probe_of, try_heads
 from .record import calibration_record, record_of
 
 
@@ -52,7 +42,8 @@ def fold_calibrator(
         calibrator ([`Calibrator`]):
             As fitted by [`fit_calibrator`].
         inputs (`Mapping[str, torch.Tensor]`, *optional*):
-            A batch for the probe; by default one is made from the config, for images and text.
+            A batch for the probe; by default one is made from the config, for images and text. A model of other
+            inputs needs it.
         record (`Mapping[str, Any]`, *optional*):
             What else to write into `config.calibration`: `criterion`, `loss`, `split`, `n_samples`.
 
@@ -92,27 +83,17 @@ def fold_temperature(
     """
     Divide the classification head by the temperature, so that the model's plain softmax is calibrated.
 
-    It is [`fold_calibrator`] for a temperature, any head that scales the logits being fit for it. With an adapter of
-    PEFT it is the head in its `modules_to_save` that is divided: it is saved with the adapter, and stays in the model
-    after `merge_and_unload()`.
+    It is [`fold_calibrator`] for a temperature, any head that scales the logits being fit for it. The head of an
+    adapter of PEFT is saved with the adapter, and stays in the model after `merge_and_unload()`.
 
     Args:
-        model (`transformers.PreTrainedModel` or `peft.PeftModel`):
-            A classifier with one label per sample (or token), of at least two classes.
         temperature (`float`):
             What to divide by, as fitted by [`fit_temperature`].
-        inputs (`Mapping[str, torch.Tensor]`, *optional*):
-            A batch for the probe; by default one is made from the config, for images and text. A model of other
-            inputs needs it.
-        record (`Mapping[str, Any]`, *optional*):
-            What else to write into `config.calibration`: `criterion`, `loss`, `split`, `n_samples`.
-
-    Returns:
-        `transformers.PreTrainedModel`: The same model, with `config.calibration` set and `folded` true.
+        model, inputs, record:
+            As for [`fold_calibrator`], and so is what is returned.
 
     Raises:
-        ValueError: If the model is folded already, has no head that scales its logits, cannot take the probe batch,
-            or the temperature is not a positive number. The weights are then as they were.
+        ValueError: As [`fold_calibrator`], or if the temperature is not a positive number.
     """
     temperature = check_temperature(temperature)
     calibrator = calibrator_of({**(record or {}), "temperature": temperature}, "record")
@@ -125,10 +106,8 @@ def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] |
     [`apply_temperature`] was called, that is undone too.
 
     Args:
-        model (`transformers.PreTrainedModel`):
-            A folded model.
-        inputs (`Mapping[str, torch.Tensor]`, *optional*):
-            A batch for the probe; by default one is made from the config.
+        model, inputs:
+            As for [`fold_calibrator`]; the model is a folded one.
 
     Returns:
         `transformers.PreTrainedModel`: The same model; its logits are those before scaling, up to rounding.
@@ -162,13 +141,10 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
     with evaluating(model), raw_logits(model):
         probe = probe_of(model, inputs)
         heads = find_head(model, probe, affine, noun)
-        before = probe_logits(model, probe)
-        with restored(heads):
-            map_outputs(heads, affine)
-            after = probe_logits(model, probe)
-        if not follows(before, after, affine, tolerance_of(heads, affine)):
+        held, off = try_heads(model, probe, heads, affine, probe_logits(model, probe))
+        if not held:
             raise UnfoldableError(
                 f"Cannot fold a {noun} into {type(model).__name__}: its weights cannot hold the numbers, so that the "
-                f"logits would be off by up to {np.abs(after - affine(before)).max():g}."
+                f"logits would be off by up to {off:g}."
             )
         map_outputs(heads, affine)

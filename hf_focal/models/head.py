@@ -19,9 +19,6 @@ from ..tasks import task_of
 from .record import has_adapter
 
 
-COMMON_SCALE = Affine()
-
-
 def check_single_label(model: PreTrainedModel) -> int:
     """The number of classes, or a refusal of models whose outputs are not one softmax over at least two of them."""
     config = getattr(model, "config", None)
@@ -45,33 +42,32 @@ def check_single_label(model: PreTrainedModel) -> int:
 def find_head(
     model: PreTrainedModel,
     inputs: Mapping[str, Tensor] | None,
-    affine: Affine = COMMON_SCALE,
+    affine: Affine = Affine(),  # noqa: B008  (a tuple)
     noun: str = "temperature",
 ) -> list[nn.Module]:
     """
     The linear modules that can do an affine map of the logits: done to their outputs, it is done to the logits of a
     probe batch. A common scale may be shared by several modules, anything else asks for one whose outputs are the
     logits.
-
-    Random weights stand in meanwhile, in every module that might belong to the head: trained or fresh weights may be
-    so small that the logits prove nothing, or that one head of two seems to be all. Random numbers stand in for those
-    of the map, too.
     """
+    # Random weights stand in meanwhile, in every module that might belong to the head: trained or fresh weights may be
+    # so small that the logits prove nothing, or that one head of two seems to be all. Random numbers stand in for
+    # those of the map, too.
     probe = probe_of(model, inputs)
     candidates = [heads for heads in _head_candidates(model) if heads]
     modules = list(dict.fromkeys(module for heads in candidates for module in heads))
-    trial = _trial_of(affine)
+    generator = np.random.default_rng(0)
+    scale = generator.normal(size=np.shape(affine.scale)) if np.ndim(affine.scale) else 0.5
+    trial = Affine(scale, None if affine.shift is None else generator.normal(size=affine.shift.shape))
     with evaluating(model), restored(modules):
-        _randomize(modules)
+        draws = torch.Generator().manual_seed(0)
+        for parameter in _parameters(modules):
+            parameter.copy_(torch.randn(parameter.shape, generator=draws) / parameter[0].numel() ** 0.5)
         whole = probe_logits(model, probe)
         if 0 < np.abs(whole).max() < np.inf:
-            for heads in candidates:
-                if not _takes(heads, trial):
-                    continue
-                with restored(heads):
-                    map_outputs(heads, trial)
-                    if follows(whole, probe_logits(model, probe), trial, tolerance_of(heads, trial)):
-                        return heads
+            for heads in candidates if is_common_scale(affine) else _plain_ones(candidates, affine):
+                if try_heads(model, probe, heads, trial, whole)[0]:
+                    return heads
     if candidates and affine.shift is not None and all(getattr(one, "bias", None) is None for one in modules):
         reason = "its last linear layer has no bias, which a shift needs."
     elif candidates and is_common_scale(affine):
@@ -97,19 +93,12 @@ def is_common_scale(affine: Affine) -> bool:
     return np.ndim(affine.scale) == 0 and affine.shift is None
 
 
-def _trial_of(affine: Affine) -> Affine:
-    """A map of the same form whose numbers hide nothing."""
-    generator = np.random.default_rng(0)
-    scale = generator.normal(size=np.shape(affine.scale)) if np.ndim(affine.scale) else 0.5
-    return Affine(scale, None if affine.shift is None else generator.normal(size=affine.shift.shape))
-
-
-def _takes(heads: list[nn.Module], affine: Affine) -> bool:
-    if is_common_scale(affine):
-        return True
-    parameters = dict(heads[0].named_parameters(recurse=False))
-    has_bias = affine.shift is None or "bias" in parameters
-    return len(heads) == 1 and has_bias and parameters.keys() <= {"weight", "bias"}
+def _plain_ones(candidates: list[list[nn.Module]], affine: Affine) -> Iterator[list[nn.Module]]:
+    """Single modules with nothing but a weight and a bias, which a shift needs."""
+    for heads in candidates:
+        names = {name for head in heads for name, _ in head.named_parameters(recurse=False)}
+        if len(heads) == 1 and names <= {"weight", "bias"} and (affine.shift is None or "bias" in names):
+            yield heads
 
 
 def map_outputs(heads: list[nn.Module], affine: Affine) -> None:
@@ -127,21 +116,24 @@ def map_outputs(heads: list[nn.Module], affine: Affine) -> None:
             parameter.copy_(rows.reshape(parameter.shape))
 
 
-def follows(before: NDArray[Any], after: NDArray[Any], affine: Affine, tolerance: float) -> bool:
-    """Whether the logits after are the map of those before."""
+def try_heads(
+    model: PreTrainedModel,
+    probe: Mapping[str, Tensor],
+    heads: list[nn.Module],
+    affine: Affine,
+    before: NDArray[Any],
+) -> tuple[bool, float]:
+    """Whether these modules do the map to the logits of a batch, and how far off they are; no weight is changed."""
+    with restored(heads):
+        map_outputs(heads, affine)
+        after = probe_logits(model, probe)
     expected = affine(before)
+    off = np.abs(after - expected).max()
     size = max(np.abs(expected).max(), np.abs(before).max() * np.abs(affine.scale).max())
-    return bool(np.abs(after - expected).max() <= tolerance * size)
-
-
-def tolerance_of(heads: list[nn.Module], affine: Affine) -> float:
-    """How far logits may be off, relative to the largest. Half precision rounds all factors but powers of 2."""
-    precision = max((torch.finfo(parameter.dtype).eps for parameter in _parameters(heads)), default=0.0)
-    return 1e-4 if is_common_scale(affine) and affine.scale == 0.5 else max(1e-4, 8 * precision)
-
-
-def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
-    return [parameter for module in modules for parameter in module.parameters(recurse=False)]
+    # Half precision rounds all factors but powers of 2.
+    rounding = max((torch.finfo(parameter.dtype).eps for parameter in _parameters(heads)), default=0.0)
+    exact = is_common_scale(affine) and affine.scale == 0.5
+    return bool(off <= (1e-4 if exact else max(1e-4, 8 * rounding)) * size), off
 
 
 def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
@@ -155,17 +147,19 @@ def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
 
     if hasattr(model, "timm_model") and not has_adapter(model):
         classifier = model.timm_model.get_classifier()
-        modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
-        yield [module for module in modules if is_head(module)]
-    linear = [(name, module) for name, module in model.named_modules() if is_head(module)]
-    if has_adapter(model):  # it is saved with the heads that it trains, and with no other weight of the model
-        linear = [(name, module) for name, module in linear if ".modules_to_save." in name]
-    heads = [module for _, module in linear]
+        yield list(filter(is_head, classifier if isinstance(classifier, (tuple, list)) else [classifier]))
+    # An adapter is saved with the heads that it trains, and with no other weight of the model.
+    part = ".modules_to_save." if has_adapter(model) else ""
+    heads = [module for name, module in model.named_modules() if is_head(module) and part in name]
     for head in reversed(heads):
         yield [head]
     if len(heads) > 1:
         yield heads[-2:]
         yield heads
+
+
+def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for module in modules for parameter in module.parameters(recurse=False)]
 
 
 @contextmanager
@@ -180,12 +174,6 @@ def restored(modules: list[nn.Module]) -> Iterator[None]:
             parameter.copy_(original)
 
 
-def _randomize(modules: list[nn.Module]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for parameter in _parameters(modules):
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5)
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
@@ -195,9 +183,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-# ---- The probe batch ------------------------------------------------------------------------------------------------
 
 
 def probe_of(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -233,9 +218,8 @@ def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
         channels, height, width = _image_shape(model)
         if "spatial_shapes" in inspect.signature(model.forward).parameters:  # images cut into patches beforehand
             patch = getattr(config, "vision_config", config).patch_size
-            patches = torch.randn(2, 4, channels * patch**2, generator=generator)
-            shapes = torch.full((2, 2), 2)
-            return {name: patches, "pixel_attention_mask": torch.ones(2, 4).long(), "spatial_shapes": shapes}
+            more = {"pixel_attention_mask": torch.ones(2, 4).long(), "spatial_shapes": torch.full((2, 2), 2)}
+            return {name: torch.randn(2, 4, channels * patch**2, generator=generator), **more}
         return {name: torch.randn(2, channels, height, width, generator=generator)}
     if name == "input_ids":
         # One sequence: models without a padding token refuse more.

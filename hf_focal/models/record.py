@@ -1,9 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-What a model says of its calibration, in `config.calibration`.
-
-Probabilities are `softmax(logits)` where `folded` is true; where it is false the logits still need the calibrator that
-the record tells of. Nothing else ever changes logits.
+What a model says of its calibration, in `config.calibration`: probabilities are `softmax(logits)` where `folded` is
+true; else the logits still need the calibrator that the record tells of. Nothing else ever changes logits.
 """
 
 from __future__ import annotations

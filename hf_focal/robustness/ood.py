@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,11 +18,13 @@ from ..gamma import focal_log_probabilities
 from ..metrics.intervals import check_options, interval_ends
 
 
+Floats = NDArray[np.float64]
+
 OOD_SCORES = ("entropy", "max_probability", "energy")
 _LOWEST_MARGIN = -800.0  # its exponential is 0 in float64
 
 
-def ood_scores(logits: ArrayLike, temperature: float = 1.0, gamma: float = 0.0) -> dict[str, NDArray[np.float64]]:
+def ood_scores(logits: ArrayLike, temperature: float = 1.0, gamma: float = 0.0) -> dict[str, Floats]:
     r"""
     Entropy, maximum probability and energy of each sample, in float64.
 
@@ -64,23 +67,16 @@ def ood_scores(logits: ArrayLike, temperature: float = 1.0, gamma: float = 0.0) 
     return scores
 
 
-def _softmax_parts(
-    logits: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """
-    Per row: the largest logit, the odds of all others against it, and the entropy. The entropy is a sum of positive
-    terms, log(1 + odds) and the others' probabilities times their margins, so that nothing cancels.
-    """
+def _softmax_parts(logits: Floats) -> tuple[Floats, Floats, Floats]:
+    """Per row: the largest logit, the odds of all others against it, and the entropy."""
     rows, best = np.arange(len(logits)), logits.argmax(axis=1)
     top = logits[rows, best]
     margins = np.maximum(logits - top[:, None], _LOWEST_MARGIN)
     weights = np.exp(margins)
     weights[rows, best] = 0.0
     rest = weights.sum(axis=1)
+    # A sum of positive terms, so that nothing cancels.
     return top, rest, np.log1p(rest) - (weights * margins).sum(axis=1) / (1 + rest)
-
-
-# ---- AUROC ----------------------------------------------------------------------------------------------------------
 
 
 def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
@@ -89,10 +85,8 @@ def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
     out-of-distribution sample has the higher score, a tie counting half (Hanley and McNeil, 1982).
 
     Args:
-        in_scores (`np.ndarray` of shape `(num_in,)`):
-            Scores of in-distribution samples, such as those of [`ood_scores`].
-        out_scores (`np.ndarray` of shape `(num_out,)`):
-            Scores of out-of-distribution samples.
+        in_scores, out_scores (`np.ndarray` of shapes `(num_in,)` and `(num_out,)`):
+            Scores of in-distribution and of out-of-distribution samples, such as those of [`ood_scores`].
 
     Returns:
         `float`: In `[0, 1]`; 0.5 for scores that tell nothing.
@@ -115,7 +109,7 @@ def auroc_interval(
     Percentile bootstrap interval of [`auroc`]; both sets of samples are resampled.
 
     Args:
-        in_scores, out_scores (`np.ndarray` of shapes `(num_in,)` and `(num_out,)`):
+        in_scores, out_scores:
             As for [`auroc`].
         level (`float`, *optional*, defaults to `0.9`):
             Share of resamples between the ends, in (0, 1).
@@ -134,17 +128,12 @@ def auroc_interval(
     """
     check_options(level, n_resamples)
     statistic, num_in, num_out = _auroc_of_rows(in_scores, out_scores)
-    generator = np.random.default_rng(seed)
-    values = [
-        statistic(generator.integers(0, num_in, num_in), generator.integers(0, num_out, num_out))
-        for _ in range(n_resamples)
-    ]
+    draw = np.random.default_rng(seed).integers
+    values = [statistic(draw(0, num_in, num_in), draw(0, num_out, num_out)) for _ in range(n_resamples)]
     return interval_ends(np.array(values), level)
 
 
-def _auroc_of_rows(
-    in_scores: ArrayLike, out_scores: ArrayLike
-) -> tuple[Callable[[NDArray[np.int64], NDArray[np.int64]], float], int, int]:
+def _auroc_of_rows(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[Callable[..., float], int, int]:
     """AUROC as a function of the rows of either set, and their sizes. Scores are sorted once, then only counted."""
     inside, outside = check_scores("in_scores", in_scores), check_scores("out_scores", out_scores)
     num_in, num_out = len(inside), len(outside)
@@ -160,12 +149,12 @@ def _auroc_of_rows(
     return statistic, num_in, num_out
 
 
-def roc_points(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def roc_points(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[Floats, Floats]:
     """
     The ROC curve behind [`auroc`], by `sklearn.metrics.roc_curve`; points on a straight line are left out.
 
     Args:
-        in_scores, out_scores (`np.ndarray` of shapes `(num_in,)` and `(num_out,)`):
+        in_scores, out_scores:
             As for [`auroc`].
 
     Returns:
@@ -181,9 +170,6 @@ def roc_points(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[NDArray[np.
     positive = np.repeat([0, 1], [len(inside), len(outside)])
     false_rate, true_rate, _ = roc_curve(positive, np.concatenate([inside, outside]))
     return false_rate, true_rate
-
-
-# ---- Before and after temperature -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -214,10 +200,8 @@ def ood_detection(
     AUROC of every score with its interval, before and after temperature scaling.
 
     Args:
-        logits (`np.ndarray` of shape `(num_in, num_labels)`):
-            Of in-distribution samples, before scaling.
-        ood_logits (`np.ndarray` of shape `(num_out, num_labels)`):
-            Of out-of-distribution samples, by the same model, before scaling.
+        logits, ood_logits (`np.ndarray` of shapes `(num_in, num_labels)` and `(num_out, num_labels)`):
+            Of in-distribution and of out-of-distribution samples, by the same model, before scaling.
         temperature, gamma (`float`, *optional*):
             What the model was calibrated with; as for [`ood_scores`].
         level, n_resamples, seed (*optional*):
@@ -236,10 +220,18 @@ def ood_detection(
         raise ValueError(
             f"logits and ood_logits must be of the same model, got {inside.shape[1]} and {outside.shape[1]} classes."
         )
-    results: dict[str, dict[str, DetectionResult]] = {name: {} for name in OOD_SCORES}
-    for moment, scaling in (("before", (1.0, 0.0)), ("after", (temperature, gamma))):
-        of_inside, of_outside = ood_scores(inside, *scaling), ood_scores(outside, *scaling)
-        for name in OOD_SCORES:
-            pair = of_inside[name], of_outside[name]
-            results[name][moment] = DetectionResult(auroc(*pair), *auroc_interval(*pair, level, n_resamples, seed))
-    return results
+    scalings = {"before": (1.0, 0.0), "after": (temperature, gamma)}
+    pairs = score_pairs(*({key: ood_scores(one, *by) for key, by in scalings.items()} for one in (inside, outside)))
+    return {name: detection(row, level=level, n_resamples=n_resamples, seed=seed) for name, row in pairs.items()}
+
+
+def score_pairs(
+    inside: dict[str, dict[str, Floats]], outside: dict[str, dict[str, Floats]]
+) -> dict[str, dict[str, tuple[Floats, Floats]]]:
+    """From [`ood_scores`] by moment: by score, then by moment, those of either set."""
+    return {name: {key: (inside[key][name], outside[key][name]) for key in inside} for name in OOD_SCORES}
+
+
+def detection(pairs: dict[str, tuple[Floats, Floats]], **options: Any) -> dict[str, DetectionResult]:
+    """Of one score, by moment."""
+    return {key: DetectionResult(auroc(*pair), *auroc_interval(*pair, **options)) for key, pair in pairs.items()}

@@ -41,7 +41,7 @@ def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, 
     ROC curves (Mukhoti et al., 2020, Figure 5): one panel per out-of-distribution data set, one colour per model.
 
     Args:
-        scores (`Mapping[str, Mapping[str, Mapping[str, tuple]]]`):
+        scores (`Mapping`):
             By data set, then by model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either
             will do): scores of the in-distribution and of the out-of-distribution samples, as for [`auroc`].
 
@@ -73,7 +73,7 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
     ECE, NLL and error against the severity of a corruption, one colour per model.
 
     Args:
-        results (`Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]`):
+        results (`Mapping`):
             By model, then by severity (0 for clean data), then by `"before"` and `"after"` temperature scaling (dashed
             and solid): what [`calibration_metrics`] returns, and under `"intervals"`, where there are any, the lower
             and the upper end of each metric's interval, drawn as vertical bars.
@@ -112,7 +112,7 @@ def risk_coverage_diagram(curves: Mapping[str, Mapping[str, tuple[NDArray[Any], 
     Error of the most confident predictions against the share of samples that is predicted, one colour per model.
 
     Args:
-        curves (`Mapping[str, Mapping[str, tuple]]`):
+        curves (`Mapping`):
             By model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either will do): what
             [`risk_coverage_curve`] returns.
 

@@ -1,8 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-What `run_ood.py` finds: how well models notice other data, how their calibration holds out on corrupted images, and
-what their confidence is worth, before and after calibration. Measured first, then shown, then saved.
-"""
+"""What `run_ood.py` finds of models, before and after calibration: measured first, then shown, then saved."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ from ..tasks import ImageClassification
 from ..tasks.columns import match_labels
 from ..tasks.transforms import ImageTransform
 from .corruptions import ImageCorruption
-from .ood import OOD_SCORES, DetectionResult, auroc, auroc_interval, ood_scores
+from .ood import DetectionResult, Floats, detection, ood_scores, score_pairs
 from .plots import risk_coverage_diagram, roc_diagram, severity_diagram
 
 
@@ -46,26 +43,12 @@ INTERVALS = ("accuracy", "nll", "ece")  # the metrics that are drawn against sev
 
 
 class UncalibratedModel:
-    """
-    A checkpoint of an image classifier, and its logits as they were before it was calibrated.
-
-    Args:
-        name (`str`):
-            Folder, or id on the Hub.
-        output_dir (`str`):
-            For the `Trainer` that predicts, which writes nothing there.
-        batch_size (`int`, *optional*, defaults to `128`):
-            Images per device.
-
-    Attributes:
-        loss (`str` or `None`): What it was trained with, where that is recorded.
-        calibrator ([`Calibrator`]): What it was calibrated with; of a model that never was, the temperature 1.
-        class_names (`list[str]`): In the order of its outputs.
-    """
+    """A checkpoint of an image classifier, and its logits as they were before it was calibrated."""
 
     def __init__(self, name: str, output_dir: str, batch_size: int = 128) -> None:
         self.name, self._model = name, from_pretrained(name, task=ImageClassification.name)
         config: Any = self._model.config
+        # A model that never was calibrated has the temperature 1.
         record = calibration_record(self._model) or {"temperature": 1.0, "folded": False}
         self.loss, self.calibrator = record.get("loss"), calibrator_of(record)
         # Of what is folded into the head, which is not to be rounded twice.
@@ -74,13 +57,9 @@ class UncalibratedModel:
         self.class_names = [config.id2label[index] for index in range(config.num_labels)]
         self._transform = ImageTransform(load_processor(name, ImageClassification.name, self._model))
         args = TrainingArguments(
-            output_dir=output_dir,
-            per_device_eval_batch_size=batch_size,
-            eval_accumulation_steps=16,
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            report_to="none",
-        )
+            output_dir, per_device_eval_batch_size=batch_size, eval_accumulation_steps=16, report_to="none",
+            remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip
         self._trainer = Trainer(model=self._model, args=args)
 
     @property
@@ -99,33 +78,22 @@ class UncalibratedModel:
         return np.array(match_labels(class_names, self.class_names))[np.asarray(labels)]
 
 
-# ---- Measure --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Findings:
-    """
-    What was measured of one model; the innermost keys are `"before"` and `"after"` calibration.
-
-    Attributes:
-        model (`str`), loss (`str` or `None`), calibrator ([`Calibrator`]): As of [`UncalibratedModel`].
-        ood (`dict[str, dict[str, dict[str, DetectionResult]]]`): By other data, then by score.
-        shift (`dict[str, dict[int, dict[str, dict]]]`): By corruption, then by severity, 0 for the test data as they
-            are: the metrics, and under `"intervals"` some of their intervals.
-        selective (`dict[str, dict]`): The threshold, what [`ConfidentPredictions`] holds, and `aurc`; empty where no
-            threshold was given.
-        entropies (`dict[str, dict[str, tuple]]`): By other data: that of each test sample, and of each of theirs.
-        curves (`dict[str, tuple]`): As of [`risk_coverage_curve`]; empty as `selective`.
-    """
+    """What was measured of one model; the innermost keys are `"before"` and `"after"` calibration."""
 
     model: str
     loss: str | None
     calibrator: Calibrator
+    # By other data, then by score.
     ood: dict[str, dict[str, dict[str, DetectionResult]]] = field(default_factory=dict)
+    # By corruption, then by severity, 0 for the test data as they are: the metrics, and some of their intervals.
     shift: dict[str, dict[int, dict[str, dict[str, Any]]]] = field(default_factory=dict)
+    # The threshold, what [`ConfidentPredictions`] holds, and `aurc`.
     selective: dict[str, dict[str, Any]] = field(default_factory=dict)
-    entropies: dict[str, dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]] = field(default_factory=dict)
-    curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    # By other data: that of each test sample, and of each of theirs.
+    entropies: dict[str, dict[str, tuple[Floats, Floats]]] = field(default_factory=dict)
+    curves: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
 
 def measure(
@@ -143,27 +111,8 @@ def measure(
     seed: int = 0,
 ) -> Findings:
     """
-    All figures of one model, from logits before calibration.
-
-    Args:
-        logits, labels (`np.ndarray` of shapes `(num_samples, num_labels)` and `(num_samples,)`):
-            Of the test data.
-        others (`Iterable` of `(str or ImageCorruption, np.ndarray)`):
-            Logits of other data by their title, and of the test data by what corrupted them. They are asked for one at
-            a time, and not kept.
-        calibrator ([`Calibrator`]):
-            What the model was calibrated with.
-        model, loss (`str`, *optional*):
-            What to call the model.
-        corruptions (`Sequence[str]`, *optional*):
-            Names of the corruptions among `others`.
-        threshold (`float`, *optional*):
-            What is called confident, in (0, 1]; by default confidence is not looked at.
-        n_bins, n_resamples, seed (`int`, *optional*):
-            As for [`bootstrap_interval`].
-
-    Returns:
-        [`Findings`]
+    All figures of one model, from logits before calibration. `others` are logits of other data by their title, and of
+    the test data by what corrupted them; they are asked for one at a time, and not kept.
     """
     array, indices = check_logits(logits, labels)
     moments = {"before": TemperatureScaling(1.0), "after": calibrator}
@@ -195,23 +144,14 @@ def measure(
             found.shift[key.name][key.severity] = {
                 moment: metrics(Scored.from_logits(other, indices, one)) for moment, one in moments.items()
             }
-        outside = {moment: _scores(other, one) for moment, one in moments.items()}
-        pairs = {
-            name: {moment: (inside[moment][name], outside[moment][name]) for moment in moments} for name in OOD_SCORES
-        }
-        found.ood[title] = {
-            name: {
-                moment: DetectionResult(auroc(*pair), *auroc_interval(*pair, n_resamples=n_resamples, seed=seed))
-                for moment, pair in row.items()
-            }
-            for name, row in pairs.items()
-        }
+        pairs = score_pairs(inside, {moment: _scores(other, one) for moment, one in moments.items()})
+        found.ood[title] = {name: detection(row, n_resamples=n_resamples, seed=seed) for name, row in pairs.items()}
         found.entropies[title] = pairs["entropy"]
         del values, other  # before the next are made
     return found
 
 
-def _scores(logits: NDArray[Any], calibrator: Calibrator) -> dict[str, NDArray[np.float64]]:
+def _scores(logits: NDArray[Any], calibrator: Calibrator) -> dict[str, Floats]:
     """[`ood_scores`] of calibrated logits."""
     parameters = calibrator.to_record()
     if parameters.keys() <= {"temperature", "gamma"}:  # the energy depends on the temperature alone
@@ -219,26 +159,14 @@ def _scores(logits: NDArray[Any], calibrator: Calibrator) -> dict[str, NDArray[n
     return ood_scores(calibrator.calibrated_logits(logits.astype(np.float64)))
 
 
-# ---- Show -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Study:
-    """
-    What was found of several models on the same data.
-
-    Attributes:
-        dataset (`str`): The test data.
-        num_samples (`int`): Their number.
-        seed (`int`): Of noise and bootstrap.
-        panels (`Sequence[str]`): The other data that are shown; all are saved.
-        models (`dict[str, Findings]`): By their titles.
-    """
+    """What was found of several models, by their titles, on the same data."""
 
     dataset: str
     num_samples: int
     seed: int
-    panels: Sequence[str]
+    panels: Sequence[str]  # the other data that are shown; all are saved
     models: dict[str, Findings] = field(default_factory=dict)
 
 
@@ -279,45 +207,32 @@ def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
             [moment, f"{one['count']} ({cell(one['share'])})", cell(one["accuracy"]), cell(one["aurc"])]
             for moment, one in found.selective.items()
         ]
-        threshold = found.selective["after"]["threshold"]
-        yield text_table(["temperature", f"confidence >= {threshold:g}", "of these right", "AURC"], rows)
+        confident = f"confidence >= {found.selective['after']['threshold']:g}"
+        yield text_table(["temperature", confident, "of these right", "AURC"], rows)
 
 
 def pictures(study: Study) -> dict[str, Figure]:
     """The models beside each other, by the name of a file."""
-    models = study.models
-    corruptions = dict.fromkeys(name for found in models.values() for name in found.shift)
-    drawn = {
-        f"severity_{name}.png": severity_diagram({title: found.shift[name] for title, found in models.items()})
-        for name in corruptions
-    }
+    models = study.models.items()
+    shifts = {name: {title: found.shift[name] for title, found in models} for _, one in models for name in one.shift}
+    drawn = {f"severity_{name}.png": severity_diagram(shift) for name, shift in shifts.items()}
     if study.panels:
-        drawn["roc.png"] = roc_diagram(
-            {panel: {title: found.entropies[panel] for title, found in models.items()} for panel in study.panels}
-        )
-    if any(found.curves for found in models.values()):
-        drawn["risk_coverage.png"] = risk_coverage_diagram({title: found.curves for title, found in models.items()})
+        of_panels = {panel: {title: found.entropies[panel] for title, found in models} for panel in study.panels}
+        drawn["roc.png"] = roc_diagram(of_panels)
+    if any(found.curves for _, found in models):
+        drawn["risk_coverage.png"] = risk_coverage_diagram({title: found.curves for title, found in models})
     return drawn
-
-
-# ---- Save -----------------------------------------------------------------------------------------------------------
 
 
 def save(study: Study, folder: str | Path) -> list[str]:
     """Write figures, tables and pictures into a folder, and say what the files are called."""
     folder, drawn = Path(folder), pictures(study)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
-        title: {
-            "model": found.model,
-            "loss": found.loss,
-            **{"temperature": 1.0, "gamma": 0.0, **found.calibrator.to_record()},
-            "ood": found.ood,
-            "shift": found.shift,
-            "selective": found.selective,
-        }
-        for title, found in study.models.items()
-    }
+    figures = {}
+    for title, found in study.models.items():
+        calibration = {"temperature": 1.0, "gamma": 0.0, **found.calibrator.to_record()}
+        measured = {"ood": found.ood, "shift": found.shift, "selective": found.selective}
+        figures[title] = {"model": found.model, "loss": found.loss, **calibration, **measured}
     whole = {"dataset": study.dataset, "num_samples": study.num_samples, "seed": study.seed, "models": figures}
     (folder / RESULTS).write_text(json.dumps(whole, indent=2, default=asdict) + "\n", encoding="utf-8")
     (folder / TABLES).write_text(tables(study) + "\n", encoding="utf-8")

@@ -4,8 +4,10 @@
 import json
 
 import numpy as np
+import peft
 import pytest
 import torch
+from packaging.version import Version
 from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, get_peft_model
 from scipy.special import softmax
 from transformers import (
@@ -16,6 +18,7 @@ from transformers import (
     RobertaConfig,
     RobertaForSequenceClassification,
 )
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from hf_focal import (
     CalibrationTrainer,
@@ -32,6 +35,11 @@ from hf_focal import (
 
 # PEFT reads a property of transformers by its earlier name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+# Where transformers itself adds an adapter to a model, or loads one into it.
+through_transformers = pytest.mark.skipif(
+    Version(peft.__version__) < Version(MIN_PEFT_VERSION),
+    reason=f"transformers asks for peft of at least {MIN_PEFT_VERSION}, and {peft.__version__} is installed",
+)
 
 NUM_LABELS = 5
 CLASSES = {"bert": (BertForSequenceClassification, BertConfig)}
@@ -147,6 +155,7 @@ def test_of_a_timm_network_too_only_the_head_of_the_adapter_is_folded():
             assert (model(**images).logits * scale - logits).abs().max() <= 1e-6
 
 
+@through_transformers
 def test_an_adapter_that_transformers_added_carries_its_folded_head(base, tmp_path):
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_pretrained(base)
@@ -270,6 +279,7 @@ def edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@through_transformers
 def test_an_adapter_is_loaded_with_its_head_labels_and_temperature_applied_once(adapter, tmp_path):
     folder, logits, temperature = adapter
     edit(folder / "calibration.json", tomorrow={"kept": [1]})
