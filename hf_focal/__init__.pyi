@@ -15,7 +15,7 @@ from .gamma import focal_gradient_ratio as focal_gradient_ratio
 from .gamma import focal_recalibration as focal_recalibration
 from .gamma import gamma_for_threshold as gamma_for_threshold
 from .hub.load import from_pretrained as from_pretrained
-from .hub.pipeline import pipeline as pipeline
+from .hub.load import pipeline as pipeline
 from .hub.push import push_to_hub as push_to_hub
 from .losses.adafocal import AdaFocalLoss as AdaFocalLoss
 from .losses.adafocal import adafocal_loss as adafocal_loss

@@ -16,7 +16,6 @@ from huggingface_hub import constants
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import hf_focal.hub.load
-import hf_focal.hub.pipeline
 import hf_focal.results.plots.reliability
 import hf_focal.training.trainer
 

@@ -1,20 +1,21 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Calibrated classifiers from the Hugging Face Hub, or from a folder."""
+"""Calibrated classifiers from the Hugging Face Hub, or from a folder, and pipelines of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import transformers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from transformers import AutoConfig, Pipeline, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
@@ -27,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 # What makes inputs of samples, by the name of the argument of a pipeline, and the file of a checkpoint that it is in.
 _PROCESSORS: dict[str, tuple[Any, str]] = {
-    "image_processor": (AutoImageProcessor, "preprocessor_config.json"),
-    "tokenizer": (AutoTokenizer, "tokenizer_config.json"),
-    "feature_extractor": (AutoFeatureExtractor, "preprocessor_config.json"),
+    "image_processor": (transformers.AutoImageProcessor, "preprocessor_config.json"),
+    "tokenizer": (transformers.AutoTokenizer, "tokenizer_config.json"),
+    "feature_extractor": (transformers.AutoFeatureExtractor, "preprocessor_config.json"),
 }
 
 
@@ -70,9 +71,8 @@ def from_pretrained(
         OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
     """
     refuse_code(kwargs)
-    name = str(name_or_path)
-    source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
-    source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
+    name, source = str(name_or_path), {"local_files_only": local_files_only, "cache_dir": cache_dir}
+    source |= {"revision": revision, "token": clean_token(token)}
     adapter = find_adapter_config_file(name, **source)
     found = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=adapter is None, **source)
     if (path := found or adapter) is None:
@@ -95,6 +95,52 @@ def from_pretrained(
     if record is None:
         logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
     return model if record is None or record["folded"] else apply_temperature(model)
+
+
+def pipeline(
+    task: str | None = None,
+    model: str | PreTrainedModel | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Pipeline:
+    """
+    As `transformers.pipeline`, for classifiers: an unfolded temperature is applied, see [`from_pretrained`]. Where it
+    is folded, `transformers.pipeline` gives the same.
+
+    Args:
+        model (`str` or `transformers.PreTrainedModel`):
+            Id on the Hub, a folder, or a loaded model, to which [`apply_temperature`] is applied.
+        task, revision, token, local_files_only:
+            As for [`from_pretrained`].
+        model_kwargs (`Mapping[str, Any]`, *optional*):
+            Passed on to [`from_pretrained`], such as `dtype`.
+        kwargs:
+            As for `transformers.pipeline`, such as `device`, `tokenizer` or `top_k`.
+
+    Returns:
+        `transformers.Pipeline`: Its scores are calibrated probabilities.
+
+    Raises:
+        ValueError, OSError: As [`from_pretrained`]; the former also if there is no model.
+    """
+    if model is None:
+        raise ValueError("pipeline needs a model: an id on the Hub, a folder, or a loaded model.")
+    refuse_code(kwargs)
+    known = get_task(task) if task else None
+    if not isinstance(model, PreTrainedModel):
+        name = str(model)
+        source: Any = {"revision": revision, "token": clean_token(token), "local_files_only": local_files_only}
+        model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
+        known = known or task_of(model)
+        if known is not None and known.processor not in kwargs:
+            kwargs[known.processor] = load_processor(name, known.name, model, **source)
+    known = known or task_of(model)
+    chosen: Any = known and known.name
+    return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
 
 
 def _load_adapter(
@@ -187,9 +233,8 @@ def _refusing(file: str, name: str) -> Iterator[None]:
 def load_processor(name_or_path: str | Path, task: str, model: PreTrainedModel, **kwargs: Any) -> Any:
     """What makes inputs of samples, of a checkpoint; where an adapter has none of its own, that of its base model."""
     auto_class, file = _PROCESSORS[get_task(task).processor]
-    if has_adapter(model) and not cached_file(
-        name_or_path, file, _raise_exceptions_for_missing_entries=False, **kwargs
-    ):
+    optional = {**kwargs, "_raise_exceptions_for_missing_entries": False}
+    if has_adapter(model) and not cached_file(name_or_path, file, **optional):
         name_or_path, kwargs["revision"] = model.config._name_or_path, None
     return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
 
@@ -216,18 +261,11 @@ def _refuse_damaged(folder: Path) -> None:
         blob = pointer.resolve()
         if pointer.suffix not in (".json", ".safetensors", ".bin") or not blob.is_file():
             continue
-        if re.fullmatch("[0-9a-f]{64}", blob.name):
-            digest = hashlib.sha256()
-        elif re.fullmatch("[0-9a-f]{40}", blob.name):  # of git
-            digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
-        else:  # no link into the cache
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name):  # no link into the cache
             continue
-        with blob.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != blob.name:
+        with blob.open("rb") as file:  # small files have git's hash
+            found = sha_fileobj(file).hex() if len(blob.name) == 64 else git_hash(file.read())
+        if found != blob.name:
             blob.unlink()
-            raise OSError(
-                f"The download of {pointer.name} is damaged: its hash is not the one that the Hub gave. It is removed "
-                "from the cache; load the model again."
-            )
+            what = "its hash is not the one that the Hub gave. It is removed from the cache; load the model again."
+            raise OSError(f"The download of {pointer.name} is damaged: {what}")

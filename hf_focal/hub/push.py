@@ -61,25 +61,19 @@ def push_to_hub(
     if (folder / ADAPTER_CONFIG_NAME).is_file():
         base = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
         if Path(str(base)).exists():
-            raise ValueError(
-                f"The adapter in {folder} is for the base model {base}, a folder here, so nobody else could load it. "
-                "Push that model and train on its id, or push what merge_and_unload() gives."
-            )
+            why = f"is for the base model {base}, a folder here, so nobody else could load it"
+            mend = "Push that model and train on its id, or push what merge_and_unload() gives."
+            raise ValueError(f"The adapter in {folder} {why}. {mend}")
     elif not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"{folder} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
     with plain_errors(repo_id, token, folder):
         api = HfApi(library_name="hf_focal", library_version=__version__)
         repo_id = api.create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
         name_in_card(folder, repo_id)
-        return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=[*_PUSHED, *([PREDICTIONS] if push_predictions else [])],
-            ignore_patterns=["*/*"],
-            token=token,
-            revision=revision,
-            commit_message=commit_message,
-        )
+        pushed = [*_PUSHED, *([PREDICTIONS] if push_predictions else [])]
+        where = {"repo_id": repo_id, "folder_path": folder, "token": token, "revision": revision}
+        what = {"allow_patterns": pushed, "ignore_patterns": ["*/*"], "commit_message": commit_message}
+        return api.upload_folder(**where, **what)
 
 
 def check_access(repo_id: str, token: str | bool | None = None) -> None:

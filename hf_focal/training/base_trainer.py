@@ -74,8 +74,8 @@ class BaseTrainer(Trainer):
         return super().get_decay_parameter_names(model)
 
     # ---- Weights that are saved under the names of an earlier version are not found again ---------------------------
-    # transformers saves some models (ViT, for one) under such names, and the Trainer loads its checkpoints without
-    # translating them back: training would go on from random weights, with no more than a warning
+    # transformers saves some models (ViT, for one) under names of an earlier version, and the Trainer loads its
+    # checkpoints without translating them back: training would go on from random weights, with no more than a warning
     # (https://github.com/huggingface/transformers/issues/43701). `from_pretrained` does translate.
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
