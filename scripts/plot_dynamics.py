@@ -11,13 +11,7 @@ Draw how NLL, entropy, the norm of the last layer and the gradients of several r
 import argparse
 from pathlib import Path
 
-from hf_focal import (
-    gradient_norm_histograms,
-    gradient_ratio_curves,
-    nll_and_entropy_curves,
-    read_dynamics,
-    weight_norm_curves,
-)
+import hf_focal
 
 
 def main() -> None:
@@ -26,14 +20,12 @@ def main() -> None:
     parser.add_argument("--average", action="store_true", help="Draw the mean of runs of one loss, and the range.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the pictures.")
     options = parser.parse_args()
-    runs = read_dynamics(options.runs, options.average)
-    figures = {
-        "nll_and_entropy": nll_and_entropy_curves(runs),
-        "weight_norm": weight_norm_curves(runs),
-        "gradient_ratio": gradient_ratio_curves(),
-    }
+    runs = hf_focal.read_dynamics(options.runs, options.average)
+    curves = {"nll_and_entropy": hf_focal.nll_and_entropy_curves, "weight_norm": hf_focal.weight_norm_curves}
+    figures = {name: draw(runs) for name, draw in curves.items()}
+    figures["gradient_ratio"] = hf_focal.gradient_ratio_curves()
     if any(row["gradient_norms"] is not None for rows in runs.values() for row in rows):
-        figures["gradient_norms"] = gradient_norm_histograms(runs)
+        figures["gradient_norms"] = hf_focal.gradient_norm_histograms(runs)
     options.output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(options.output / f"{name}.png")

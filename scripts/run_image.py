@@ -14,27 +14,19 @@ from dataclasses import dataclass
 import torch
 from transformers.hf_argparser import HfArg
 
-from hf_focal import (
-    CalibrationTrainer,
-    create_image_classifier,
-    create_image_inputs,
-    load_image_dataset,
-    parse_arguments,
-)
+from hf_focal import CalibrationTrainer, create_image_classifier, load_image_dataset, parse_arguments
 from hf_focal.cli.arguments import TrainArguments, TrainDataArguments
 from hf_focal.cli.run import start_run, train_run
 from hf_focal.tasks import ImageClassification
 from hf_focal.tasks.embedded import DIGITS
-from hf_focal.tasks.transforms import AUGMENTATIONS, largest_side
+from hf_focal.tasks.transforms import AUGMENTATIONS, create_image_inputs, largest_side
 
 
 @dataclass
 class ModelArguments:
     """Which network."""
 
-    model_name_or_path: str | None = HfArg(
-        default=None, help="A timm name, a checkpoint or a folder. Unset: a small ResNet."
-    )
+    model_name_or_path: str | None = HfArg(default=None, help="A timm name or a checkpoint. Unset: a small ResNet.")
     train_from_scratch: bool = HfArg(default=False, help="Start from random weights.")
     image_size: int | None = HfArg(default=None, help="Input size in pixels of a timm network trained from scratch.")
     image_mean: list[float] | None = HfArg(default=None, help="Mean of each colour, for such a network.")
@@ -48,12 +40,8 @@ class DataArguments(TrainDataArguments):
 
     dataset_name: str = HfArg(default=DIGITS, help="A data set on the Hub, a local folder, or the embedded 'digits'.")
     image_column_name: str | None = HfArg(default=None, help="Column of images.")
-    augmentation: str | None = HfArg(
-        default=None, help=f"One of {', '.join(AUGMENTATIONS)}. Unset: crop-flip, and crop for the digits."
-    )
-    crop_padding: int | None = HfArg(
-        default=None, help="Pixels of padding before a crop. Unset: an eighth of the size."
-    )
+    augmentation: str | None = HfArg(default=None, help=f"{', '.join(AUGMENTATIONS)}. Unset: crop-flip; digits: crop.")
+    crop_padding: int | None = HfArg(default=None, help="Pixels of padding before a crop. Unset: size / 8.")
     skip_corrupted_images: bool = HfArg(default=False, help="Leave out images that cannot be read.")
 
 
@@ -64,31 +52,18 @@ def main() -> None:
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
     dataset = data_args.load(load_image_dataset, args, image_column=data_args.image_column_name)
-    model, processor = create_image_classifier(
-        name,
-        dataset["train"].features["label"].names,
-        from_scratch=from_scratch,
-        image_size=model_args.image_size,
-        data_size=largest_side(dataset["train"]),
-        image_mean=model_args.image_mean,
-        image_std=model_args.image_std,
-    )
+    names, data_size = dataset["train"].features["label"].names, largest_side(dataset["train"])
+    options = {option: getattr(model_args, option) for option in ("image_size", "image_mean", "image_std")}
+    model, processor = create_image_classifier(name, names, from_scratch=from_scratch, data_size=data_size, **options)
     channels_last = model_args.channels_last
     if args.device.type == "cpu" if channels_last is None else channels_last:
         model.to(memory_format=torch.channels_last)
-    inputs = create_image_inputs(
-        dataset,
-        processor,
-        data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip"),
-        padding=data_args.crop_padding,
-        seed=args.seed,
-        skip_corrupted=data_args.skip_corrupted_images,
-    )
-    train, validation, test = inputs["train"], inputs["validation"], inputs["test"]
+    augmentation = data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip")
+    options = {"padding": data_args.crop_padding, "seed": args.seed, "skip_corrupted": data_args.skip_corrupted_images}
+    train, validation, test = create_image_inputs(dataset, processor, augmentation, **options).values()
 
-    trainer = CalibrationTrainer(
-        model=model, args=args, train_dataset=train, eval_dataset=validation, processing_class=processor
-    )
+    data = {"train_dataset": train, "eval_dataset": validation}
+    trainer = CalibrationTrainer(model=model, args=args, processing_class=processor, **data)
     plain_train = train.sample(len(test), data_args.split_seed)
     about = {"name": name, "task": ImageClassification.name, "data_args": data_args, "from_scratch": from_scratch}
     train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train)

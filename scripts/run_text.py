@@ -21,20 +21,12 @@ from typing import Any
 
 from transformers.hf_argparser import HfArg
 
-from hf_focal import (
-    AdagradWithEmbeddingSGD,
-    CalibrationTrainer,
-    TreeTokenizer,
-    create_text_classifier,
-    get_task,
-    parse_arguments,
-    parse_tree,
-    phrase_classes,
-    tokenize_trees,
-)
+from hf_focal import CalibrationTrainer, create_text_classifier, get_task, parse_arguments
 from hf_focal.cli.arguments import TrainArguments, TrainDataArguments, json_object
 from hf_focal.cli.run import start_run, train_run
 from hf_focal.models.create import LEARNED, SMALL_BERT, TREE_LSTM, freeze_all_but_last, text_tasks
+from hf_focal.networks.adagrad_sgd import AdagradWithEmbeddingSGD
+from hf_focal.networks.trees import TreeTokenizer, parse_tree, phrase_classes, tokenize_trees
 from hf_focal.tasks import Task, TextClassification
 from hf_focal.tasks.embedded import SCIPY_DOCS
 
@@ -45,21 +37,15 @@ class ModelArguments:
 
     task: str = HfArg(default=TextClassification.name, help="A name in `hf_focal.TASKS`, of a task of texts.")
     model_name_or_path: str = HfArg(
-        default=SMALL_BERT, help=f"A transformers checkpoint, a local folder, or one of {', '.join(LEARNED)}."
+        default=SMALL_BERT, help=f"A checkpoint or folder, or one of {', '.join(LEARNED)}."
     )
     train_from_scratch: bool = HfArg(default=False, help="Start from random weights.")
     max_seq_length: int | None = HfArg(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
-    embeddings: str | None = HfArg(
-        default=None, help="Folder of word vectors, such as GloVe, for the paper's networks."
-    )
+    embeddings: str | None = HfArg(default=None, help="Folder of word vectors (GloVe), for the paper's networks.")
     vocab_size: int | None = HfArg(default=None, help="Most entries of a vocabulary that is learned.")
     vocabulary_of_all_splits: bool = HfArg(default=False, help="Learn it from all texts, as the paper's code does.")
-    model_kwargs: dict | str | None = HfArg(
-        default=None, help='Further settings of such a network, as JSON, such as: {"dropout": 0.2}'
-    )
-    embedding_learning_rate: float | None = HfArg(
-        default=None, help="Tune the embeddings by plain SGD at this rate, all else by Adagrad, as for tree-lstm."
-    )
+    model_kwargs: dict | str | None = HfArg(default=None, help='Its further settings, as JSON: {"dropout": 0.2}')
+    embedding_learning_rate: float | None = HfArg(default=None, help="Tune these by SGD at it, all else by Adagrad.")
     freeze_all_but_last: int | None = HfArg(default=None, help="Train the head and so many of the last layers only.")
     lora: bool = HfArg(default=False, help="Train a low-rank adapter (LoRA, by peft), and merge it at the end.")
     lora_rank: int = HfArg(default=8, help="Rank of the adapter.")
@@ -74,14 +60,10 @@ class ModelArguments:
 class DataArguments(TrainDataArguments):
     """Which texts."""
 
-    dataset_name: str = HfArg(
-        default=SCIPY_DOCS, help="A data set on the Hub, a local folder, or the embedded 'scipy-docs'."
-    )
+    dataset_name: str = HfArg(default=SCIPY_DOCS, help="On the Hub, a local folder, or the embedded 'scipy-docs'.")
     text_column_name: str | None = HfArg(default=None, help="Column of texts, words or trees.")
     every_phrase: bool = HfArg(default=False, help="Train on every phrase of a tree whose label a tree has as well.")
-    extra_class: str | None = HfArg(
-        default=None, help="With --every_phrase: name of one class more, for all other phrases, such as neutral."
-    )
+    extra_class: str | None = HfArg(default=None, help="With --every_phrase: one class more, for all other phrases.")
 
 
 def check(model_args: ModelArguments, data_args: DataArguments) -> Task:
@@ -123,17 +105,10 @@ def main() -> None:
             raise ValueError(f"--extra_class {data_args.extra_class} is a class of the data already: {names}.")
         names = [*names, data_args.extra_class]
     learned_from = dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]
-    model, tokenizer = create_text_classifier(
-        name,
-        names,
-        from_scratch=from_scratch,
-        max_seq_length=model_args.max_seq_length,
-        texts=chain.from_iterable(map(task.texts, learned_from)),
-        embeddings=model_args.embeddings,
-        vocab_size=model_args.vocab_size,
-        model_kwargs=model_args.model_kwargs,
-        task=task.name,
-    )
+    options = {"from_scratch": from_scratch, "texts": chain.from_iterable(map(task.texts, learned_from))}
+    same = "max_seq_length", "embeddings", "vocab_size", "model_kwargs"
+    options |= {option: getattr(model_args, option) for option in same}
+    model, tokenizer = create_text_classifier(name, names, task=task.name, **options)
     if data_args.every_phrase and not isinstance(tokenizer, TreeTokenizer):
         raise ValueError(f"--every_phrase needs a network of trees, such as tree-lstm; {name} reads texts.")
     if model_args.freeze_all_but_last is not None:

@@ -1,8 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-The arguments of the scripts: dataclasses, a YAML or JSON file whose values explicit flags override, and plugins, which
-are imported before any name is looked up.
-"""
+"""The arguments of the scripts: dataclasses, a file whose values explicit flags override, and plugins."""
 
 from __future__ import annotations
 
@@ -58,14 +55,9 @@ class TrainArguments(RunArguments):
     save_total_limit: int | None = flag(default=1, help="Checkpoints to keep.")
     logging_strategy: str = flag(default="epoch", help="When to log: no, epoch or steps.")
     track_dynamics: bool = flag(default=False, help="Keep NLL, entropy and weight norm of each epoch in a file.")
-    dynamics_gradient_epochs: list[int] = flag(
-        default_factory=list, help="Track them, and gradients after these epochs too."
-    )
+    dynamics_gradient_epochs: list[int] = flag(default_factory=list, help="Track gradients as well, after these.")
     dynamics_every: int = flag(default=1, help="Epochs from one measurement of these to the next.")
-    stopping_criteria: list[str] = flag(
-        default_factory=list,
-        help="Keep and compare the best models by these validation metrics, such as: ece nll accuracy.",
-    )
+    stopping_criteria: list[str] = flag(default_factory=list, help="Compare the best models by these: ece nll ...")
 
 
 @dataclass
@@ -90,9 +82,7 @@ class TrainDataArguments(LabelledDataArguments):
     """Which data, and how to split them."""
 
     holdout: float = flag(default=0.1, help="Share of the training data for each missing split.")
-    validation_size: int | None = flag(
-        default=None, help="Training samples to validate on, by permutation, in place of the share."
-    )
+    validation_size: int | None = flag(default=None, help="So many to validate on, by permutation, not the share.")
     max_train_samples: int | None = flag(default=None, help="Train on so many random samples only.")
 
     def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
@@ -144,8 +134,7 @@ def parse_arguments(
     types: Any = list(dataclass_types)
     parser = HfArgumentParser(types, allow_abbrev=False, parents=[early], **parser_kwargs)
     fields = {field.name for cls in dataclass_types for field in dataclasses.fields(cls) if field.init}
-    unknown = [str(key) for key in values if key not in fields]
-    if unknown:
+    if unknown := [str(key) for key in values if key not in fields]:
         raise ValueError(f"{given.config} has unknown keys: {', '.join(unknown)}. Keys are the names of flags.")
     # Of a flag given twice argparse keeps the last, so the file's come first.
     *parsed, _ = parser.parse_args_into_dataclasses([*_tokens(values), *rest], look_for_args_file=False)
@@ -153,10 +142,7 @@ def parse_arguments(
 
 
 def import_plugin(name: str) -> ModuleType:
-    """
-    Import `"my_losses.py"`, or a module such as `"package.my_losses"`, for what it registers. A file is imported under
-    its own name, with its folder at the end of `sys.path`, so that worker processes find it.
-    """
+    """Import a .py file, whose folder is put on `sys.path` so that worker processes find it, or a module by name."""
     path = Path(name).resolve()
     if path.suffix != ".py":
         try:
@@ -164,8 +150,8 @@ def import_plugin(name: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name.lstrip('.')}.".startswith(f"{error.name}."):
                 raise  # something that the plugin itself imports
-            wanted = "Give a module's name, or a .py file."
-            raise ValueError(f"--plugin {name}: there is no such module. {wanted}") from error
+            what = "there is no such module. Give a module's name, or a .py file."
+            raise ValueError(f"--plugin {name}: {what}") from error
     if not path.is_file():
         raise ValueError(f"--plugin {name}: there is no such file.")
     if str(path.parent) not in sys.path:

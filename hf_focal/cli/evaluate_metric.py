@@ -47,10 +47,7 @@ Example:
     >>> print(round(results["{name}"], 4))
     {result}
 """
-_BINS = """\
-    n_bins (`int`, *optional*, defaults to `15`):
-        Number of bins.
-"""
+_BINS = "    n_bins (`int`, *optional*, defaults to `15`):\n        Number of bins.\n"
 
 
 class CalibrationMetric(evaluate.Metric):
@@ -109,20 +106,10 @@ def launch(app: str) -> None:
     rows = "[[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]"
     # Not launch_gradio_widget of evaluate: it needs gradio 3, which does not run beside current datasets.
     with gradio.Blocks(title=f"Metric: {metric.name}") as space:
-        gradio.Interface(
-            fn=compute,
-            inputs=[
-                gradio.Textbox(label="predictions", value=rows),
-                gradio.Textbox(label="references", value="[0, 1, 1, 2]"),
-            ],
-            outputs="text",
-            title=f"Metric: {metric.name}",
-            flagging_mode="never",
-        )
+        examples = {"predictions": rows, "references": "[0, 1, 1, 2]"}
+        inputs = [gradio.Textbox(label=label, value=value) for label, value in examples.items()]
+        gradio.Interface(compute, inputs, "text", title=f"Metric: {metric.name}", flagging_mode="never")
         # Without delimiters gradio shows formulas within a line as they are typed.
-        delimiters = [
-            {"left": "$$", "right": "$$", "display": True},
-            {"left": "$", "right": "$", "display": False},
-        ]
+        delimiters = [{"left": sign, "right": sign, "display": sign == "$$"} for sign in ("$$", "$")]
         gradio.Markdown(parse_readme(module.with_name("README.md")), latex_delimiters=delimiters)
     space.launch(show_error=True)

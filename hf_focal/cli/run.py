@@ -22,18 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_run(args: RunArguments, *names: str) -> str | None:
-    """
-    Set up logging and the seed, and make sure that the output folder holds no other run, see [`prepare_output_dir`].
-
-    Args:
-        args ([`RunArguments`]):
-            Whose `output_dir`, where it is `"auto"`, becomes a folder in `outputs`.
-        names (`str`):
-            What to call that folder by: data set, model, loss.
-
-    Returns:
-        `str` or `None`: The checkpoint to resume from.
-    """
+    """Set up logging, seed and output folder (`"auto"` is one called by the names); the checkpoint to resume from."""
     start_logging(logging.INFO if args.should_log else logging.ERROR)
     if args.output_dir == AUTO:
         args.output_dir = str(Path("outputs", "-".join(Path(name).name for name in names)))
@@ -62,25 +51,9 @@ def train_run(
     merge: bool = False,
 ) -> None:
     """
-    Train, with what [`TrainArguments`] asks to be measured and kept on the way, then [`end_run`].
-
-    Args:
-        trainer ([`CalibrationTrainer`]):
-            With its training and validation data.
-        test (`Dataset`):
-            What to measure on.
-        name, task (`str`):
-            Of the model, and its pipeline task.
-        data_args ([`TrainDataArguments`]):
-            Where the data are from.
-        checkpoint (`str`, *optional*):
-            What [`start_run`] returned.
-        from_scratch (`bool`):
-            Whether the weights were random.
-        plain_train (`Dataset`):
-            Training data to measure the dynamics on, without augmentation.
-        merge (`bool`, *optional*, defaults to `False`):
-            Merge an adapter of PEFT into the model after training, so that what is saved is an ordinary checkpoint.
+    Train the model `name` with what [`TrainArguments`] asks to be measured and kept, then [`end_run`]. `checkpoint` is
+    what [`start_run`] returned, `plain_train` training data without augmentation to measure the dynamics on; `merge`
+    merges an adapter of PEFT into the model, so that what is saved is an ordinary checkpoint.
     """
     args: Any = trainer.args
     train: Any = trainer.train_dataset
@@ -89,16 +62,15 @@ def train_run(
         options = {"every": args.dynamics_every, "gradient_epochs": args.dynamics_gradient_epochs}
         measured = {"train": plain_train, "test": test}
         trainer.add_callback(TrainingDynamicsCallback(trainer, measured, **options, n_bins=args.n_bins))
-    best = KeepBestCallback(trainer, args.stopping_criteria) if args.stopping_criteria else None
-    if best is not None:
+    if args.stopping_criteria:
+        best = KeepBestCallback(trainer, args.stopping_criteria)
         trainer.add_callback(best)
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", args.output_dir)
     logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name}
-    results |= {"seed": args.seed, **metrics}
-    if best is not None:
+    results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "seed": args.seed, **metrics}
+    if args.stopping_criteria:
         results["stopping_criteria"] = best.compare(validation, test)
         if trainer.is_world_process_zero():
             print(f"\n{stopping_table(results['stopping_criteria'])}")

@@ -71,8 +71,9 @@ def from_pretrained(
         OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
     """
     refuse_code(kwargs)
-    name, source = str(name_or_path), {"local_files_only": local_files_only, "cache_dir": cache_dir}
-    source |= {"revision": revision, "token": clean_token(token)}
+    name = str(name_or_path)
+    source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
+    source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
     adapter = find_adapter_config_file(name, **source)
     found = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=adapter is None, **source)
     if (path := found or adapter) is None:

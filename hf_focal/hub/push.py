@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
@@ -71,8 +72,8 @@ def push_to_hub(
         repo_id = api.create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
         name_in_card(folder, repo_id)
         pushed = [*_PUSHED, *([PREDICTIONS] if push_predictions else [])]
-        where = {"repo_id": repo_id, "folder_path": folder, "token": token, "revision": revision}
-        what = {"allow_patterns": pushed, "ignore_patterns": ["*/*"], "commit_message": commit_message}
+        where: Any = {"repo_id": repo_id, "folder_path": folder, "token": token, "revision": revision}
+        what: Any = {"allow_patterns": pushed, "ignore_patterns": ["*/*"], "commit_message": commit_message}
         return api.upload_folder(**where, **what)
 
 
