@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ..checks import check_n_bins
 from .base import mean_of, of_probabilities, register_metric
 from .bins import bin_indices
-from .scored import Scored
+from .scored import Scored, WithoutConfidences
 
 
 @of_probabilities
@@ -26,7 +26,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> round(brier_score([[0.8, 0.2]], [0]), 2)
     0.08
     """
-    return _mean(Scored(probabilities, labels))
+    return _mean(WithoutConfidences(probabilities, labels))
 
 
 @register_metric(
@@ -96,7 +96,7 @@ def brier_decomposition(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
     [0.68, 0.18, 0.0, 0.5]
     """
     n_bins = check_n_bins(n_bins)
-    scored = Scored(probabilities, labels)
+    scored = WithoutConfidences(probabilities, labels)
     array, indices = scored.probabilities, scored.labels
     reliability = resolution = uncertainty = 0.0
     for label in range(array.shape[1]):

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from ..checks import check_n_bins
 from .base import Statistic, of_probabilities, register_metric
 from .bins import bin_indices
-from .scored import Scored
+from .scored import Scored, WithoutConfidences
 
 
 _CHUNK = 1 << 18  # probabilities binned at a time: they stay in the cache
@@ -34,7 +34,7 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
     >>> round(classwise_calibration_error([[0.8, 0.2]], [0]), 2)
     0.2
     """
-    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
+    return _error(WithoutConfidences(probabilities, labels), check_n_bins(n_bins))
 
 
 def _gaps(scored: Scored, n_bins: int) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import math
 from numpy.typing import ArrayLike
 
 from .base import mean_of, of_probabilities, register_metric
-from .scored import Scored
+from .scored import Scored, WithoutConfidences
 
 
 @of_probabilities
@@ -24,7 +24,7 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
     >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
     0.6931
     """
-    return _mean(Scored(probabilities, labels))
+    return _mean(WithoutConfidences(probabilities, labels))
 
 
 def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:

@@ -47,9 +47,10 @@ class Scored:
     """
 
     confidences: NDArray[Any]
+    _with_maxima = True
 
     def __init__(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
-        array, indices, self.confidences = check_probabilities(probabilities, labels)
+        array, indices, self.confidences = check_probabilities(probabilities, labels, self._with_maxima)
         self._set(array, indices)
 
     def _set(self, array: NDArray[Any], labels: NDArray[np.int64]) -> None:
@@ -133,6 +134,12 @@ class Scored:
         vars(drawn).update({name: getattr(self, name).take(rows) for name in ("labels", *_VECTORS)})
         vars(drawn).update(_rows=rows if self._rows is None else self._rows[rows], _bins={})
         return drawn
+
+
+class WithoutConfidences(Scored):
+    """For metrics of probabilities that need no confidences, which take as long to find as the rest of the checks."""
+
+    _with_maxima = False
 
 
 class ScoredLogits(Scored):

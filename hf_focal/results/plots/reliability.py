@@ -109,7 +109,7 @@ def classwise_reliability_diagram(
     """
     n_bins = check_n_bins(n_bins)
     _check_level(level)
-    array, indices, _ = check_probabilities(probabilities, labels)
+    array, indices, _ = check_probabilities(probabilities, labels, with_maxima=False)
     num_labels = array.shape[1]
     if label_names is not None and len(label_names) != num_labels:
         raise ValueError(f"label_names must hold {num_labels} names, got {len(label_names)}.")
