@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
-from .base import Statistic, Sums, of_probabilities, register_metric
+from .base import Statistic, Sums, register_metric
 from .bins import equal_mass, equal_mass_counts
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 # Cells of u = 1 - confidence. Below 2^-7 their width is 1/128 of a power of two, for the confidences of accurate
@@ -44,9 +44,6 @@ def adaptive_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Samples are sorted by confidence (a stable sort, so tied samples keep their order) and cut as by
     `numpy.array_split`: the first `N mod n_bins` bins, those of lowest confidence, hold one sample more. The paper's
     published code drops the sample of lowest confidence and merges bins that tie; this does neither.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Example:
     >>> round(adaptive_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1], n_bins=1), 2)

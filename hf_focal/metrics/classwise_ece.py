@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from ..checks import check_n_bins
-from .base import Statistic, of_probabilities, register_metric
+from .base import Statistic, register_metric
 from .bins import bin_indices
-from .scored import Scored, WithoutConfidences
+from .scored import Scored, WithoutConfidences, of_probabilities
 
 
 _CHUNK = 1 << 18  # probabilities binned at a time: they stay in the cache
@@ -26,9 +26,6 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
     $\frac{1}{K} \sum_k \sum_b \frac{|B_{bk}|}{N} |A_{bk} - C_{bk}|$: for each class all samples are binned by its
     probability, A is the share of them that belong to the class, C its mean probability. K is the number of columns
     and no sample is left out; the paper's published code takes the largest label plus one for K and drops p = 0.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Example:
     >>> round(classwise_calibration_error([[0.8, 0.2]], [0]), 2)

@@ -1,10 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Bootstrap intervals of metrics, and whether one model is better than another on the same samples.
-
-The metrics of this package are not computed anew on the rows of each resample: what each sample adds is worked out
-once and then only summed, with the same result.
-"""
+"""Bootstrap intervals of metrics: what each sample adds is worked out once, and only summed for each resample."""
 
 from __future__ import annotations
 
@@ -18,13 +13,14 @@ from tqdm.auto import tqdm
 
 from ..checks import check_count, check_n_bins
 from .base import METRICS, Metric, Statistic
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 AnyMetric = str | Callable[[Any, Any], float]
 _MANY = 1 << 24  # probabilities: above, going through them for every resample takes minutes
 
 
+@of_probabilities
 def bootstrap_interval(
     metric: AnyMetric,
     probabilities: ArrayLike,
@@ -48,8 +44,6 @@ def bootstrap_interval(
         metric (`str` or `Callable`):
             A key of [`calibration_metrics`], such as `"ece"`, a function of this package, or any
             `metric(probabilities, labels) -> float`, which is called once per resample and may take long.
-        probabilities, labels:
-            As for [`calibration_metrics`].
         level (`float`, *optional*, defaults to `0.9`):
             Share of resamples between the ends, in (0, 1).
         n_resamples (`int`, *optional*, defaults to `1000`):
@@ -71,9 +65,9 @@ def bootstrap_interval(
         `tuple[float, float]`: The lower and the upper end.
 
     Raises:
-        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, shapes disagree,
-            values are no probabilities, labels are out of range, or groups are no whole numbers.
-        TypeError: If `n_bins` or `n_resamples` is not a whole number.
+        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, or groups are no
+            whole numbers.
+        TypeError: If `n_resamples` is not a whole number.
 
     Example:
     >>> low, high = bootstrap_interval("accuracy", [[0.9, 0.1]] * 100, [0] * 75 + [1] * 25)
