@@ -70,13 +70,7 @@ class CalibrationAccumulator(Sums):
         gamma: float = 0.0,
         calibrator: LogitMap | None = None,
     ) -> None:
-        """
-        Add a batch of logits, as for [`calibration_metrics_from_logits`].
-
-        Args:
-            calibrator (*optional*):
-                Any object with `calibrated_logits(logits)`, in place of temperature and gamma.
-        """
+        """As for [`calibration_metrics_from_logits`], or with a calibrator, as for [`Scored.from_logits`]."""
         scaling = scaling_of(temperature, gamma)
         self.add(Scored.from_logits(logits, labels, scaling if calibrator is None else calibrator))
 
@@ -119,10 +113,8 @@ class CalibrationAccumulator(Sums):
         if not self.num_samples:
             raise ValueError("No samples to compute metrics of: call update first.")
         values = {metric.key: metric.running(self) for metric in self._metrics if metric.running}
-        for metric in self._metrics if error_bound else ():
-            if metric.error_bound:
-                values[f"{metric.key}_error_bound"] = metric.error_bound(self)
-        return values
+        bounds = {f"{metric.key}_error_bound": metric.error_bound for metric in self._metrics if error_bound}
+        return values | {name: bound(self) for name, bound in bounds.items() if bound}
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays, which `numpy.savez` or safetensors can store."""
@@ -154,18 +146,16 @@ class BatchMetrics:
 
     def __call__(self, eval_prediction: Any, compute_result: bool, **scaling: Any) -> dict[str, float]:
         """As [`compute_metrics`], with the scaling of [`CalibrationAccumulator.update_logits`]."""
+        finished = True  # by an error as well
         try:
             seen = Predictions.flatten(eval_prediction)
             if len(seen):  # none where every label of the batch is -100
                 self.accumulator.update_logits(seen.logits, seen.labels, **scaling)
-            if not compute_result:
-                return {}
-            metrics = self.accumulator.compute()
-        except ValueError:
-            self.accumulator.reset()
-            raise
-        self.accumulator.reset()
-        return metrics
+            finished = compute_result
+            return self.accumulator.compute() if compute_result else {}
+        finally:
+            if finished:
+                self.accumulator.reset()
 
 
 class ComputeMetrics:

@@ -31,8 +31,7 @@ def _cell_indices(confidences: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _cell_widths() -> NDArray[np.float64]:
     fine = (np.arange(_LOWEST, _LOWEST + _N_FINE) << _SHIFT).view(np.float64)
-    coarse = np.full(_N_CELLS - _N_FINE, 2.0**-13)
-    return np.concatenate([fine[:1], np.diff(fine), coarse])
+    return np.concatenate([fine[:1], np.diff(fine), np.full(_N_CELLS - _N_FINE, 2.0**-13)])
 
 
 @of_probabilities
@@ -69,14 +68,10 @@ def _added(scored: Scored, n_bins: int) -> dict[str, NDArray[Any]]:
 
 
 def _error_and_bound(sums: Sums) -> tuple[float, float]:
-    r"""
-    AdaECE with the samples of a cell taken as alike, and a bound of the error.
-
-    Of a cell with c samples, h of them right, and a width w, a part of s samples is said to have s h / c right.
-    It has at least max(0, h - c + s) and at most min(h, s); over all parts the differences add up to at most
-    2 h (c - h) / c. Its sum of confidences is off by at most min(s, c - s) w. Gaps of bins change by no more than what
-    is in them, and so does AdaECE.
-    """
+    """AdaECE with the samples of a cell taken as alike, and a bound of the error."""
+    # Of a cell with c samples, h of them right, and a width w, a part of s samples is said to have s h / c right. It
+    # has at least max(0, h - c + s) and at most min(h, s); over all parts the differences add up to at most
+    # 2 h (c - h) / c. Its sum of confidences is off by at most min(s, c - s) w. AdaECE changes by no more than these.
     n, arrays = sums.num_samples, sums.arrays
     # Ascending confidence, empty cells left out.
     filled = np.flatnonzero(arrays["cell_counts"])[::-1]

@@ -101,10 +101,8 @@ def metric_intervals(
     keys: Iterable[str] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """
-    The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high), cut off
-    at what a metric can be. A metric whose resamples would take minutes is left out.
-
-    The arguments are those of [`bootstrap_interval`]; `keys` are those of `METRICS`, by default all of them.
+    The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high) of the
+    metrics of those keys, by default all, cut off at what each can be. Those that would take minutes are left out.
     """
     intervals = {}
     for key in METRICS if keys is None else keys:
@@ -203,19 +201,8 @@ def interval_ends(values: NDArray[np.float64], level: float) -> tuple[float, flo
 def _resamples(
     num_samples: int, n_resamples: int, seed: int, groups: ArrayLike | None, metric: Metric
 ) -> Iterator[NDArray[np.int64]]:
-    rows_of, count = (None, num_samples) if groups is None else _rows_of_groups(groups, num_samples)
-    generator = np.random.default_rng(seed)
-    ours = metric.key in METRICS  # others may take long
-    for _ in tqdm(range(n_resamples), desc="bootstrap", leave=False, disable=ours):
-        drawn = generator.integers(0, count, count)
-        yield drawn if rows_of is None else rows_of(drawn)
-
-
-def _rows_of_groups(
-    groups: ArrayLike, num_samples: int
-) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.int64]], int]:
-    """The rows of a draw of groups, as a function, and the number of groups."""
-    array = np.asarray(groups)
+    """The rows of each resample, of groups where there are any."""
+    array = np.arange(num_samples) if groups is None else np.asarray(groups)
     if array.shape != (num_samples,) or array.dtype.kind not in "iu":
         raise ValueError(
             f"groups must hold a whole number for each of the {num_samples} samples, got an array of shape "
@@ -224,13 +211,16 @@ def _rows_of_groups(
     _, numbers = np.unique(array, return_inverse=True)
     by_group, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
     starts = np.cumsum(sizes) - sizes
-
-    def rows_of(drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+    generator = np.random.default_rng(seed)
+    ours = metric.key in METRICS  # others may take long
+    for _ in tqdm(range(n_resamples), desc="bootstrap", leave=False, disable=ours):
+        drawn = generator.integers(0, len(sizes), len(sizes))
+        if groups is None:
+            yield drawn
+            continue
         lengths = sizes.take(drawn)
         places = np.cumsum(lengths) - lengths
-        return by_group.take(np.repeat(starts.take(drawn) - places, lengths) + np.arange(lengths.sum()))
-
-    return rows_of, len(sizes)
+        yield by_group.take(np.repeat(starts.take(drawn) - places, lengths) + np.arange(lengths.sum()))
 
 
 def _entry(metric: AnyMetric) -> Metric:

@@ -13,10 +13,7 @@ from .scored import Scored, of_probabilities
 
 @dataclass(frozen=True)
 class ConfidentPredictions:
-    """
-    The predictions that reach a threshold: their number, their share of all samples, and the share of them that is
-    right, `None` where there are none.
-    """
+    """Predictions that reach a threshold: number, share of all samples, and accuracy, `None` where there are none."""
 
     count: int
     share: float

@@ -55,7 +55,7 @@ def of_probabilities(function: Documented) -> Documented:
 
 
 class LogitMap(Protocol):
-    """What makes logits calibrated, row by row: the softmax of what it gives is to be trusted."""
+    """What makes logits calibrated, row by row."""
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]: ...
 
@@ -90,9 +90,8 @@ class Scored:
     @of_probabilities
     def from_logits(logits: ArrayLike, labels: ArrayLike, calibrator: LogitMap | None = None) -> Scored:
         """
-        Of the softmax of logits in float64, with the NLL from the logits: finite however small a probability is.
-
-        No more than a block of probabilities is ever held: they are worked out anew for whoever goes through them.
+        Of the softmax of logits in float64, with the NLL from the logits: finite however small a probability is. No
+        more than a block of probabilities is ever held: they are worked out anew for whoever goes through them.
 
         Args:
             calibrator (*optional*):
