@@ -63,19 +63,20 @@ def _check_labels(name: str, labels: Any, num_samples: int, num_labels: int) -> 
 
 
 def check_probabilities(
-    probabilities: ArrayLike, labels: ArrayLike
+    probabilities: ArrayLike, labels: ArrayLike, with_maxima: bool = True
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
     """
     The two as arrays of shapes `(num_samples, num_labels)` and `(num_samples,)`, and the largest probability of each
-    row, or a `ValueError` that names the argument, what was found and what is needed.
+    row (nothing where those are not asked for), or a `ValueError` that says what was found and what is needed.
     """
     array = _to_rows("probabilities", probabilities)
     dtype = np.promote_types(array.dtype, np.float32)
-    sums, maxima, lowest = np.empty(len(array), dtype), np.empty(len(array), dtype), np.inf
+    sums, maxima, lowest = np.empty(len(array), dtype), np.empty(len(array) * with_maxima, dtype), np.inf
     for block, values, axis in row_blocks(array, dtype):
         with np.errstate(invalid="ignore", over="ignore"):  # infinities, reported below
             np.add.reduce(values, axis=axis, out=sums[block])
-        np.maximum.reduce(values, axis=axis, out=maxima[block])
+        if with_maxima:
+            np.maximum.reduce(values, axis=axis, out=maxima[block])
         lowest = min(lowest, values.min())
     if not np.all(np.isfinite(sums)) and not np.all(np.isfinite(array)):
         raise ValueError("probabilities must be finite, got NaN or infinity.")

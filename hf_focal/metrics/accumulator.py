@@ -45,10 +45,7 @@ class CalibrationAccumulator(Sums):
 
     def reset(self) -> None:
         """Forget every sample."""
-        self._start(self._fixed_num_labels)
-
-    def _start(self, num_labels: int | None) -> None:
-        self.num_labels, self.arrays = num_labels, self._nothing(num_labels or 0)
+        self.num_labels, self.arrays = self._fixed_num_labels, self._nothing(self._fixed_num_labels or 0)
 
     def _nothing(self, num_labels: int) -> dict[str, NDArray[Any]]:
         """The sums of no samples."""
@@ -62,12 +59,7 @@ class CalibrationAccumulator(Sums):
         return {**additions, **{name: getattr(scored.bins(self.n_bins), name) for name in BIN_SUMS}}
 
     def update(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
-        """
-        Add a batch of probabilities, as for [`Scored`].
-
-        Raises:
-            ValueError: As [`Scored`], and if there are other classes than before. Nothing is added then.
-        """
+        """Add a batch of probabilities, as for [`Scored`]; if it has other classes than before, that is refused."""
         self.add(Scored(probabilities, labels))
 
     def update_logits(
@@ -78,13 +70,7 @@ class CalibrationAccumulator(Sums):
         gamma: float = 0.0,
         calibrator: LogitMap | None = None,
     ) -> None:
-        """
-        Add a batch of logits, as for [`calibration_metrics_from_logits`].
-
-        Args:
-            calibrator (*optional*):
-                Any object with `calibrated_logits(logits)`, in place of temperature and gamma.
-        """
+        """As for [`calibration_metrics_from_logits`], or with a calibrator, as for [`Scored.from_logits`]."""
         scaling = scaling_of(temperature, gamma)
         self.add(Scored.from_logits(logits, labels, scaling if calibrator is None else calibrator))
 
@@ -98,19 +84,14 @@ class CalibrationAccumulator(Sums):
 
     def _set_num_labels(self, num_labels: int) -> None:
         if self.num_labels is None:
-            self._start(num_labels)
+            self.num_labels, self.arrays = num_labels, self._nothing(num_labels)
         elif num_labels != self.num_labels:
             raise ValueError(
                 f"Every batch must have the same number of classes: {self.num_labels} so far, now {num_labels}."
             )
 
     def merge(self, other: CalibrationAccumulator) -> None:
-        """
-        Add what another accumulator has seen, which stays as it is.
-
-        Raises:
-            ValueError: If it has another number of bins or classes, or other metrics.
-        """
+        """Add what another accumulator of the same bins, classes and metrics has seen, which stays as it is."""
         if other.n_bins != self.n_bins:
             raise ValueError(f"Only equal bins can be merged: {self.n_bins} here, {other.n_bins} there.")
         if other.arrays.keys() != self.arrays.keys():
@@ -128,29 +109,19 @@ class CalibrationAccumulator(Sums):
                 Add `adaptive_ece_error_bound`: the exact AdaECE of the same samples is within this much of
                 `adaptive_ece`. It is small, unless the samples of a cell that a bin ends in are both many and mixed,
                 some right and some wrong.
-
-        Raises:
-            ValueError: If there were no samples.
         """
         if not self.num_samples:
             raise ValueError("No samples to compute metrics of: call update first.")
         values = {metric.key: metric.running(self) for metric in self._metrics if metric.running}
-        for metric in self._metrics if error_bound else ():
-            if metric.error_bound:
-                values[f"{metric.key}_error_bound"] = metric.error_bound(self)
-        return values
+        bounds = {f"{metric.key}_error_bound": metric.error_bound for metric in self._metrics if error_bound}
+        return values | {name: bound(self) for name, bound in bounds.items() if bound}
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays, which `numpy.savez` or safetensors can store."""
         return {name: value.copy() for name, value in self.arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """
-        Go on from what [`~CalibrationAccumulator.state_dict`] gave.
-
-        Raises:
-            ValueError: If it is of other metrics, or another number of bins or classes.
-        """
+        """Go on from what [`~CalibrationAccumulator.state_dict`] gave, with the same bins, classes and metrics."""
         arrays = {name: np.array(value) for name, value in state.items()}
         shapes = {name: array.shape for name, array in arrays.items()}
         # What is empty without classes has as many rows as there are classes.
@@ -167,11 +138,7 @@ class CalibrationAccumulator(Sums):
 class BatchMetrics:
     """
     A `compute_metrics` for `TrainingArguments(batch_eval_metrics=True)`, with which evaluating never holds the logits
-    of all samples.
-
-    Args:
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of bins.
+    of all samples; `n_bins` (`int`, *optional*, defaults to `15`) is the number of bins.
     """
 
     def __init__(self, n_bins: int = 15) -> None:
@@ -179,18 +146,16 @@ class BatchMetrics:
 
     def __call__(self, eval_prediction: Any, compute_result: bool, **scaling: Any) -> dict[str, float]:
         """As [`compute_metrics`], with the scaling of [`CalibrationAccumulator.update_logits`]."""
+        finished = True  # by an error as well
         try:
             seen = Predictions.flatten(eval_prediction)
             if len(seen):  # none where every label of the batch is -100
                 self.accumulator.update_logits(seen.logits, seen.labels, **scaling)
-            if not compute_result:
-                return {}
-            metrics = self.accumulator.compute()
-        except ValueError:
-            self.accumulator.reset()
-            raise
-        self.accumulator.reset()
-        return metrics
+            finished = compute_result
+            return self.accumulator.compute() if compute_result else {}
+        finally:
+            if finished:
+                self.accumulator.reset()
 
 
 class ComputeMetrics:
@@ -218,7 +183,6 @@ class ComputeMetrics:
         self.batches: dict[int, BatchMetrics] = {}  # by number of bins, what was seen of an evaluation
 
     def __call__(self, eval_prediction: Any, n_bins: int = 15, compute_result: bool | None = None) -> dict[str, float]:
-        """The metrics: see the class."""
         if compute_result is None:
             seen = Predictions.flatten(eval_prediction)
             return calibration_metrics_from_logits(seen.logits, seen.labels, n_bins=n_bins)

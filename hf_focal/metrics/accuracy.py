@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from .base import mean_of, of_probabilities, register_metric
-from .scored import Scored
+from .base import mean_of, register_metric
+from .scored import Scored, of_probabilities
 
 
 @of_probabilities

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
-from .base import Statistic, Sums, of_probabilities, register_metric
+from .base import Statistic, Sums, register_metric
 from .bins import equal_mass, equal_mass_counts
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 # Cells of u = 1 - confidence. Below 2^-7 their width is 1/128 of a power of two, for the confidences of accurate
@@ -31,8 +31,7 @@ def _cell_indices(confidences: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _cell_widths() -> NDArray[np.float64]:
     fine = (np.arange(_LOWEST, _LOWEST + _N_FINE) << _SHIFT).view(np.float64)
-    coarse = np.full(_N_CELLS - _N_FINE, 2.0**-13)
-    return np.concatenate([fine[:1], np.diff(fine), coarse])
+    return np.concatenate([fine[:1], np.diff(fine), np.full(_N_CELLS - _N_FINE, 2.0**-13)])
 
 
 @of_probabilities
@@ -44,9 +43,6 @@ def adaptive_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Samples are sorted by confidence (a stable sort, so tied samples keep their order) and cut as by
     `numpy.array_split`: the first `N mod n_bins` bins, those of lowest confidence, hold one sample more. The paper's
     published code drops the sample of lowest confidence and merges bins that tie; this does neither.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Example:
     >>> round(adaptive_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1], n_bins=1), 2)
@@ -72,14 +68,10 @@ def _added(scored: Scored, n_bins: int) -> dict[str, NDArray[Any]]:
 
 
 def _error_and_bound(sums: Sums) -> tuple[float, float]:
-    r"""
-    AdaECE with the samples of a cell taken as alike, and a bound of the error.
-
-    Of a cell with c samples, h of them right, and a width w, a part of s samples is said to have s h / c right.
-    It has at least max(0, h - c + s) and at most min(h, s); over all parts the differences add up to at most
-    2 h (c - h) / c. Its sum of confidences is off by at most min(s, c - s) w. Gaps of bins change by no more than what
-    is in them, and so does AdaECE.
-    """
+    """AdaECE with the samples of a cell taken as alike, and a bound of the error."""
+    # Of a cell with c samples, h of them right, and a width w, a part of s samples is said to have s h / c right. It
+    # has at least max(0, h - c + s) and at most min(h, s); over all parts the differences add up to at most
+    # 2 h (c - h) / c. Its sum of confidences is off by at most min(s, c - s) w. AdaECE changes by no more than these.
     n, arrays = sums.num_samples, sums.arrays
     # Ascending confidence, empty cells left out.
     filled = np.flatnonzero(arrays["cell_counts"])[::-1]

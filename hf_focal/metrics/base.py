@@ -1,14 +1,8 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-What a metric is, and the registry of them.
-
-Public functions take probabilities, never logits, as arrays, lists or tensors, and sum in float64. Confidence is the
-largest probability of a row and the prediction is its class, the lowest one where several tie.
-"""
+"""What a metric is, and the registry of them; all sum in float64."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_gamma, check_n_bins, check_positive
 from ..gamma import focal_log_probabilities
 from .bins import BinStatistics
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 Value = Callable[[Scored, int], float]
@@ -36,12 +30,10 @@ class Sums:
 
     @property
     def num_samples(self) -> int:
-        """Number of samples seen."""
         return int(self.arrays["counts"].sum())
 
     @property
     def bins(self) -> BinStatistics:
-        """What [`Scored.bins`] is of all samples."""
         return BinStatistics(np.arange(self.n_bins + 1) / self.n_bins, *(self.arrays[name] for name in BIN_SUMS))
 
 
@@ -51,20 +43,18 @@ class Metric:
     An entry of `METRICS`: all that trainers, tables, intervals and cards know of a metric.
 
     Attributes:
-        key (`str`): What it is called in results: `eval_<key>`.
-        title (`str`): What it is called in tables.
+        key, title (`str`): What it is called in results (`eval_<key>`), and in tables.
         value (`Callable[[Scored, int], float]`): The metric itself, with a number of bins.
         style (`str`): How tables format it.
         complement (`str`, *optional*): Title of one minus the metric, where tables show that: `"Error"` for accuracy.
         rank (`int`): Tables of results list metrics by it, and within it in the order of `METRICS`.
-        lower_is_better (`bool`): The direction.
+        lower_is_better, binned (`bool`): The direction, and whether it depends on the number of bins.
         bounds (`tuple[float, float]`): The least and the most that it can be.
-        binned (`bool`): Whether it depends on the number of bins.
         whole_rows (`bool`): Whether it goes through [`Scored.blocks`], beyond what is known of each row. It is then
             measured first, and not resampled in reports where that takes minutes.
         function (`Callable`, *optional*): The public function of probabilities, by which it is known as well.
-        resampled (`Callable[[Scored, int], Callable[[np.ndarray], float]]`, *optional*):
-            A function of the rows of a resample that gives `value(scored.take(rows), n_bins)`, but faster.
+        resampled (`Callable[[Scored, int], Callable[[np.ndarray], float]]`, *optional*): A function of the rows of a
+            resample that gives `value(scored.take(rows), n_bins)`, but faster.
         running (`Callable[[Sums], float]`, *optional*): The metric of all samples, from sums over batches.
         added (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*): What a batch adds to the sums, by name,
             beside the bins of equal width. It is asked of no rows as well; what is by class has the classes first.
@@ -115,10 +105,8 @@ def register_metric(key: str, *, title: str, **details: Any) -> Callable[[Functi
     Make a function the metric of that name, everywhere: in evaluations, tables, intervals, cards and comparisons.
 
     Args:
-        key (`str`):
-            Its name in results, such as `"ece"`.
-        title (`str`):
-            Its name in tables, such as `"ECE"`.
+        key, title (`str`):
+            Its names in results, such as `"ece"`, and in tables, such as `"ECE"`.
         details (*optional*):
             Further attributes of [`Metric`]: `style`, `lower_is_better`, `bounds` and so on.
 
@@ -166,34 +154,6 @@ def measure(scored: Scored, n_bins: int = 15) -> dict[str, float]:
     return {key: values[key] for key in METRICS}
 
 
-_ARGS = """\
-    probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-        Softmax outputs; each row sums to 1.
-    labels (`np.ndarray` of shape `(num_samples,)`):
-        Class indices in `[0, num_labels)`.
-"""
-_BINS = """\
-    n_bins (`int`, *optional*, defaults to `15`):
-        Number of bins.
-"""
-_RAISES = "    ValueError: If shapes disagree, values are no probabilities, or labels are out of range.\n"
-_RAISES_BINS = "    ValueError: If `n_bins < 1`.\n    TypeError: If `n_bins` is not a whole number.\n"
-
-
-def of_probabilities(function: Function) -> Function:
-    """Begin Args and Raises of a docstring by what all functions of probabilities and labels say there."""
-    binned = "n_bins" in inspect.signature(function).parameters
-    args, raises = (_ARGS + _BINS, _RAISES + _RAISES_BINS) if binned else (_ARGS, _RAISES)
-    doc = inspect.cleandoc(function.__doc__ or "")
-    for head, shared, follower in (("Args:\n", args, "Returns:\n"), ("Raises:\n", raises, "Example:\n")):
-        if head not in doc:
-            before, following, after = f"{doc}\n\n".partition(follower)
-            doc = f"{before}{head}\n{following}{after}"
-        doc = doc.replace(head, head + shared, 1).rstrip()
-    function.__doc__ = doc
-    return function
-
-
 @of_probabilities
 def bin_statistics(
     probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15, adaptive: bool = False
@@ -204,9 +164,6 @@ def bin_statistics(
     Args:
         adaptive (`bool`, *optional*, defaults to `False`):
             Bins of equal mass, as in [`adaptive_calibration_error`], in place of equal width.
-
-    Returns:
-        [`BinStatistics`]
     """
     return Scored(probabilities, labels).bins(check_n_bins(n_bins), bool(adaptive))
 
@@ -223,6 +180,7 @@ def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
     return measure(Scored(probabilities, labels), check_n_bins(n_bins))
 
 
+@of_probabilities
 def calibration_metrics_from_logits(
     logits: ArrayLike, labels: ArrayLike, n_bins: int = 15, temperature: float = 1.0, gamma: float = 0.0
 ) -> dict[str, float]:
@@ -230,10 +188,6 @@ def calibration_metrics_from_logits(
     As [`calibration_metrics`], of `softmax(logits / temperature)` in float64, with the NLL from the logits.
 
     Args:
-        logits (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Raw scores, finite.
-        labels, n_bins:
-            As for [`calibration_metrics`].
         temperature (`float`, *optional*, defaults to `1.0`):
             What the logits are divided by; positive.
         gamma (`float`, *optional*, defaults to `0.0`):
@@ -243,9 +197,7 @@ def calibration_metrics_from_logits(
         `dict[str, float]`: As [`calibration_metrics`].
 
     Raises:
-        ValueError: If shapes disagree, logits are not finite, labels are out of range, the temperature is not
-            positive, gamma is negative, or `n_bins < 1`.
-        TypeError: If `n_bins` is not a whole number.
+        ValueError: If the temperature is not positive, or gamma is negative.
     """
     return measure(Scored.from_logits(logits, labels, scaling_of(temperature, gamma)), check_n_bins(n_bins))
 

@@ -1,8 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Bins of confidence. Those of equal width are `(lower, upper]` with float64 edges `i / n_bins` and no tolerance; a value
-of 1 is in the last bin, a value of 0 in the first.
-"""
+"""Bins of confidence, of equal width and of equal mass."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from ..checks import BLOCK
 
 
 def bin_indices(values: NDArray[np.float64], n_bins: int) -> NDArray[np.intp]:
-    """Index of the bin (i / n_bins, (i + 1) / n_bins] that holds each value; the first also holds 0."""
+    """Index of the bin (i / n_bins, (i + 1) / n_bins] that holds each value, no tolerance; the first also holds 0."""
     scaled = values * n_bins
     indices = np.ceil(scaled).astype(np.intp)
     indices -= 1

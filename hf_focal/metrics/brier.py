@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..checks import check_n_bins
-from .base import mean_of, of_probabilities, register_metric
-from .bins import bin_indices
-from .scored import Scored
+from .base import mean_of, register_metric
+from .bins import equal_width
+from .scored import Scored, WithoutConfidences, of_probabilities
 
 
 @of_probabilities
@@ -26,7 +26,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> round(brier_score([[0.8, 0.2]], [0]), 2)
     0.08
     """
-    return _mean(Scored(probabilities, labels))
+    return _mean(WithoutConfidences(probabilities, labels))
 
 
 @register_metric(
@@ -87,29 +87,19 @@ def brier_decomposition(probabilities: ArrayLike, labels: ArrayLike, n_bins: int
     Prefer it to ECE to say why one model scores better than another: temperature scaling moves reliability more
     than resolution.
 
-    Returns:
-        [`BrierDecomposition`]
-
     Example:
     >>> parts = brier_decomposition([[0.8, 0.2]] * 4, [0, 0, 1, 1])
     >>> [round(value, 2) for value in (parts.brier, parts.reliability, parts.resolution, parts.uncertainty)]
     [0.68, 0.18, 0.0, 0.5]
     """
-    n_bins = check_n_bins(n_bins)
-    scored = Scored(probabilities, labels)
-    array, indices = scored.probabilities, scored.labels
+    scored, n_bins = WithoutConfidences(probabilities, labels), check_n_bins(n_bins)
+    num_samples = len(scored)
     reliability = resolution = uncertainty = 0.0
-    for label in range(array.shape[1]):
-        forecasts, members = array[:, label].astype(np.float64), indices == label
-        places = bin_indices(forecasts, n_bins)
-        counts = np.bincount(places)
-        filled = counts > 0
-        counts = counts[filled]
-        frequencies = np.bincount(places, members)[filled] / counts
-        means = np.bincount(places, forecasts)[filled] / counts
-        overall = members.mean()
-        reliability += float(counts @ (means - frequencies) ** 2) / len(array)
-        resolution += float(counts @ (frequencies - overall) ** 2) / len(array)
+    for label in range(scored.num_labels):
+        bins = equal_width(scored.probabilities[:, label], scored.labels == label, n_bins)
+        counts, overall = np.maximum(bins.counts, 1), bins.correct_sums.sum() / num_samples
+        reliability += float(((bins.confidence_sums - bins.correct_sums) ** 2 / counts).sum()) / num_samples
+        resolution += float(bins.counts @ (bins.correct_sums / counts - overall) ** 2) / num_samples
         uncertainty += float(overall * (1 - overall))
     brier = _mean(scored)
     within_bins = brier - (reliability - resolution + uncertainty)

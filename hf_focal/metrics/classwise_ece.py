@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from ..checks import check_n_bins
-from .base import Statistic, of_probabilities, register_metric
+from .base import Statistic, register_metric
 from .bins import bin_indices
-from .scored import Scored
+from .scored import Scored, WithoutConfidences, of_probabilities
 
 
 _CHUNK = 1 << 18  # probabilities binned at a time: they stay in the cache
@@ -27,14 +27,11 @@ def classwise_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_b
     probability, A is the share of them that belong to the class, C its mean probability. K is the number of columns
     and no sample is left out; the paper's published code takes the largest label plus one for K and drops p = 0.
 
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
-
     Example:
     >>> round(classwise_calibration_error([[0.8, 0.2]], [0]), 2)
     0.2
     """
-    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
+    return _error(WithoutConfidences(probabilities, labels), check_n_bins(n_bins))
 
 
 def _gaps(scored: Scored, n_bins: int) -> NDArray[np.float64]:

@@ -7,7 +7,8 @@ import math
 
 from numpy.typing import ArrayLike
 
-from .base import bin_statistics, of_probabilities
+from .base import bin_statistics
+from .scored import of_probabilities
 
 
 @of_probabilities
@@ -31,9 +32,6 @@ def debiased_calibration_error(
             Bins of equal mass, as the authors take them; `False` for equal width.
         squared (`bool`, *optional*, defaults to `False`):
             Give the sum itself, which may be negative, to be averaged over several data sets.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Example:
     >>> round(debiased_calibration_error([[0.9, 0.1]] * 4, [0, 0, 1, 1], n_bins=1), 4)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from ..checks import check_n_bins
-from .base import Statistic, of_probabilities, register_metric
+from .base import Statistic, register_metric
 from .bins import gaps_of_resamples
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 @of_probabilities
@@ -20,9 +20,6 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Section 2). Bins are `(lower, upper]`. It is what papers report, but it is biased upwards on few samples, depends
     on the bins and is no proper score: see when [`debiased_calibration_error`], [`brier_decomposition`] and
     [`smooth_calibration_error`] are to be preferred.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Example:
     >>> round(expected_calibration_error([[0.8, 0.2]], [0]), 2)

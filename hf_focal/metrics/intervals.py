@@ -1,10 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Bootstrap intervals of metrics, and whether one model is better than another on the same samples.
-
-The metrics of this package are not computed anew on the rows of each resample: what each sample adds is worked out
-once and then only summed, with the same result.
-"""
+"""Bootstrap intervals of metrics: what each sample adds is worked out once, and only summed for each resample."""
 
 from __future__ import annotations
 
@@ -18,13 +13,14 @@ from tqdm.auto import tqdm
 
 from ..checks import check_count, check_n_bins
 from .base import METRICS, Metric, Statistic
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 AnyMetric = str | Callable[[Any, Any], float]
 _MANY = 1 << 24  # probabilities: above, going through them for every resample takes minutes
 
 
+@of_probabilities
 def bootstrap_interval(
     metric: AnyMetric,
     probabilities: ArrayLike,
@@ -48,8 +44,6 @@ def bootstrap_interval(
         metric (`str` or `Callable`):
             A key of [`calibration_metrics`], such as `"ece"`, a function of this package, or any
             `metric(probabilities, labels) -> float`, which is called once per resample and may take long.
-        probabilities, labels:
-            As for [`calibration_metrics`].
         level (`float`, *optional*, defaults to `0.9`):
             Share of resamples between the ends, in (0, 1).
         n_resamples (`int`, *optional*, defaults to `1000`):
@@ -71,9 +65,9 @@ def bootstrap_interval(
         `tuple[float, float]`: The lower and the upper end.
 
     Raises:
-        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, shapes disagree,
-            values are no probabilities, labels are out of range, or groups are no whole numbers.
-        TypeError: If `n_bins` or `n_resamples` is not a whole number.
+        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, or groups are no
+            whole numbers.
+        TypeError: If `n_resamples` is not a whole number.
 
     Example:
     >>> low, high = bootstrap_interval("accuracy", [[0.9, 0.1]] * 100, [0] * 75 + [1] * 25)
@@ -107,10 +101,8 @@ def metric_intervals(
     keys: Iterable[str] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """
-    The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high), cut off
-    at what a metric can be. A metric whose resamples would take minutes is left out.
-
-    The arguments are those of [`bootstrap_interval`]; `keys` are those of `METRICS`, by default all of them.
+    The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high) of the
+    metrics of those keys, by default all, cut off at what each can be. Those that would take minutes are left out.
     """
     intervals = {}
     for key in METRICS if keys is None else keys:
@@ -209,19 +201,8 @@ def interval_ends(values: NDArray[np.float64], level: float) -> tuple[float, flo
 def _resamples(
     num_samples: int, n_resamples: int, seed: int, groups: ArrayLike | None, metric: Metric
 ) -> Iterator[NDArray[np.int64]]:
-    rows_of, count = (None, num_samples) if groups is None else _rows_of_groups(groups, num_samples)
-    generator = np.random.default_rng(seed)
-    ours = metric.key in METRICS  # others may take long
-    for _ in tqdm(range(n_resamples), desc="bootstrap", leave=False, disable=ours):
-        drawn = generator.integers(0, count, count)
-        yield drawn if rows_of is None else rows_of(drawn)
-
-
-def _rows_of_groups(
-    groups: ArrayLike, num_samples: int
-) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.int64]], int]:
-    """The rows of a draw of groups, as a function, and the number of groups."""
-    array = np.asarray(groups)
+    """The rows of each resample, of groups where there are any."""
+    array = np.arange(num_samples) if groups is None else np.asarray(groups)
     if array.shape != (num_samples,) or array.dtype.kind not in "iu":
         raise ValueError(
             f"groups must hold a whole number for each of the {num_samples} samples, got an array of shape "
@@ -230,13 +211,16 @@ def _rows_of_groups(
     _, numbers = np.unique(array, return_inverse=True)
     by_group, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
     starts = np.cumsum(sizes) - sizes
-
-    def rows_of(drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+    generator = np.random.default_rng(seed)
+    ours = metric.key in METRICS  # others may take long
+    for _ in tqdm(range(n_resamples), desc="bootstrap", leave=False, disable=ours):
+        drawn = generator.integers(0, len(sizes), len(sizes))
+        if groups is None:
+            yield drawn
+            continue
         lengths = sizes.take(drawn)
         places = np.cumsum(lengths) - lengths
-        return by_group.take(np.repeat(starts.take(drawn) - places, lengths) + np.arange(lengths.sum()))
-
-    return rows_of, len(sizes)
+        yield by_group.take(np.repeat(starts.take(drawn) - places, lengths) + np.arange(lengths.sum()))
 
 
 def _entry(metric: AnyMetric) -> Metric:

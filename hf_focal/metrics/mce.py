@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
-from .base import Statistic, of_probabilities, register_metric
+from .base import Statistic, register_metric
 from .bins import gaps_of_resamples
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 @of_probabilities
@@ -17,9 +17,6 @@ def maximum_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bin
     r"""
     Largest gap between accuracy and confidence over equal-width bins that are not empty (Naeini et al., 2015; Mukhoti
     et al., 2020, Section 2). One sample in a bin of its own can set it.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Example:
     >>> round(maximum_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1]), 2)

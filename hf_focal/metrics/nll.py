@@ -7,8 +7,8 @@ import math
 
 from numpy.typing import ArrayLike
 
-from .base import mean_of, of_probabilities, register_metric
-from .scored import Scored
+from .base import mean_of, register_metric
+from .scored import Scored, WithoutConfidences, of_probabilities
 
 
 @of_probabilities
@@ -24,22 +24,16 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
     >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
     0.6931
     """
-    return _mean(Scored(probabilities, labels))
+    return _mean(WithoutConfidences(probabilities, labels))
 
 
+@of_probabilities
 def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:
     r"""
     Mean of $\log \sum_k e^{z_k} - z_y$ in float64: finite however small the probability of the true class.
 
-    Args:
-        logits, labels:
-            As for [`calibration_metrics_from_logits`].
-
     Returns:
         `float`: Nats per sample; lower is better.
-
-    Raises:
-        ValueError: If shapes disagree, logits are not finite, or labels are out of range.
 
     Example:
     >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .base import of_probabilities
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 @dataclass(frozen=True)
 class ConfidentPredictions:
-    """
-    The predictions that reach a threshold: their number, their share of all samples, and the share of them that is
-    right, `None` where there are none.
-    """
+    """Predictions that reach a threshold: number, share of all samples, and accuracy, `None` where there are none."""
 
     count: int
     share: float
@@ -34,9 +30,6 @@ def confident_predictions(
     Args:
         threshold (`float`, *optional*, defaults to `0.99`):
             In (0, 1].
-
-    Returns:
-        [`ConfidentPredictions`]
 
     Raises:
         ValueError: If the threshold is not in (0, 1].
@@ -91,9 +84,6 @@ def area_under_risk_coverage(probabilities: ArrayLike, labels: ArrayLike) -> flo
 
     It rewards accuracy as well as a confidence that ranks errors last; a temperature changes it only where it changes
     the order of samples. It serves as a metric of [`bootstrap_interval`] and [`paired_bootstrap`].
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Example:
     >>> area_under_risk_coverage([[0.9, 0.1], [0.2, 0.8]], [0, 0])

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import inspect
+import re
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,30 +17,56 @@ from ..checks import BLOCK, check_logits, check_probabilities, row_blocks
 from .bins import BinStatistics, equal_mass, equal_width
 
 
+Documented = TypeVar("Documented", bound=Callable[..., Any])
 _VECTORS = ("confidences", "correct", "true_probabilities", "nll", "brier")
 
 
+_MATRIX = "`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`"
+_ARGS = {
+    "probabilities": (_MATRIX, "Softmax outputs; each row sums to 1."),
+    "logits": (_MATRIX, "Raw scores, finite."),
+    "labels": ("`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`", "Class indices in `[0, num_labels)`."),
+    "n_bins": ("`int`, *optional*, defaults to `15`", "Number of bins."),
+}
+
+
+def of_probabilities(function: Documented) -> Documented:
+    """Complete a docstring by what all that take probabilities, or logits, and labels say of arguments and errors."""
+    names, returned = list(inspect.signature(function).parameters), function.__annotations__.get("return")
+    doc = inspect.cleandoc(function.__doc__ or "") + "\n"
+    summary, *parts = re.split(r"^(Args|Returns|Raises|Example):\n", doc, flags=re.MULTILINE)
+    sections = dict.fromkeys(("Args", "Returns", "Raises", "Example"), "")
+    sections.update(zip(parts[::2], parts[1::2], strict=True))
+    if returned and not sections["Returns"]:
+        fraction = "    `float`: Fraction in `[0, 1]`; lower is better."
+        sections["Returns"] = fraction if returned == "float" else f"    [`{returned}`]"
+    own = re.split(r"^(?=    \w)", sections["Args"].rstrip() + "\n", flags=re.MULTILINE)
+    args = {name: f"    {name} ({kind}):\n        {words}\n" for name, (kind, words) in _ARGS.items()}
+    args.update({entry.split()[0].strip(",:"): entry for entry in own if entry.strip()})
+    sections["Args"] = "".join(args[name] for name in names if name in args)
+    wrong = "logits are not finite" if "logits" in names else "values are no probabilities"
+    raises = f"    ValueError: If shapes disagree, {wrong}, or labels are out of range.\n"
+    if "n_bins" in names:
+        raises += "    ValueError: If `n_bins < 1`.\n    TypeError: If `n_bins` is not a whole number.\n"
+    sections["Raises"] = raises + sections["Raises"]
+    written = [f"{head}:\n{section.rstrip()}" for head, section in sections.items() if section]
+    function.__doc__ = "\n\n".join([summary.rstrip(), *written])
+    return function
+
+
 class LogitMap(Protocol):
-    """What makes logits calibrated, row by row: the softmax of what it gives is to be trusted."""
+    """What makes logits calibrated, row by row."""
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]: ...
 
 
+@of_probabilities
 class Scored:
     """
     Probabilities with their labels, as metrics take them.
 
     They are checked once, and whatever several metrics need is worked out once, when the first asks for it. There are
     `labels`, `num_labels` and `confidences`, the largest probability of each row, beside what is below.
-
-    Args:
-        probabilities (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
 
     Example:
     >>> scored = Scored([[0.8, 0.2], [0.6, 0.4]], [0, 1])
@@ -47,9 +75,10 @@ class Scored:
     """
 
     confidences: NDArray[Any]
+    _with_maxima = True
 
     def __init__(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
-        array, indices, self.confidences = check_probabilities(probabilities, labels)
+        array, indices, self.confidences = check_probabilities(probabilities, labels, self._with_maxima)
         self._set(array, indices)
 
     def _set(self, array: NDArray[Any], labels: NDArray[np.int64]) -> None:
@@ -58,20 +87,15 @@ class Scored:
         self._bins: dict[tuple[int, bool], BinStatistics] = {}
 
     @staticmethod
+    @of_probabilities
     def from_logits(logits: ArrayLike, labels: ArrayLike, calibrator: LogitMap | None = None) -> Scored:
         """
-        Of the softmax of logits in float64, with the NLL from the logits: finite however small a probability is.
-
-        No more than a block of probabilities is ever held: they are worked out anew for whoever goes through them.
+        Of the softmax of logits in float64, with the NLL from the logits: finite however small a probability is. No
+        more than a block of probabilities is ever held: they are worked out anew for whoever goes through them.
 
         Args:
-            logits, labels:
-                As for [`calibration_metrics_from_logits`].
             calibrator (*optional*):
                 Any object with `calibrated_logits(logits)`, which takes and gives some rows at a time.
-
-        Raises:
-            ValueError: If shapes disagree, logits are not finite, or labels are out of range.
         """
         return ScoredLogits(*check_logits(logits, labels), calibrator)
 
@@ -133,6 +157,12 @@ class Scored:
         vars(drawn).update({name: getattr(self, name).take(rows) for name in ("labels", *_VECTORS)})
         vars(drawn).update(_rows=rows if self._rows is None else self._rows[rows], _bins={})
         return drawn
+
+
+class WithoutConfidences(Scored):
+    """For metrics of probabilities that need no confidences, which take as long to find as the rest of the checks."""
+
+    _with_maxima = False
 
 
 class ScoredLogits(Scored):

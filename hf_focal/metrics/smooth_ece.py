@@ -6,8 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .base import of_probabilities
-from .scored import Scored
+from .scored import Scored, of_probabilities
 
 
 @of_probabilities
@@ -20,9 +19,6 @@ def smooth_calibration_error(probabilities: ArrayLike, labels: ArrayLike) -> flo
     Prefer it to ECE to track calibration along a training run, and to compare models whose confidences crowd in
     different places: it has no bins to choose, changes continuously with the predictions, and is within constant
     factors of the distance to the nearest calibrated predictor.
-
-    Returns:
-        `float`: Fraction in `[0, 1]`; lower is better.
 
     Raises:
         ImportError: If relplot is not installed.

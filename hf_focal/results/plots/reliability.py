@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from ...checks import check_n_bins, check_probabilities
 from ...metrics.base import bin_statistics
 from ...metrics.bins import BinStatistics, equal_width
+from ...metrics.scored import of_probabilities
 from .style import BLUE, DARK, GREY, ORANGE, add_legend, new_figure, titled_panels
 
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@of_probabilities
 def reliability_diagram(
     probabilities: ArrayLike | Mapping[str, ArrayLike], labels: ArrayLike, n_bins: int = 15, level: float = 0.9
 ) -> Figure:
     """
-    Accuracy against confidence per bin, above a histogram of the confidences.
+    Accuracy against confidence per bin of equal width, above a histogram of the confidences.
 
     Blue bars are the accuracy of a bin; the hatched orange gap reaches from there to its mean confidence, and is what
     ECE averages. The whiskers are Wilson intervals of the accuracy.
@@ -34,19 +36,11 @@ def reliability_diagram(
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
             Softmax outputs; a mapping draws one panel each, side by side, on the same labels.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of equal-width bins.
         level (`float`, *optional*, defaults to `0.9`):
             Level of the whiskers, in (0, 1).
 
     Returns:
         `matplotlib.figure.Figure`: 4 inches wide per panel; `figure.savefig("reliability.png")` writes it.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
-        TypeError: If `n_bins` is not a whole number.
     """
     panels = titled_panels(probabilities)
     return draw_reliability({title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}, level)
@@ -75,6 +69,7 @@ def draw_reliability(panels: Mapping[str, BinStatistics], level: float = 0.9) ->
     return figure
 
 
+@of_probabilities
 def classwise_reliability_diagram(
     probabilities: ArrayLike,
     labels: ArrayLike,
@@ -87,12 +82,6 @@ def classwise_reliability_diagram(
     One small diagram per class: how often the class is the true one, against the probability that it was given.
 
     Args:
-        probabilities (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs; each row sums to 1.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of equal-width bins.
         classes (`Sequence[int]`, *optional*):
             Classes to draw; by default the 12 that add most to Classwise-ECE, the worst first.
         label_names (`Sequence[str]`, *optional*):
@@ -104,12 +93,11 @@ def classwise_reliability_diagram(
         `matplotlib.figure.Figure`: Up to four diagrams a row.
 
     Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels or classes are out of range.
-        TypeError: If `n_bins` is not a whole number.
+        ValueError: If classes are out of range.
     """
     n_bins = check_n_bins(n_bins)
     _check_level(level)
-    array, indices, _ = check_probabilities(probabilities, labels)
+    array, indices, _ = check_probabilities(probabilities, labels, with_maxima=False)
     num_labels = array.shape[1]
     if label_names is not None and len(label_names) != num_labels:
         raise ValueError(f"label_names must hold {num_labels} names, got {len(label_names)}.")
@@ -138,6 +126,7 @@ def classwise_reliability_diagram(
     return figure
 
 
+@of_probabilities
 def confidence_histogram(
     probabilities: ArrayLike | Mapping[str, ArrayLike], labels: ArrayLike, n_bins: int = 15
 ) -> Figure:
@@ -147,17 +136,9 @@ def confidence_histogram(
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
             Softmax outputs; a mapping draws one panel each, side by side, on the same labels.
-        labels (`np.ndarray` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Number of equal-width bins.
 
     Returns:
         `matplotlib.figure.Figure`: 4 inches wide per panel.
-
-    Raises:
-        ValueError: If shapes disagree, values are no probabilities, or labels are out of range.
-        TypeError: If `n_bins` is not a whole number.
     """
     panels = titled_panels(probabilities)
     statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
