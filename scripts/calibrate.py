@@ -73,10 +73,10 @@ def main() -> None:
     logger.info("Calibrating %s in %d process(es)", name, args.world_size)
     sizes = [f"{len(data)} samples of {split!r}" for split, data in parts.items()]
     logger.info("Fitting on %s, measuring on %s", *sizes)
-    split, test_split = parts
-    results = {"dataset": data_args.dataset_name, "model": name, "split": split, "test_split": test_split}
-    facts = {"base_model": None if Path(name).exists() else name, "split": split, "test_split": test_split}
-    end_run(trainer, *inputs, task=task.name, results=results, **facts, **data_args.facts())
+    used = dict(zip(("split", "test_split"), parts, strict=True))
+    facts = {"base_model": None if Path(name).exists() else name, **used, **data_args.facts()}
+    results = {"dataset": data_args.dataset_name, "model": name, **used}
+    end_run(trainer, *inputs, task=task.name, results=results, **facts)
 
 
 if __name__ == "__main__":

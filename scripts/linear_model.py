@@ -55,8 +55,7 @@ def main() -> None:
     }
     plain, focal = ([row["weight_norm"] for row in rows] for rows in runs.values())
     print(f"{'epoch':>8}{'cross-entropy':>16}{'focal':>10}")
-    shown = sorted({max(1, options.epochs * share // 100) for share in (1, 5, 10, 25, 50, 100)})
-    for epoch in shown:
+    for epoch in sorted({max(1, options.epochs * share // 100) for share in (1, 5, 10, 25, 50, 100)}):
         print(f"{epoch:>8}{plain[epoch]:>16.4f}{focal[epoch]:>10.4f}")
     above = [epoch for epoch in range(1, options.epochs + 1) if focal[epoch] > plain[epoch]]
     if above and above[-1] < options.epochs:

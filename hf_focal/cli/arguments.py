@@ -178,11 +178,11 @@ def _read(path: Path) -> dict[str, Any]:
     """The values of a YAML or JSON file, by the names of flags."""
     if not path.is_file():
         raise ValueError(f"--config needs the path of a file; {str(path)!r} is no file.")
-    text = path.read_text(encoding="utf-8")
+    kind, load = ("JSON", json.loads) if path.suffix == ".json" else ("YAML", yaml.safe_load)
     try:
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        values = load(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+        raise ValueError(f"{path} is not valid {kind}: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}.")
     return values

@@ -49,8 +49,7 @@ def from_pretrained(
 
     An unfolded temperature is applied in the forward pass, see [`apply_temperature`]. The config is checked before any
     weights are loaded, and no code of the repository is run: weights come from safetensors, or from pickles read with
-    `weights_only=True`. Weights that are missing, or whose download is damaged, are an error. An adapter of PEFT is
-    loaded into its base model; the record beside it, `calibration.json`, is checked and obeyed as one in a config.
+    `weights_only=True`. An adapter of PEFT is loaded into its base model, with its record, `calibration.json`.
 
     Args:
         name_or_path (`str`):

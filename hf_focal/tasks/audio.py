@@ -44,8 +44,7 @@ class AudioClassification(Task):
     example = "sound.wav"
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
-        feature = data.features[column]
-        if not _is_sound(feature):
+        if not _is_sound(feature := data.features[column]):
             raise ValueError(f"The column {column!r} of the split {split!r} must hold sounds: {feature}.")
         return data
 
@@ -73,5 +72,4 @@ def _inputs(processor: Any, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
         if not plain and sound["sampling_rate"] != rate:
             raise ValueError(f"A waveform has {sound['sampling_rate']} Hz, the model takes {rate}: resample the data.")
         waveforms.append(np.asarray(sound if plain else sound["array"], np.float32))
-    inputs = processor(waveforms, sampling_rate=rate)
-    return {**inputs, "labels": batch["label"]}
+    return {**processor(waveforms, sampling_rate=rate), "labels": batch["label"]}

@@ -37,32 +37,24 @@ class Column:
 
 
 def is_text(feature: Any) -> bool:
-    """Whether a column of this feature holds strings."""
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
 def is_class(feature: Any) -> bool:
-    """Whether a column of this feature holds class labels."""
     return isinstance(feature, ClassLabel)
 
 
-LABEL = Column(
-    "label",
-    "labels",
-    is_class,
-    ("label", "labels", "class", "category", "target"),
-    "label_column (--label_column_name)",
-)
+_NAMES = ("label", "labels", "class", "category", "target")
+LABEL = Column("label", "labels", is_class, _NAMES, "label_column (--label_column_name)")
 
 
 def find_columns(data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
     """The names of the wanted columns: those that are given, and then, in this order, those that are found."""
     if len(data) == 0:
         raise ValueError(f"The split {split!r} is empty.")
-    found = {column: find_column(data, split, column, given) for column, given in wanted.items() if given is not None}
-    for column in wanted:
-        if column not in found:
-            found[column] = find_column(data, split, column, taken=tuple(found.values()))
+    found: dict[Column, str] = {}
+    for column in sorted(wanted, key=lambda column: wanted[column] is None):  # those that are given first
+        found[column] = find_column(data, split, column, wanted[column], tuple(found.values()))
     if len(set(found.values())) < len(found):
         name, contents = next(iter(found.values())), " and the ".join(column.contents for column in found)
         raise ValueError(f"The column {name!r} cannot hold both the {contents}.")
@@ -75,22 +67,17 @@ def find_column(
     """The column `given`, or the one, other than those that are `taken`, that type or name tells to be `column`."""
     if given is not None:
         if given not in data.column_names:
-            raise ValueError(
-                f"The split {split!r} has no column {given!r}; its columns are {', '.join(data.column_names)}. Set "
-                f"{column.argument} to one of them."
-            )
+            have = f"has no column {given!r}; its columns are {', '.join(data.column_names)}"
+            raise ValueError(f"The split {split!r} {have}. Set {column.argument} to one of them.")
         return given
     columns = [name for name in data.column_names if name not in taken]
     candidates = [name for name in columns if column.fits(data.features[name])]
     if len(candidates) != 1:  # of several the one of such a name; without any, a name will do whatever the type
-        named = [name for name in candidates or columns if name.lower() in column.names]
-        candidates = named or candidates
+        candidates = [name for name in candidates or columns if name.lower() in column.names] or candidates
     if len(candidates) != 1:
         found = f"several could serve: {', '.join(candidates)}" if candidates else f"none of {', '.join(columns)} does"
-        raise ValueError(
-            f"Which column of the split {split!r} holds the {column.contents}? {found[0].upper()}{found[1:]}. Set "
-            f"{column.argument}."
-        )
+        found = f"holds the {column.contents}? {found[0].upper()}{found[1:]}"
+        raise ValueError(f"Which column of the split {split!r} {found}. Set {column.argument}.")
     return candidates[0]
 
 
@@ -99,23 +86,16 @@ def check_label(value: Any, split: str, place: str) -> None:
     if value is None or value != value:  # CSV files have NaN for nothing
         raise ValueError(f"The split {split!r} has no label in {place}. Remove the row, or the split.")
     if isinstance(value, int) and value < 0:
-        raise ValueError(
-            f"The split {split!r} has samples without a label (index {value}, {place}): hidden labels cannot be used. "
-            "Remove them, or pass a data set without this split."
-        )
+        what = f"has samples without a label (index {value}, {place}): hidden labels cannot be used"
+        raise ValueError(f"The split {split!r} {what}. Remove them, or pass a data set without this split.")
 
 
 def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]], column: str) -> dict[str, Dataset]:
-    """
-    The splits with one `ClassLabel` in a column for the labels, or lists of them, of all, which are whole numbers or
-    strings, in order; as they are where they have one already.
-    """
+    """The splits with one `ClassLabel` for all labels, or lists of them, unless they have one already."""
     columns = {split: data.features[column] for split, data in splits.items()}
     features = {split: getattr(feature, "feature", feature) for split, feature in columns.items()}
-    values = {
-        split: set(rows if features[split] is columns[split] else chain.from_iterable(rows))
-        for split, rows in labels.items()
-    }
+    nested = {split for split, feature in columns.items() if hasattr(feature, "feature")}
+    values = {split: set(chain.from_iterable(rows) if split in nested else rows) for split, rows in labels.items()}
     found = set().union(*values.values())
     if len(found) < 2:
         raise ValueError(f"A classifier needs at least two classes; every label is {found.pop()!r}.")
@@ -127,8 +107,7 @@ def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]]
     if len({type(value) for value in found}) > 1 or not isinstance(found.copy().pop(), (int, str)):
         kinds = ", ".join(sorted({type(value).__name__ for value in found}))
         raise ValueError(f"Labels must be class labels, whole numbers or strings, got values of type {kinds}.")
-    unseen = found - values.get("train", found)
-    if unseen:
+    if unseen := found - values.get("train", found):
         raise ValueError(f"Labels that no training sample has: {', '.join(map(repr, sorted(unseen)))}.")
     order = {value: index for index, value in enumerate(sorted(found))}
     feature = ClassLabel(names=[str(value) for value in order])
@@ -143,10 +122,7 @@ def relabelled(data: Dataset, labels: list[Any], feature: ClassLabel, index: Any
 
 
 def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:
-    """
-    The model's class of each class of the data: by name, where case, blanks, hyphens and underscores count for
-    nothing, or in order where either has no names but numbers.
-    """
+    """The model's class of each class of the data: by plain name, or in order where either has but numbers."""
     known = f"The data set has {_listed(data_names)}; the model has {_listed(model_names)}."
     if len(data_names) != len(model_names):
         raise ValueError(f"Data and model do not have the same classes. {known} Calibration needs all of them.")
@@ -159,13 +135,12 @@ def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[
         logger.warning("Data and model do not both name their classes, so these are matched in order. %s", known)
         return list(range(len(model_names)))
     unknown = [name for name, i in zip(data_names, order, strict=True) if i < 0]
-    raise ValueError(
-        f"The model does not know the classes {', '.join(map(repr, unknown[:5]))} of the data. {known} Rename the "
-        "classes of the data, or set id2label in the model's config.json."
-    )
+    what = f"does not know the classes {', '.join(map(repr, unknown[:5]))} of the data. {known}"
+    raise ValueError(f"The model {what} Rename the classes of the data, or set id2label in the model's config.json.")
 
 
 def _plain(name: str) -> str:
+    """A name in which case, blanks, hyphens and underscores count for nothing."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 

@@ -1,9 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Small data sets that need no download, of other packages: scikit-learn's scanned digits; and what SciPy's documentation
-says of each function, class and distribution, to be told by subpackage. The texts are SciPy's (BSD-3-Clause) and are
-read from the installed package.
-"""
+"""Small data sets of packages that are installed: scikit-learn's digits, and SciPy's documentation (BSD-3-Clause)."""
 
 from __future__ import annotations
 
@@ -27,8 +23,7 @@ def digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     scans = load_digits()
-    images = np.round(scans.images * (255 / 16)).astype(np.uint8)
-    rgb = [np.repeat(image[..., None], 3, axis=2) for image in images]
+    rgb = list(np.repeat(np.round(scans.images * (255 / 16)).astype(np.uint8)[..., None], 3, axis=3))
     features = Features({"image": Image(), "label": ClassLabel(names=[str(name) for name in scans.target_names])})
     return Dataset.from_dict({"image": rgb, "label": scans.target}, features=features)
 

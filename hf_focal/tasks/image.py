@@ -113,13 +113,11 @@ def load_images(
     task = ImageClassification()
     embedded = task.embedded_dataset(name)
     splits = load_splits(name, config_name, revision) if embedded is None else {"train": embedded}
-    if split is None:
-        known = [known for known in ("test", *VALIDATION_NAMES) if known in splits]
-        split = known[0] if known else next(iter(splits)) if len(splits) == 1 else None
-    if split is None or split not in splits:
+    choices = ["test", *VALIDATION_NAMES, *(splits if len(splits) == 1 else ())] if split is None else [split]
+    chosen = next((name for name in choices if name in splits), None)
+    if chosen is None:
         wanted = "test or validation split" if split is None else f"split {split!r}"
         raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
-    data = splits[split]
-    column = find_column(data, split, task.input, image_column)
-    data = task.check_inputs(data.select_columns([column]), split, column)
+    column = find_column(splits[chosen], chosen, task.input, image_column)
+    data = task.check_inputs(splits[chosen].select_columns([column]), chosen, column)
     return data if column == "image" else data.rename_column(column, "image")

@@ -44,10 +44,9 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
         raise
     # Among them an empty split: 'Instruction "test" corresponds to no data!', and an IndexError from the disk.
     except (ValueError, IndexError) as error:
-        raise ValueError(
-            f"The data set {name!r} cannot be loaded: {error} Every split must hold samples, and a data set of "
-            "several configurations needs config_name (--dataset_config_name)."
-        ) from error
+        mend = "a data set of several configurations needs config_name (--dataset_config_name)."
+        what = f"cannot be loaded: {error} Every split must hold samples, and {mend}"
+        raise ValueError(f"The data set {name!r} {what}") from error
 
 
 def split_data(
@@ -58,9 +57,9 @@ def split_data(
     say = logger.debug if quiet else logger.warning
     if "train" not in splits:
         raise ValueError(f"The data set has no split 'train'; it has {', '.join(splits)}.")
-    train = splits["train"]
-    validation_name = _validation_name(splits)
-    validation, test = splits.get(validation_name or ""), splits.get("test")
+    train, test = splits["train"], splits.get("test")
+    validation_name = next((name for name in VALIDATION_NAMES if name in splits), "")
+    validation = splits.get(validation_name)
     total = len(train)
     if test is None and validation is not None:
         say("No test split: %r is the test set, and validation data are split off the training data.", validation_name)
@@ -82,21 +81,14 @@ def split_data(
     return DatasetDict(train=train, validation=validation, test=test)
 
 
-def _validation_name(splits: Mapping[str, Dataset]) -> str | None:
-    return next((name for name in VALIDATION_NAMES if name in splits), None)
-
-
 def held_out_pair(
     splits: Mapping[str, Dataset], split: str | None = None, test_split: str | None = None, seed: int = 42
 ) -> dict[str, Dataset]:
-    """
-    Two splits by name, one to fit a temperature on and one to measure it on: by default the validation split, or else
-    the test split or the only one, and the test split. Where there is no other than the first, that is halved.
-    """
+    """Splits to fit and to measure on: validation, or else test or the only one, and test, or halves of the first."""
     have = f"it has {', '.join(splits)}"
     if split is None:
-        split = _validation_name(splits) or ("test" if "test" in splits else None)
-        split = next(iter(splits)) if split is None and len(splits) == 1 else split
+        choices = [*VALIDATION_NAMES, "test", *(splits if len(splits) == 1 else ())]
+        split = next((name for name in choices if name in splits), None)
         if split is None:
             raise ValueError(f"The data set has no validation split; {have}. Choose one with --split.")
     for name in (split, test_split or split):
@@ -109,8 +101,7 @@ def held_out_pair(
     test_split = test_split or ("test" if "test" in splits and split != "test" else None)
     if test_split is not None:
         return {split: splits[split], test_split: splits[test_split]}
-    data = splits[split]
-    first, second = _hold_out(data, len(data) // 2, seed)
+    first, second = _hold_out(splits[split], len(splits[split]) // 2, seed)
     logger.warning(
         "No other split to measure on: %r is halved, %d samples to fit the temperature on and %d to measure it on "
         "(seed %d).", split, len(first), len(second), seed,
@@ -121,8 +112,7 @@ def held_out_pair(
 def _hold_out(data: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
     if size < 1 or size >= len(data):
         raise ValueError(f"Cannot split {size} samples off {len(data)}: too few. Bring a split of your own.")
-    stratify = "label" if "label" in data.column_names else None
-    if stratify is not None:
+    if stratify := "label" if "label" in data.column_names else None:
         counts = np.bincount(np.asarray(data.with_format("numpy")["label"][:]))
         if counts[counts > 0].min() < 2 or size < (counts > 0).sum():
             logger.warning("Too few samples per class to stratify: the split is drawn without regard to classes.")
@@ -132,7 +122,7 @@ def _hold_out(data: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def take(data: Dataset, count: int | None, seed: int) -> Dataset:
-    """A random `count` of the samples, or all of them where `count` is `None` or no smaller."""
+    """A random `count` of the samples, or all of them where there are no more."""
     if count is None or count >= len(data):
         return data
     if count < 1:

@@ -41,9 +41,8 @@ class TextClassification(Task):
     example = "A sentence to classify."
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
-        if not is_text(data.features[column]):
-            found = data.features[column]
-            raise ValueError(f"The column {column!r} of the split {split!r} must hold strings: {found}.")
+        if not is_text(feature := data.features[column]):
+            raise ValueError(f"The column {column!r} of the split {split!r} must hold strings: {feature}.")
         for row, text in enumerate(data[column]):
             if not (text or "").strip():
                 found = "a missing" if text is None else "an empty"
@@ -107,10 +106,8 @@ def prepare_tokenizer(
     """Let tokenizer and model agree on the padding token and on how long a text may be, at most `max_seq_length`."""
     if tokenizer.pad_token_id is None:  # of decoders such as GPT-2: their end of text serves, for it is masked
         if tokenizer.eos_token is None:
-            raise ValueError(
-                f"The tokenizer ({type(tokenizer).__name__}) has neither a padding token nor an end of text to pad "
-                "with. Set tokenizer.pad_token and save it with the model."
-            )
+            lacks = f"({type(tokenizer).__name__}) has neither a padding token nor an end of text to pad with"
+            raise ValueError(f"The tokenizer {lacks}. Set tokenizer.pad_token and save it with the model.")
         tokenizer.pad_token = tokenizer.eos_token
     text_config = model.config.get_text_config()
     for config in (model.config, text_config):  # decoders look in theirs for the last token that is no padding
@@ -128,10 +125,7 @@ def prepare_tokenizer(
 
 
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """
-    The model's inputs and `labels` of a data set with the columns `text` and `label`, to be padded by the batch, as a
-    `Trainer` with this tokenizer does. Texts of more tokens than `tokenizer.model_max_length` are cut, and counted.
-    """
+    """Inputs and `labels` of a model, not yet padded; texts of more tokens than `model_max_length` are cut."""
     if isinstance(tokenizer, TreeTokenizer):
         return tokenizer.encode_dataset(data, "text").rename_column("label", "labels")
 

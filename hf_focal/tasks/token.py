@@ -7,14 +7,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import transformers
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 from tokenizers import pre_tokenizers
-from transformers import (
-    AutoModelForTokenClassification,
-    DataCollatorForTokenClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..predictions import IGNORED
 from .base import Task, register_task
@@ -41,7 +37,7 @@ class TokenClassification(Task):
     name = "token-classification"
     aliases = ("ner",)
     suffix = "ForTokenClassification"
-    auto_class = AutoModelForTokenClassification
+    auto_class = transformers.AutoModelForTokenClassification
     processor = "tokenizer"
     input = Column("words", "words", _is_words, ("tokens", "words"), "words_column (--text_column_name)")
     label = Column("labels", "tags", _is_tags, ("ner_tags", "pos_tags", "tags", "labels"), LABEL.argument)
@@ -60,10 +56,8 @@ class TokenClassification(Task):
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         for name, feature in data.features.items():
             if not isinstance(getattr(feature, "feature", None), (Value, ClassLabel)):
-                raise ValueError(
-                    f"The column {name!r} of the split {split!r} must hold lists of "
-                    f"{'strings' if name == column else 'labels'}, one for each word: {feature}."
-                )
+                what = f"lists of {'strings' if name == column else 'labels'}, one for each word"
+                raise ValueError(f"The column {name!r} of the split {split!r} must hold {what}: {feature}.")
         return data
 
     def checked_labels(self, data: Dataset, split: str) -> list[list[Any]]:
@@ -72,10 +66,8 @@ class TokenClassification(Task):
             if not words:
                 raise ValueError(f"The split {split!r} has an empty sentence in row {row}. Remove it.")
             if labels is None or len(labels) != len(words):
-                raise ValueError(
-                    f"The split {split!r} has {len(words)} words but {len(labels or ())} labels in row {row}: "
-                    f"{_shown(words)}. Every word needs one."
-                )
+                counts = f"{len(words)} words but {len(labels or ())} labels in row {row}: {_shown(words)}"
+                raise ValueError(f"The split {split!r} has {counts}. Every word needs one.")
             for place, (word, label) in enumerate(zip(words, labels, strict=True)):
                 if not isinstance(word, str):
                     raise ValueError(f"The split {split!r} has {word!r} for a word in row {row}, word {place}.")
@@ -86,14 +78,26 @@ class TokenClassification(Task):
         return map(" ".join, data["words"])
 
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
-        _prepare_for_words(processor)
+        if not isinstance(processor, PreTrainedTokenizerFast):
+            needs = "Token classification needs to know which tokens are of which word, and the tokenizer"
+            mend = "Choose a model with a fast tokenizer (a tokenizer.json)."
+            raise ValueError(f"{needs} ({type(processor).__name__}) cannot tell. {mend}")
+        before_words = processor.backend_tokenizer.pre_tokenizer
+        if isinstance(before_words, pre_tokenizers.ByteLevel):
+            # RoBERTa's and GPT-2's know a word after a space by other tokens than at the start of a text.
+            before_words.add_prefix_space = True
+            processor.add_prefix_space = processor.init_kwargs["add_prefix_space"] = True  # loaded again, too
+        if processor("a a")["input_ids"] != processor(["a", "a"], is_split_into_words=True)["input_ids"]:
+            found = "The tokenizer gives words that come one by one other tokens than in running text."
+            mend = "Give the model its texts as lists of words, too: pipeline(...)(words, is_split_into_words=True)."
+            logger.warning("%s %s", found, mend)
         prepare_tokenizer(model, processor, max_length)
 
     def encode(self, data: Dataset, processor: Any) -> Dataset:
         return tokenize_words(data, processor)
 
     def collator(self, processor: Any) -> Callable[[list[Any]], Any]:
-        return DataCollatorForTokenClassification(processor)
+        return transformers.DataCollatorForTokenClassification(processor)
 
 
 def load_token_dataset(
@@ -133,24 +137,6 @@ def load_token_dataset(
     """
     columns = words_column, label_column
     return TokenClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
-
-
-def _prepare_for_words(tokenizer: Any) -> None:
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(
-            f"Token classification needs to know which tokens are of which word, and the tokenizer "
-            f"({type(tokenizer).__name__}) cannot tell. Choose a model with a fast tokenizer (a tokenizer.json)."
-        )
-    before_words = tokenizer.backend_tokenizer.pre_tokenizer
-    if isinstance(before_words, pre_tokenizers.ByteLevel):
-        # RoBERTa's and GPT-2's know a word after a space by other tokens than at the start of a text.
-        before_words.add_prefix_space = True
-        tokenizer.add_prefix_space = tokenizer.init_kwargs["add_prefix_space"] = True  # also when it is loaded again
-    if tokenizer("a a")["input_ids"] != tokenizer(["a", "a"], is_split_into_words=True)["input_ids"]:
-        logger.warning(
-            "The tokenizer gives words that come one by one other tokens than in running text. Give the model its "
-            "texts as lists of words, too: pipeline(...)(words, is_split_into_words=True)."
-        )
 
 
 def _shown(words: list[str]) -> str:
@@ -195,7 +181,6 @@ def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset
     encoded = data.map(encode, batched=True, with_indices=True, desc="Tokenizing", **kept)
     log_cuts(data["words"][:], encoded, tokenizer, "sentences", **options)
     total = sum(map(len, data["labels"]))
-    labelled = sum(label != IGNORED for labels in encoded["labels"] for label in labels)
-    if labelled < total:
-        logger.warning("%d of %d words have no token, so that their labels do not count.", total - labelled, total)
+    if lost := total - sum(label != IGNORED for labels in encoded["labels"] for label in labels):
+        logger.warning("%d of %d words have no token, so that their labels do not count.", lost, total)
     return encoded

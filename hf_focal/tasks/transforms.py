@@ -49,9 +49,7 @@ class ImageTransform:
             raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}.")
         if padding is not None and padding < 1:
             raise ValueError(f"padding must be at least 1 pixel, got {padding!r}.")
-        self.processor = processor
-        self.augmentation = augmentation
-        self.padding = padding
+        self.processor, self.augmentation, self.padding = processor, augmentation, padding
         black, white = (self.process([PILImage.new("RGB", (64, 64), value)]) for value in ("black", "white"))
         self.offset = black.mean((0, 2, 3), keepdim=True)
         self.scale = (white.mean((0, 2, 3), keepdim=True) - self.offset) / 255
@@ -62,7 +60,6 @@ class ImageTransform:
         return {"pixel_values": pixels} | ({"labels": batch["label"]} if "label" in batch else {})
 
     def inputs(self, images: Sequence[PILImage.Image], generator: np.random.Generator) -> Tensor:
-        """Inputs of images, `(N, C, H, W)`, cropped and flipped."""
         pixels = self.process(images)
         return pixels if self.augmentation == "none" else self.augment(pixels - self.offset, generator) + self.offset
 
@@ -84,10 +81,7 @@ class ImageTransform:
 
 
 def to_rgb(image: PILImage.Image) -> PILImage.Image:
-    """
-    An image in three colours of 8 bits, as pipelines make them: grey is copied, transparency is dropped. Grey of 16
-    bits, which Pillow would clip, is scaled.
-    """
+    """An image as pipelines make it: grey copied, transparency dropped. But grey of 16 bits is scaled, not clipped."""
     if image.mode.startswith("I;16"):
         image = PILImage.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -126,10 +120,7 @@ class ImageInputs(torch.utils.data.Dataset):
     """
 
     def __init__(self, data: Dataset, transform: ImageTransform, pixels: Tensor | None = None, seed: int = 0) -> None:
-        self.data = data
-        self.transform = transform
-        self.pixels = pixels
-        self.seed = seed
+        self.data, self.transform, self.pixels, self.seed = data, transform, pixels, seed
         self.labels = np.asarray(data.with_format("numpy")["label"][:])
 
     def __len__(self) -> int:
@@ -195,14 +186,11 @@ def create_image_inputs(
     for split, data in dataset.items():
         data, pixels = _read(data, split, plain, skip_corrupted, memory, seen)
         inputs[split] = ImageInputs(data, training if split == "train" else plain, pixels, seed)
-        names = data.features["label"].names
-        absent = np.flatnonzero(np.bincount(inputs[split].labels, minlength=len(names)) == 0)
-        if len(absent):
-            shown = f"{len(absent)} of {len(names)} classes: {', '.join(names[index] for index in absent[:5])}"
+        names, present = data.features["label"].names, set(inputs[split].labels.tolist())
+        if absent := [name for index, name in enumerate(names) if index not in present]:
+            shown = f"{len(absent)} of {len(names)} classes: {', '.join(absent[:5])}"
             logger.warning("The split %r has no sample of %s%s.", split, shown, ", ..." if len(absent) > 5 else "")
-    modes: Counter[str] = Counter()
-    for (mode, _), count in seen.items():
-        modes[mode] += count
+    modes = Counter(mode for mode, _ in seen.elements())
     sizes = {size for _, size in seen}
     if others := ", ".join(f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != "RGB"):
         deep = " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one."
@@ -216,11 +204,8 @@ def create_image_inputs(
 
 def largest_side(data: Dataset) -> int | None:
     """The longer side, in pixels, of the first image that can be read; `None` where none can."""
-    for cell in data.cast_column("image", Image(decode=False))["image"]:
-        found = _decode(cell)
-        if not isinstance(found, Exception):
-            return max(found[0].size)
-    return None
+    images = map(_decode, data.cast_column("image", Image(decode=False))["image"])
+    return next((max(found[0].size) for found in images if not isinstance(found, Exception)), None)
 
 
 def _read(
@@ -251,10 +236,8 @@ def _read(
         message = f"{len(corrupted)} of {len(data)} images of the split {split!r} cannot be read: "
         message += "; ".join(corrupted[:5]) + ("; ..." if len(corrupted) > 5 else ".")
         if not skip_corrupted or not rows:
-            raise ValueError(
-                f"{message} Rows are counted from 0 in the split as it is stored. Mend or remove them, or leave them "
-                "out with skip_corrupted=True (--skip_corrupted_images)."
-            )
+            mend = "Mend or remove them, or leave them out with skip_corrupted=True (--skip_corrupted_images)."
+            raise ValueError(f"{message} Rows are counted from 0 in the split as it is stored. {mend}")
         logger.warning("%s They are left out.", message)
         data = data.select(rows)
     return data, None if blocks is None else torch.cat(blocks)
