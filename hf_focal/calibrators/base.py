@@ -7,6 +7,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 CRITERIA = ("ece", "nll")
 FEW_SAMPLES = 200
-_UNNAMED = "temperature"  # the method of a record that names none
 
 
 class UnfoldableError(ValueError):
@@ -65,9 +65,8 @@ class Calibrator(ABC):
     A fitted map from logits to logits whose softmax is calibrated. It knows no model and needs no torch.
 
     A method is a frozen dataclass under [`register_calibrator`], whose fields are what it fits: floats, or tuples of
-    them. It must have `method`, `fit`, and one of `affine` (an affine map of the logits, which can be folded into a
-    model) and `calibrated_logits`. A field may bring a check of its own, `check(value, name)`, in its metadata; else
-    those of a record need only be finite.
+    them. It must have `method`, `fit`, and one of `affine` (which can be folded into a model) and `calibrated_logits`.
+    A field may bring a check of its own, `check(value, name)`, in its metadata; else it need only be finite.
 
     Attributes:
         method (`str`): Its name, which the record in `config.calibration` holds.
@@ -107,16 +106,7 @@ class Calibrator(ABC):
         return cls.affine is not Calibrator.affine
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """
-        Calibrated probabilities.
-
-        Args:
-            logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-                Raw scores of the same model, finite.
-
-        Returns:
-            `np.ndarray` of shape `(num_samples, num_labels)`: float64; rows sum to 1.
-        """
+        """Calibrated probabilities, float64, of finite logits of shape `(num_samples, num_labels)`, NumPy or torch."""
         array, _ = check_logits(logits)
         return softmax(self.calibrated_logits(array.astype(np.float64)), axis=1)
 
@@ -159,16 +149,14 @@ class Calibrator(ABC):
 
 def _check_finite(value: Any, name: str) -> Any:
     """The numbers of JSON, with tuples for lists, or a `ValueError`."""
-
-    def frozen(part: Any) -> Any:
-        return tuple(map(frozen, part)) if isinstance(part, list) else part
-
-    try:
+    with suppress(TypeError, ValueError, OverflowError):
         if np.isfinite(np.asarray(value, np.float64)).all():
-            return frozen(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
+            return _frozen(value)
     raise ValueError(f"{name} must hold finite numbers, got {value!r}.")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 C = TypeVar("C", bound=Calibrator)
@@ -176,10 +164,7 @@ CALIBRATORS: dict[str, type[Calibrator]] = {}
 
 
 def register_calibrator(cls: type[C]) -> type[C]:
-    """
-    Class decorator that adds a method of calibration, a frozen dataclass, to `CALIBRATORS` by its `method`; a
-    `ValueError` if the name is taken.
-    """
+    """Class decorator that adds a frozen dataclass to `CALIBRATORS` by its `method`; a taken name is refused."""
     if cls.method in CALIBRATORS:
         raise ValueError(f"There is a calibrator {cls.method!r} already, {CALIBRATORS[cls.method]}.")
     CALIBRATORS[cls.method] = cls
@@ -195,20 +180,17 @@ def calibrator_class(method: str) -> type[Calibrator]:
 
 def is_known(record: Mapping[str, Any]) -> bool:
     """Whether the method of a record is registered here; a record without one is of a temperature."""
-    method = record.get("method", _UNNAMED)
+    method = record.get("method", "temperature")
     return isinstance(method, str) and method in CALIBRATORS
 
 
 def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -> Calibrator:
     """
-    The calibrator that a record tells of.
+    The [`Calibrator`] that a record tells of.
 
     Args:
         record (`Mapping[str, Any]`): Such as `config.calibration` of a model, or what lies beside an adapter.
         name (`str`, *optional*, defaults to `"config.calibration"`): What errors call it.
-
-    Returns:
-        [`Calibrator`]
 
     Raises:
         ValueError: If the record is malformed, or of a method that is not registered.
@@ -218,7 +200,7 @@ def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -
             f"{name} is of the method {record['method']!r}, which is none of those registered here, "
             f"{', '.join(CALIBRATORS)}. Import the file that registers it (register_calibrator); scripts: --plugin."
         )
-    return CALIBRATORS[record.get("method", _UNNAMED)].from_record(record, name)
+    return CALIBRATORS[record.get("method", "temperature")].from_record(record, name)
 
 
 @dataclass(frozen=True)
@@ -254,7 +236,6 @@ class Fit:
         return getattr(self.calibrator, "gamma", 0.0)
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """As [`Calibrator.probabilities`]."""
         return self.calibrator.probabilities(logits)
 
 
@@ -262,13 +243,9 @@ TemperatureFit = Fit
 
 
 def fit_calibrator(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    method: str = "temperature",
-    criterion: str = "ece",
-    n_bins: int = 15,
+    logits: ArrayLike, labels: ArrayLike, method: str = "temperature", criterion: str = "ece", n_bins: int = 15,
     **options: Any,
-) -> Fit:
+) -> Fit:  # fmt: skip
     """
     Fit a calibrator on held-out data.
 
@@ -277,17 +254,12 @@ def fit_calibrator(
             Raw scores on data that the model was not trained on, finite.
         labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
             Class indices in `[0, num_labels)`.
-        method (`str`, *optional*, defaults to `"temperature"`):
-            A name in `hf_focal.CALIBRATORS`.
+        method (`str`, *optional*, defaults to `"temperature"`): A name in `hf_focal.CALIBRATORS`.
         criterion (`str`, *optional*, defaults to `"ece"`):
             What is to be small, `"ece"` or `"nll"`. A method that knows but one is fitted by that one.
         n_bins (`int`, *optional*, defaults to `15`):
             Bins of the ECE, in the criterion and in the metrics before and after.
-        options:
-            Of the method, such as `gamma` of `"focal"`.
-
-    Returns:
-        [`Fit`]
+        options: Of the method, such as `gamma` of `"focal"`.
 
     Raises:
         ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are not finite, or
@@ -306,35 +278,22 @@ def fit_calibrator(
 
 
 def fit_temperature(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    criterion: str = "ece",
-    n_bins: int = 15,
-    method: str = "temperature",
+    logits: ArrayLike, labels: ArrayLike, criterion: str = "ece", n_bins: int = 15, method: str = "temperature",
     gamma: float | None = None,
-) -> Fit:
+) -> Fit:  # fmt: skip
     """
     Fit the temperature of `softmax(logits / T)` on held-out data (Guo et al., 2017; Mukhoti et al., 2020, Section 5).
 
-    It is [`fit_calibrator`] for the methods with a temperature.
+    It is [`fit_calibrator`] for the methods with a temperature. The criterion `"ece"` takes the temperature of
+    smallest ECE among 0.1, 0.2, ..., 10, the smallest one where several tie (the paper's choice); `"nll"` the
+    minimiser of the negative log-likelihood over [0.01, 100], to machine precision. The method `"focal"` is focal
+    temperature scaling (Komisarenko and Kull, 2024), a temperature and then [`focal_recalibration`], for models of
+    focal loss: it cannot be folded into a model, and may overfit small sets where gamma is fitted too.
 
     Args:
-        logits, labels, n_bins:
-            As for [`fit_calibrator`].
-        criterion (`str`, *optional*, defaults to `"ece"`):
-            `"ece"`: the temperature of smallest ECE among 0.1, 0.2, ..., 10, the smallest one where several tie (the
-            paper's choice). `"nll"`: the minimiser of the negative log-likelihood over [0.01, 100], to machine
-            precision, found as the zero of the derivative, which is monotone in 1 / T.
-        method (`str`, *optional*, defaults to `"temperature"`):
-            `"focal"` is focal temperature scaling (Komisarenko and Kull, 2024): a temperature, and then
-            [`focal_recalibration`]. It serves models trained with focal loss, cannot be folded into a model, and may
-            overfit small sets where gamma is fitted too.
-        gamma (`float`, *optional*):
-            Of method `"focal"`: the gamma that the model was trained with. By default it is fitted along with the
-            temperature, in [0, 10] and by the NLL; the criterion `"ece"` then chooses the temperature anew.
-
-    Returns:
-        [`Fit`]
+        logits, labels, criterion, n_bins, method: As for [`fit_calibrator`].
+        gamma (`float`, *optional*): Of `"focal"`: that of training. By default it is fitted with the temperature, in
+            [0, 10] and by the NLL; the criterion `"ece"` then chooses the temperature anew.
 
     Raises:
         ValueError: As [`fit_calibrator`], and if gamma is negative or not for this method.
@@ -385,13 +344,8 @@ def describe_confidence(logits: ArrayLike, labels: ArrayLike, temperature: float
     One sentence on whether a model is over- or under-confident, and what its calibrator does about it.
 
     Args:
-        logits, labels:
-            As for [`fit_calibrator`].
-        temperature (`float` or [`Calibrator`]):
-            What was fitted.
-
-    Returns:
-        `str`: Such as "Before scaling the model is over-confident: ...".
+        logits, labels: As for [`fit_calibrator`].
+        temperature (`float` or [`Calibrator`]): What was fitted.
     """
     if not isinstance(temperature, Calibrator):
         temperature = calibrator_of({"temperature": temperature}, "temperature")

@@ -29,7 +29,6 @@ _CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory s
 
 
 def check_temperature(value: Any, name: str = "temperature") -> float:
-    """The value as a float if it can be a temperature, or a `ValueError`."""
     low, high = RANGE
     if isinstance(value, bool) or not isinstance(value, Real) or not value <= high or value < low:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}.")
@@ -135,10 +134,10 @@ def smallest_best(errors: NDArray[np.float64]) -> float:
 
 
 def _fit_nll(blocks: _Blocks, labels: NDArray[np.int64]) -> float:
-    total_true = 0.0
-    for block, margins, axis in blocks:
-        true = labels[block]
-        total_true += float((margins if axis else margins.T)[np.arange(len(true)), true].sum())
+    total_true = sum(
+        float(np.take_along_axis(margins, np.expand_dims(labels[block], axis), axis).sum())
+        for block, margins, axis in blocks
+    )
 
     def derivatives(inverse: float) -> tuple[float, float]:
         # First and second derivative of the summed NLL with respect to 1 / T, in which it is convex: the expected

@@ -3,22 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, calibrator_of
 from .record import calibration_record
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
 def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     """
-    Let a model apply the temperature (or other calibrator) in its config to its own logits, if that is not folded into
-    the head.
+    Let a model apply the calibrator in its config, such as a temperature, to its own logits, if that is not folded in.
 
     A forward hook does it, which changes no weight and nothing that `save_pretrained` writes. It follows
     `config.calibration` at every call: after folding it does nothing, and calling this twice is calling it once. A
@@ -26,10 +21,8 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     logits become logarithms of the probabilities, without a gradient.
 
     Args:
-        model (`transformers.PreTrainedModel`): A classifier; without `config.calibration` nothing is divided.
-
-    Returns:
-        `transformers.PreTrainedModel`: The same model.
+        model (`transformers.PreTrainedModel`): A classifier, which is returned; without `config.calibration` nothing
+            is done to its logits.
 
     Raises:
         ValueError: If `config.calibration` is malformed, or unfolded and of an unknown method.
@@ -55,18 +48,6 @@ def stop_applying(model: Any) -> None:
     for key, hook in list(getattr(model, "_forward_hooks", {}).items()):
         if hook is _calibrate_logits:
             del model._forward_hooks[key]  # noqa: SLF001  (the handle would be lost in a copy of the model)
-
-
-@contextmanager
-def raw_logits(model: Any) -> Iterator[None]:
-    """The logits of the weights alone, whatever the config says."""
-    applied = applies_temperature(model)
-    stop_applying(model)
-    try:
-        yield
-    finally:
-        if applied:
-            model.register_forward_hook(_calibrate_logits)
 
 
 def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -18,24 +18,18 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoTokenizer,
+    BaseImageProcessor,
     BertConfig,
-    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     TimmWrapperConfig,
 )
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
-from ..networks import (  # which also registers our architectures with timm
-    GlobalPoolingCNNConfig,
-    TreeLSTMConfig,
-    create_global_pooling_cnn,
-    create_tree_lstm,
-)
+# Which also registers our architectures with timm.
+from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
 from ..tasks import TASKS, TextClassification, get_task
 from ..tasks.text import train_tokenizer
-
-
-if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 
 logger = logging.getLogger(__name__)
@@ -46,16 +40,10 @@ LEARNED = {SMALL_BERT: BertConfig, "global-pooling-cnn": GlobalPoolingCNNConfig,
 
 
 def create_image_classifier(
-    name: str,
-    label_names: Sequence[str],
-    *,
-    from_scratch: bool = False,
-    image_size: int | None = None,
-    data_size: int | None = None,
-    image_mean: Sequence[float] | None = None,
-    image_std: Sequence[float] | None = None,
-    **kwargs: Any,
-) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    name: str, label_names: Sequence[str], *, from_scratch: bool = False,
+    image_size: int | None = None, data_size: int | None = None,
+    image_mean: Sequence[float] | None = None, image_std: Sequence[float] | None = None, **kwargs: Any,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:  # fmt: skip
     """
     Build a classifier with a head for the given labels, and the image processor that goes with it.
 
@@ -63,25 +51,16 @@ def create_image_classifier(
         name (`str`):
             A timm architecture (`resnet18`, `timm/resnet18.a1_in1k`, `cifar_resnet20`), a transformers checkpoint on
             the Hub, or a local folder.
-        label_names (`Sequence[str]`):
-            Names of the classes, in the order of their indices.
-        from_scratch (`bool`, *optional*, defaults to `False`):
-            Random weights, initialised as the architecture's own library does; nothing is downloaded for a timm name
-            or a local folder.
+        label_names (`Sequence[str]`): Names of the classes, in the order of their indices.
+        from_scratch (`bool`, *optional*, defaults to `False`): Random weights, initialised as the architecture's own
+            library does; nothing is downloaded for a timm name or a local folder. The next four are for a timm name.
         image_size (`int`, *optional*):
-            Height and width of the input in pixels, for a timm architecture trained from scratch; by default the
-            architecture's own.
-        data_size (`int`, *optional*):
-            Size of the images at hand. A timm architecture trained from scratch takes no larger an input (but at
-            least 32 pixels) unless `image_size` says so.
-        image_mean, image_std (`Sequence[float]`, *optional*):
-            What the image processor of a timm architecture trained from scratch normalises the colours by, in
-            fractions of white; by default what the architecture's own weights were trained with.
-        kwargs:
-            `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
-
-    Returns:
-        `tuple`: The model and its image processor.
+            Height and width of the input in pixels; by default the architecture's own.
+        data_size (`int`, *optional*): Size of the images at hand, in pixels: the input is no larger, but at least 32,
+            unless `image_size` says so.
+        image_mean, image_std (`Sequence[float]`, *optional*): What colours are normalised by, in fractions of white;
+            by default what the architecture's own weights were trained with.
+        kwargs: `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
     Raises:
         ValueError: If `name` is neither of the three, has no pretrained weights, or cannot take images of the size.
@@ -105,18 +84,11 @@ def create_image_classifier(
 
 
 def create_text_classifier(
-    name: str,
-    label_names: Sequence[str],
-    *,
-    from_scratch: bool = False,
-    max_seq_length: int | None = None,
-    texts: Iterable[str] | None = None,
-    task: str = TextClassification.name,
-    embeddings: str | Path | None = None,
-    vocab_size: int | None = None,
-    model_kwargs: Mapping[str, Any] | None = None,
-    **kwargs: Any,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    name: str, label_names: Sequence[str], *, from_scratch: bool = False, max_seq_length: int | None = None,
+    texts: Iterable[str] | None = None, task: str = TextClassification.name,
+    embeddings: str | Path | None = None, vocab_size: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None, **kwargs: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # fmt: skip
     """
     Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer for it.
 
@@ -125,17 +97,14 @@ def create_text_classifier(
             A transformers checkpoint on the Hub, a local folder, or a network with random weights whose vocabulary is
             learned from `texts`: `"small-bert"`, a BERT of two layers, or one of the two of the paper (Section 5),
             `"global-pooling-cnn"` and `"tree-lstm"`.
-        label_names, kwargs:
-            As for [`create_image_classifier`].
+        label_names, kwargs: As for [`create_image_classifier`].
         from_scratch (`bool`, *optional*, defaults to `False`):
             Random weights; of the checkpoint only config and tokenizer are read.
-        max_seq_length (`int`, *optional*):
-            Cut texts to so many tokens; by default to as many as the model takes.
+        max_seq_length (`int`, *optional*): Cut texts to so many tokens; by default to as many as the model takes.
         texts (`Iterable[str]`, *optional*):
             The training texts, for a network that learns its vocabulary; for `"tree-lstm"` trees in brackets.
-        task (`str`, *optional*, defaults to `"text-classification"`):
-            The name of any task in `hf_focal.TASKS` whose inputs a tokenizer makes. For `"token-classification"` it
-            is prepared for texts that come as lists of words.
+        task (`str`, *optional*, defaults to `"text-classification"`): Any in `hf_focal.TASKS` whose inputs a tokenizer
+            makes. For `"token-classification"` it is prepared for texts that come as lists of words.
         embeddings, vocab_size, model_kwargs (*optional*):
             Of a network that learns its vocabulary: folder of pretrained word vectors, see [`load_word_vectors`] (for
             the two of the paper), most entries of the vocabulary, and settings such as `{"cell": "released"}`.
@@ -172,17 +141,15 @@ def text_tasks() -> list[str]:
 
 
 def _learned(
-    name: str,
-    texts: Iterable[str],
-    label_names: Sequence[str],
-    max_seq_length: int | None,
-    task: str,
-    vocab_size: int | None,
-    embeddings: str | Path | None,
-    model_kwargs: Mapping[str, Any] | None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    name: str, texts: Iterable[str], label_names: Sequence[str], max_seq_length: int | None, task: str,
+    vocab_size: int | None, embeddings: str | Path | None, model_kwargs: Mapping[str, Any] | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # fmt: skip
     """A network that is made for the texts at hand."""
-    settings = _settings(name, LEARNED[name], model_kwargs)
+    settings = dict(model_kwargs or {})
+    made = {"kwargs", "vocab_size", "pad_token_id", "id2label", "label2id"}  # by the texts and their labels
+    known = [key for key in inspect.signature(LEARNED[name]).parameters if key not in made]
+    if unknown := [key for key in settings if key not in known]:
+        raise ValueError(f"{name!r} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
     options = {} if vocab_size is None else {"vocab_size": vocab_size}
     if name == SMALL_BERT:
         if embeddings is not None:
@@ -203,16 +170,6 @@ def _learned(
     if max_seq_length is not None:
         settings["sequence_length"] = max_seq_length
     return create_global_pooling_cnn(texts, label_names, embeddings, **options, **settings)
-
-
-def _settings(name: str, config: type[PreTrainedConfig], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What was given, if it is of the network's own settings."""
-    made = {"vocab_size", "pad_token_id", "id2label", "label2id"}  # by the texts and their labels
-    known = [key for key in inspect.signature(config.__init__).parameters if key not in ("self", "kwargs", *made)]
-    unknown = [key for key in given or {} if key not in known]
-    if unknown:
-        raise ValueError(f"{name!r} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
-    return dict(given or {})
 
 
 def freeze_all_but_last(model: PreTrainedModel, count: int) -> None:
@@ -256,13 +213,9 @@ def _timm_checkpoint(name: str) -> str:
 
 
 def _timm_from_scratch(
-    architecture: str,
-    label_names: Sequence[str],
-    image_size: int | None,
-    data_size: int | None,
-    image_mean: Sequence[float] | None,
-    image_std: Sequence[float] | None,
-) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    architecture: str, label_names: Sequence[str], image_size: int | None, data_size: int | None,
+    image_mean: Sequence[float] | None, image_std: Sequence[float] | None,
+) -> tuple[PreTrainedModel, BaseImageProcessor]:  # fmt: skip
     known: Any = timm.get_pretrained_cfg(architecture)
     defaults = (known or PretrainedCfg()).to_dict()
     channels, own_size, _ = input_size = list(defaults["input_size"])

@@ -4,30 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
 from ..calibrators.temperature import check_temperature
-from .apply import raw_logits, stop_applying
+from .apply import stop_applying
 from .head import check_single_label, evaluating, find_head, map_outputs, probe_logits, probe_of, try_heads
 from .record import calibration_record, record_of
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
 def fold_calibrator(
-    model: PreTrainedModel,
-    calibrator: Calibrator,
-    *,
-    inputs: Mapping[str, Tensor] | None = None,
+    model: PreTrainedModel, calibrator: Calibrator, *, inputs: Mapping[str, Tensor] | None = None,
     record: Mapping[str, Any] | None = None,
-) -> PreTrainedModel:
+) -> PreTrainedModel:  # fmt: skip
     """
     Let the classification head do what a calibrator does, so that the model's plain softmax is calibrated.
 
@@ -39,11 +33,9 @@ def fold_calibrator(
     Args:
         model (`transformers.PreTrainedModel` or `peft.PeftModel`):
             A classifier with one label per sample (or token), of at least two classes.
-        calibrator ([`Calibrator`]):
-            As fitted by [`fit_calibrator`].
-        inputs (`Mapping[str, torch.Tensor]`, *optional*):
-            A batch for the probe; by default one is made from the config, for images and text. A model of other
-            inputs needs it.
+        calibrator ([`Calibrator`]): As fitted by [`fit_calibrator`].
+        inputs (`Mapping[str, torch.Tensor]`, *optional*): A batch for the probe; by default one is made from the
+            config, for images and text. A model of other inputs needs it.
         record (`Mapping[str, Any]`, *optional*):
             What else to write into `config.calibration`: `criterion`, `loss`, `split`, `n_samples`.
 
@@ -74,12 +66,9 @@ def fold_calibrator(
 
 
 def fold_temperature(
-    model: PreTrainedModel,
-    temperature: float,
-    *,
-    inputs: Mapping[str, Tensor] | None = None,
+    model: PreTrainedModel, temperature: float, *, inputs: Mapping[str, Tensor] | None = None,
     record: Mapping[str, Any] | None = None,
-) -> PreTrainedModel:
+) -> PreTrainedModel:  # fmt: skip
     """
     Divide the classification head by the temperature, so that the model's plain softmax is calibrated.
 
@@ -87,10 +76,8 @@ def fold_temperature(
     adapter of PEFT is saved with the adapter, and stays in the model after `merge_and_unload()`.
 
     Args:
-        temperature (`float`):
-            What to divide by, as fitted by [`fit_temperature`].
-        model, inputs, record:
-            As for [`fold_calibrator`], and so is what is returned.
+        temperature (`float`): What to divide by, as fitted by [`fit_temperature`].
+        model, inputs, record: As for [`fold_calibrator`], and so is what is returned.
 
     Raises:
         ValueError: As [`fold_calibrator`], or if the temperature is not a positive number.
@@ -106,8 +93,7 @@ def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] |
     [`apply_temperature`] was called, that is undone too.
 
     Args:
-        model, inputs:
-            As for [`fold_calibrator`]; the model is a folded one.
+        model, inputs: As for [`fold_calibrator`]; the model is a folded one.
 
     Returns:
         `transformers.PreTrainedModel`: The same model; its logits are those before scaling, up to rounding.
@@ -138,7 +124,7 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
     if not (np.isfinite(affine.scale).all() and np.isfinite(shift).all()):
         raise UnfoldableError(f"The {noun} must be finite, got {affine}.")
     affine.inverse()  # what cannot be undone is refused
-    with evaluating(model), raw_logits(model):
+    with evaluating(model):
         probe = probe_of(model, inputs)
         heads = find_head(model, probe, affine, noun)
         held, off = try_heads(model, probe, heads, affine, probe_logits(model, probe))

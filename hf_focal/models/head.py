@@ -40,16 +40,10 @@ def check_single_label(model: PreTrainedModel) -> int:
 
 @torch.no_grad()
 def find_head(
-    model: PreTrainedModel,
-    inputs: Mapping[str, Tensor] | None,
-    affine: Affine = Affine(),  # noqa: B008  (a tuple)
-    noun: str = "temperature",
-) -> list[nn.Module]:
-    """
-    The linear modules that can do an affine map of the logits: done to their outputs, it is done to the logits of a
-    probe batch. A common scale may be shared by several modules, anything else asks for one whose outputs are the
-    logits.
-    """
+    model: PreTrainedModel, inputs: Mapping[str, Tensor] | None,
+    affine: Affine = Affine(), noun: str = "temperature",  # noqa: B008  (a tuple)
+) -> list[nn.Module]:  # fmt: skip
+    """The linear modules that can do an affine map of the logits: several for a common scale, else a single one."""
     # Random weights stand in meanwhile, in every module that might belong to the head: trained or fresh weights may be
     # so small that the logits prove nothing, or that one head of two seems to be all. Random numbers stand in for
     # those of the map, too.
@@ -117,11 +111,7 @@ def map_outputs(heads: list[nn.Module], affine: Affine) -> None:
 
 
 def try_heads(
-    model: PreTrainedModel,
-    probe: Mapping[str, Tensor],
-    heads: list[nn.Module],
-    affine: Affine,
-    before: NDArray[Any],
+    model: PreTrainedModel, probe: Mapping[str, Tensor], heads: list[nn.Module], affine: Affine, before: NDArray[Any]
 ) -> tuple[bool, float]:
     """Whether these modules do the map to the logits of a batch, and how far off they are; no weight is changed."""
     with restored(heads):
@@ -164,7 +154,6 @@ def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
 
 @contextmanager
 def restored(modules: list[nn.Module]) -> Iterator[None]:
-    """The weights of these modules as they were, afterwards."""
     parameters = _parameters(modules)
     originals = [parameter.clone() for parameter in parameters]
     try:
@@ -187,17 +176,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def probe_of(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """A batch on the model's device, in its precision: the inputs given, or some made from the config."""
-    given = _probe_inputs(model) if inputs is None else inputs
-    return {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-        for name, value in given.items()
-    }
+    given = (_probe_inputs(model) if inputs is None else inputs).items()
+    return {name: one.to(model.device, model.dtype if one.is_floating_point() else None) for name, one in given}
 
 
 def probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """Its logits on the batch, in float64."""
+    """What its weights alone give on the batch, in float64: of no calibrator that a hook applies."""
     try:
-        outputs = model(**probe)
+        outputs = model.forward(**probe)
     except Exception as error:
         shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in probe.items())
         raise UnfoldableError(

@@ -7,13 +7,11 @@ true; else the logits still need the calibrator that the record tells of. Nothin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, calibrator_of, is_known
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 # Beside an adapter of PEFT, which is saved without the config: `config.calibration`, and the names of the labels.
@@ -33,10 +31,7 @@ def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
 
 
 def check_record(record: Any, name: str = "config.calibration") -> dict[str, Any]:
-    """
-    A checked copy of what a config holds as `calibration`. Keys that are not known are kept, and so is a method that
-    is not registered, if it is folded: the model needs nothing more.
-    """
+    """A checked copy of such a record. Unknown keys are kept, and an unknown method is, if it is folded."""
     if not isinstance(record, Mapping) or not isinstance(record.get("folded"), bool):
         raise ValueError(
             f"{name} must be a dict with 'temperature' (a number) and 'folded' (true or false), got {record!r}."

@@ -20,18 +20,6 @@ from ..tasks.transforms import to_rgb
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
-def _gaussian_noise(pixels: NDArray[np.float64], deviation: float, generator: Generator) -> NDArray[np.float64]:
-    return pixels + generator.normal(scale=deviation, size=pixels.shape)
-
-
-def _shot_noise(pixels: NDArray[np.float64], photons: float, generator: Generator) -> NDArray[np.float64]:
-    return generator.poisson(pixels * photons) / photons
-
-
-def _gaussian_blur(pixels: NDArray[np.float64], sigma: float, generator: Generator) -> NDArray[np.float64]:
-    return gaussian_filter(pixels, (sigma, sigma, 0), mode="nearest")
-
-
 def _brightness(pixels: NDArray[np.float64], added: float, generator: Generator) -> NDArray[np.float64]:
     from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
@@ -54,9 +42,15 @@ def _jpeg_compression(pixels: NDArray[np.float64], quality: float, generator: Ge
 _Function = Callable[[NDArray[np.float64], float, Generator], NDArray[np.float64]]
 # Name -> function, and its parameter at each severity as published for images of 32 by 32 pixels in [0, 1].
 CORRUPTIONS: dict[str, tuple[_Function, tuple[float, ...]]] = {
-    "gaussian_noise": (_gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
-    "shot_noise": (_shot_noise, (500, 250, 100, 75, 50)),
-    "gaussian_blur": (_gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
+    "gaussian_noise": (
+        lambda pixels, std, draw: pixels + draw.normal(0, std, pixels.shape),
+        (0.04, 0.06, 0.08, 0.09, 0.10),
+    ),
+    "shot_noise": (lambda pixels, photons, draw: draw.poisson(pixels * photons) / photons, (500, 250, 100, 75, 50)),
+    "gaussian_blur": (
+        lambda pixels, by, _: gaussian_filter(pixels, (by, by, 0), mode="nearest"),
+        (0.4, 0.6, 0.7, 0.8, 1.0),
+    ),
     "brightness": (_brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
     "contrast": (_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
     "jpeg_compression": (_jpeg_compression, (80, 65, 58, 50, 40)),
@@ -73,13 +67,11 @@ class ImageCorruption:
     were drawn without a seed, so that noise agrees with them in distribution only.
 
     Args:
-        name (`str`):
-            `"gaussian_noise"`, `"shot_noise"`, `"gaussian_blur"`, `"brightness"`, `"contrast"` or
+        name (`str`): `"gaussian_noise"`, `"shot_noise"`, `"gaussian_blur"`, `"brightness"`, `"contrast"` or
             `"jpeg_compression"`.
         severity (`int`):
             From 1 to 5. Gaussian noise has standard deviations of 0.04, 0.06, 0.08, 0.09 and 0.10 on pixels in [0, 1].
-        seed (`int`, *optional*, defaults to `0`):
-            Another seed draws other noise; at least 0.
+        seed (`int`, *optional*, defaults to `0`): Another seed draws other noise; at least 0.
 
     Raises:
         ValueError: If the name is unknown, the severity is not one of the five, or the seed is negative.

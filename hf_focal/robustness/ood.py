@@ -37,8 +37,7 @@ def ood_scores(logits: ArrayLike, temperature: float = 1.0, gamma: float = 0.0) 
     Args:
         logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
             Raw scores, finite.
-        temperature (`float`, *optional*, defaults to `1.0`):
-            What the logits are divided by first; positive.
+        temperature (`float`, *optional*, defaults to `1.0`): What the logits are divided by first; positive.
         gamma (`float`, *optional*, defaults to `0.0`):
             Above 0: the softmax is that of [`focal_recalibration`]. The energy does not depend on it.
 
@@ -109,15 +108,11 @@ def auroc_interval(
     Percentile bootstrap interval of [`auroc`]; both sets of samples are resampled.
 
     Args:
-        in_scores, out_scores:
-            As for [`auroc`].
-        level (`float`, *optional*, defaults to `0.9`):
-            Share of resamples between the ends, in (0, 1).
-        n_resamples (`int`, *optional*, defaults to `1000`):
-            Number of resamples.
-        seed (`int`, *optional*, defaults to `0`):
-            Each resample takes the rows `generator.integers(0, num_in, num_in)`, then those of the other set, drawn in
-            turn from `numpy.random.default_rng(seed)`.
+        in_scores, out_scores: As for [`auroc`].
+        level (`float`, *optional*, defaults to `0.9`): Share of resamples between the ends, in (0, 1).
+        n_resamples (`int`, *optional*, defaults to `1000`): Number of resamples.
+        seed (`int`, *optional*, defaults to `0`): Of `numpy.random.default_rng(seed)`, from which each resample draws
+            the rows `generator.integers(0, num_in, num_in)`, then those of the other set.
 
     Returns:
         `tuple[float, float]`: The lower and the upper end.
@@ -154,8 +149,7 @@ def roc_points(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[Floats, Flo
     The ROC curve behind [`auroc`], by `sklearn.metrics.roc_curve`; points on a straight line are left out.
 
     Args:
-        in_scores, out_scores:
-            As for [`auroc`].
+        in_scores, out_scores: As for [`auroc`].
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: Shares of the in-distribution (false positive rate) and of the
@@ -188,24 +182,17 @@ class DetectionResult:
 
 
 def ood_detection(
-    logits: ArrayLike,
-    ood_logits: ArrayLike,
-    temperature: float = 1.0,
-    gamma: float = 0.0,
-    level: float = 0.9,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, dict[str, DetectionResult]]:
+    logits: ArrayLike, ood_logits: ArrayLike, temperature: float = 1.0, gamma: float = 0.0, level: float = 0.9,
+    n_resamples: int = 1000, seed: int = 0,
+) -> dict[str, dict[str, DetectionResult]]:  # fmt: skip
     """
     AUROC of every score with its interval, before and after temperature scaling.
 
     Args:
         logits, ood_logits (`np.ndarray` of shapes `(num_in, num_labels)` and `(num_out, num_labels)`):
             Of in-distribution and of out-of-distribution samples, by the same model, before scaling.
-        temperature, gamma (`float`, *optional*):
-            What the model was calibrated with; as for [`ood_scores`].
-        level, n_resamples, seed (*optional*):
-            As for [`auroc_interval`].
+        temperature, gamma (`float`, *optional*): What the model was calibrated with; as for [`ood_scores`].
+        level, n_resamples, seed (*optional*): As for [`auroc_interval`].
 
     Returns:
         `dict[str, dict[str, DetectionResult]]`: By score, then by `"before"` and `"after"`.

@@ -41,9 +41,8 @@ def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, 
     ROC curves (Mukhoti et al., 2020, Figure 5): one panel per out-of-distribution data set, one colour per model.
 
     Args:
-        scores (`Mapping`):
-            By data set, then by model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either
-            will do): scores of the in-distribution and of the out-of-distribution samples, as for [`auroc`].
+        scores (`Mapping`): By data set, model, and `"before"` and `"after"` temperature scaling (dashed and solid;
+            either will do): scores of in-distribution and out-of-distribution samples, as for [`auroc`].
 
     Returns:
         `matplotlib.figure.Figure`: 4 inches wide per panel.
@@ -73,10 +72,8 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
     ECE, NLL and error against the severity of a corruption, one colour per model.
 
     Args:
-        results (`Mapping`):
-            By model, then by severity (0 for clean data), then by `"before"` and `"after"` temperature scaling (dashed
-            and solid): what [`calibration_metrics`] returns, and under `"intervals"`, where there are any, the lower
-            and the upper end of each metric's interval, drawn as vertical bars.
+        results (`Mapping`): By model, severity (0 for clean data), and `"before"` and `"after"` (dashed and solid):
+            what [`calibration_metrics`] returns and, under `"intervals"` if at all, each metric's interval (bars).
 
     Returns:
         `matplotlib.figure.Figure`: Three panels, 11 inches wide.
@@ -112,9 +109,8 @@ def risk_coverage_diagram(curves: Mapping[str, Mapping[str, tuple[NDArray[Any], 
     Error of the most confident predictions against the share of samples that is predicted, one colour per model.
 
     Args:
-        curves (`Mapping`):
-            By model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either will do): what
-            [`risk_coverage_curve`] returns.
+        curves (`Mapping`): By model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either
+            will do): what [`risk_coverage_curve`] returns.
 
     Returns:
         `matplotlib.figure.Figure`: 5 inches wide; the legend gives the area under each curve.

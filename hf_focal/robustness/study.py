@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torchvision.transforms import Compose
 from transformers import Trainer, TrainingArguments
@@ -33,12 +34,7 @@ from .ood import DetectionResult, Floats, detection, ood_scores, score_pairs
 from .plots import risk_coverage_diagram, roc_diagram, severity_diagram
 
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-RESULTS = "ood_results.json"
-TABLES = "ood_results.txt"
+RESULTS, TABLES = "ood_results.json", "ood_results.txt"
 INTERVALS = ("accuracy", "nll", "ece")  # the metrics that are drawn against severity
 
 
@@ -97,19 +93,10 @@ class Findings:
 
 
 def measure(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    others: Iterable[tuple[str | ImageCorruption, ArrayLike]],
-    calibrator: Calibrator,
-    *,
-    model: str = "",
-    loss: str | None = None,
-    corruptions: Sequence[str] = (),
-    threshold: float | None = None,
-    n_bins: int = 15,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> Findings:
+    logits: ArrayLike, labels: ArrayLike, others: Iterable[tuple[str | ImageCorruption, ArrayLike]],
+    calibrator: Calibrator, *, model: str = "", loss: str | None = None, corruptions: Sequence[str] = (),
+    threshold: float | None = None, n_bins: int = 15, n_resamples: int = 1000, seed: int = 0,
+) -> Findings:  # fmt: skip
     """
     All figures of one model, from logits before calibration. `others` are logits of other data by their title, and of
     the test data by what corrupted them; they are asked for one at a time, and not kept.
