@@ -90,10 +90,10 @@ def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metad
     """
     arrays = {}
     for part, predictions in parts.items():
-        arrays[f"{part}_logits"] = np.ascontiguousarray(predictions.logits, dtype=np.float32)
-        arrays[f"{part}_labels"] = np.ascontiguousarray(predictions.labels, dtype=np.int64)
-        if predictions.groups is not None:
-            arrays[f"{part}_{_SUFFIXES['groups']}"] = np.ascontiguousarray(predictions.groups, dtype=np.int64)
+        for field, suffix in _SUFFIXES.items():
+            if (values := getattr(predictions, field)) is not None:
+                dtype = np.float32 if field == "logits" else np.int64
+                arrays[f"{part}_{suffix}"] = np.ascontiguousarray(values, dtype=dtype)
     splits = json.dumps({part: predictions.split for part, predictions in parts.items()})
     save_file(arrays, str(path), metadata={**metadata, "splits": splits})
 

@@ -57,15 +57,6 @@ def check_steps(gammas: Sequence[float], steps: Sequence[float], steps_name: str
     return values
 
 
-def _check_class_weights(class_weights: Sequence[float] | Tensor) -> Tensor:
-    if isinstance(class_weights, Tensor) and (class_weights.device.type != "cpu" or is_traced()):
-        return class_weights.clone()  # as with labels, its values are not looked at
-    values = class_weights.tolist() if isinstance(class_weights, Tensor) else list(class_weights)
-    if not all(isinstance(value, Real) and 0 <= float(value) < float("inf") for value in values):
-        raise ValueError(f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}.")
-    return class_weights.clone() if isinstance(class_weights, Tensor) else torch.tensor(values, dtype=torch.float32)
-
-
 class CalibrationLoss(nn.Module):
     """
     Base of the losses: a loss defines `of_rows` and keeps each of its parameters in the attribute of that name.
@@ -97,23 +88,30 @@ class CalibrationLoss(nn.Module):
         found: dict[str, inspect.Parameter] = {}
         for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
             own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-            for one in own:
-                found.setdefault(one.name, one)
-            options = [one.name for one in own if one.kind is one.VAR_KEYWORD]
-            if not options:
+            named = [one for one in own if one.kind is not one.VAR_KEYWORD]
+            found |= {one.name: one for one in named if one.name not in found}
+            if named == own:
                 break
-            del found[options[0]]
         cls.__signature__ = inspect.Signature(list(found.values()))
 
     def __init__(self, *, reduction: str = "mean", ignore_index: int = -100) -> None:
         super().__init__()
+        self.title = type(self).__name__  # what to call the loss where it has no name in `LOSSES`
         self.reduction = check_reduction(reduction)
         self.ignore_index = ignore_index
         self.weigh_by(None)
 
     def weigh_by(self, class_weights: ClassWeights) -> None:
         """Multiply the losses of each class's samples: for the `__init__` of a loss that takes `class_weights`."""
-        weights = None if class_weights is None else _check_class_weights(class_weights)
+        weights = class_weights.clone() if isinstance(class_weights, Tensor) else None
+        # As with labels, values are not looked at on an accelerator, nor while they are traced.
+        if class_weights is not None and (weights is None or weights.device.type == "cpu" and not is_traced()):
+            values = list(class_weights) if weights is None else weights.tolist()
+            if not all(isinstance(value, Real) and 0 <= float(value) < float("inf") for value in values):
+                raise ValueError(
+                    f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}."
+                )
+            weights = torch.tensor(values, dtype=torch.float32) if weights is None else weights
         # A buffer, so that it follows the module, but a parameter and no state of training.
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -175,16 +173,11 @@ class CalibrationLoss(nn.Module):
         validation data, of the logits after each evaluation during training; its state is kept in the checkpoints. To
         have them it runs the model once more, unless `evaluate` is false: `CalibrationTrainer` has them at hand.
         """
-        from . import callbacks
+        from .callbacks import ProgressCallback, ValidationCallback
 
         if not self.learns_from_validation:
-            return callbacks.ProgressCallback(self)
-        return getattr(callbacks, self.validation_callback)(self, evaluate)
-
-    @property
-    def title(self) -> str:
-        """What to call the loss where it has no name in `LOSSES`."""
-        return type(self).__name__
+            return ProgressCallback(self)
+        return type(self.validation_callback, (ValidationCallback,), {})(self, evaluate)
 
     def hyperparameters(self) -> dict[str, Any]:
         """
@@ -224,6 +217,7 @@ class FunctionLoss(CalibrationLoss):
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__(reduction="sum" if getattr(function, "reduction", None) == "sum" else "mean")
         self.function = function
+        self.title = getattr(function, "__name__", type(function).__name__)
 
     def forward(self, outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None) -> Tensor:
         return self.function(outputs, labels, num_items_in_batch=num_items_in_batch)
@@ -235,10 +229,6 @@ class FunctionLoss(CalibrationLoss):
             raise ValueError(f"The loss {self.title} is a function of the user's, which gives no loss of each label.")
         mean = self(SequenceClassifierOutput(logits=cast(Any, logits)), labels, num_items_in_batch=labels.numel())
         return mean * labels.numel() if reduction == "sum" else mean
-
-    @property
-    def title(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
 
     def hyperparameters(self) -> dict[str, Any]:
         return {}
@@ -278,9 +268,8 @@ def as_function(cls: Callable[P, CalibrationLoss]) -> LossFunction[P]:
     modules: dict[Any, CalibrationLoss] = {}
 
     def function(logits: Tensor, labels: Tensor, **parameters: Any) -> Tensor:
-        key: Any
+        key = _typed(tuple(parameters.items()))
         try:
-            key = tuple([(name, _typed(value)) for name, value in parameters.items()])
             loss = modules.get(key)
         except TypeError:  # not hashable: a list, say
             key = loss = None

@@ -53,10 +53,6 @@ class ValidationCallback(ProgressCallback, ExportableState):
             self.loss.update_from_validation(*_predict(kwargs["model"], kwargs["eval_dataloader"]))
 
 
-class AdaFocalCallback(ValidationCallback):
-    """That of [`AdaFocalLoss`]: the name is the one in its checkpoints."""
-
-
 @torch.no_grad()
 def _predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
     """Flat logits and labels of all batches, whose token sequences may differ in length."""

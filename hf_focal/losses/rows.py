@@ -151,11 +151,7 @@ def widen(logits: Tensor) -> Tensor:
 
 
 class _ClosedForm(torch.autograd.Function):
-    """
-    With `keep`, the softmax stays from the forward pass and is turned into the gradient in place; without, both passes
-    compute it in blocks of rows that fit into the caches, and the gradient that is returned is the only buffer of the
-    size of the logits.
-    """
+    """With `keep` the softmax stays and becomes the gradient; without, both passes compute it in blocks of rows."""
 
     @staticmethod
     def forward(
@@ -298,10 +294,7 @@ PROBABILITY = Probability(lambda nll: (torch.exp(-nll), -torch.exp(-nll)))
 
 
 def focal_shape(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> tuple[Tensor, Tensor]:
-    """
-    (1 - p)^gamma * nll, and its slope by nll, which is g(p, gamma) of Proposition 1, with 1 - p taken from nll, where
-    it keeps its digits for p near 1.
-    """
+    """(1 - p)^gamma * nll and its slope g(p, gamma); 1 - p is told from nll, where it keeps its digits near 1."""
     # p = 1: all is 0 in the limit, but powers below 3 have slopes, up to the second, that are infinite there.
     saturated = nll <= 0 if smallest_gamma < 3 else None
     inner = nll if saturated is None else torch.where(saturated, 1.0, nll)

@@ -66,10 +66,7 @@ class TreeLSTMConfig(PreTrainedConfig):
 
 
 class TreeLSTMCell(nn.Module):
-    """
-    The binary Tree-LSTM of Tai et al. (2015, Equations 9 to 14 with N = 2): words enter at the leaves, and an inner
-    node has a forget gate for each child.
-    """
+    """Tai et al. (2015, Equations 9 to 14 with N = 2): words enter at leaves, an inner node has two forget gates."""
 
     def __init__(self, config: TreeLSTMConfig) -> None:
         super().__init__()
@@ -81,10 +78,7 @@ class TreeLSTMCell(nn.Module):
         self.node = nn.Linear(2 * size, (4 if self.released else 5) * size)
 
     def forward(self, vectors: Tensor, words: Tensor, children: Tensor, counts: list[int]) -> Tensor:
-        """
-        The output of every node, of the `vectors` of different words, which of these each leaf is (`words`), the pairs
-        of `children` of the other nodes, which follow upon the leaves by height, and how many have height 2, 3, ...
-        """
+        """The output of every node: leaves, whose vectors are `vectors[words]`, then `counts` inner ones a height."""
         values, size = self.leaf(vectors).to(self.node.weight.dtype), self.hidden_size
         gates, candidate = values[:, :-size].sigmoid(), values[:, -size:]
         memories = candidate if self.released else gates[:, size:] * candidate.tanh()
@@ -94,13 +88,10 @@ class TreeLSTMCell(nn.Module):
 
 
 class _InnerNodes(torch.autograd.Function):
-    """
-    From the outputs and memories of the leaves to the outputs of all nodes, one matrix product for each height.
+    """From outputs and memories of the leaves to the outputs of all nodes, one matrix product for each height."""
 
-    Written out because autograd, step by step, would add up as many gradients of the weights as there are heights;
-    here one product makes it, and what a height has to wait for is little.
-    """
-
+    # Written out because autograd would add up as many gradients of the weights as there are heights; here one product
+    # makes it, and what a height has to wait for is little.
     @staticmethod
     def forward(
         ctx: Any, outputs: Tensor, memories: Tensor, weight: Tensor, bias: Tensor, children: Tensor, counts: list[int]
@@ -229,7 +220,13 @@ class TreeLSTMForSequenceClassification(WordVectorModel):
                 Class indices, or -100: gives a cross-entropy `loss`.
         """
         device, width = heights.device, heights.shape[1]
-        leaves, inner, place, counts = _schedule(heights)
+        # The nodes of the batch, numbered through, by height, and the place of each in that order.
+        sorted_heights, order = heights.flatten().sort(stable=True)
+        padding, num_leaves, *counts = torch.bincount(sorted_heights, minlength=2).tolist()
+        order = order[padding:]
+        place = torch.zeros_like(heights.flatten())
+        place[order] = torch.arange(len(order), device=device)
+        leaves, inner = order[:num_leaves], order[num_leaves:]
         offsets = torch.arange(len(heights), device=device)[:, None] * width
         children = place[(children + offsets[..., None]).view(-1, 2)[inner]]
         words, of_leaves = input_ids.flatten()[leaves].unique(return_inverse=True)
@@ -239,19 +236,6 @@ class TreeLSTMForSequenceClassification(WordVectorModel):
         logits = self.classifier(self.dropout(outputs[place[nodes]]))
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
         return SequenceClassifierOutput(loss=loss, logits=logits)
-
-
-def _schedule(heights: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """
-    Of the nodes of a batch, numbered through: the leaves, the others by height, the place of each node in these two
-    together, and the number of nodes of each height above 1.
-    """
-    sorted_heights, order = heights.flatten().sort(stable=True)
-    padding, leaves, *counts = torch.bincount(sorted_heights, minlength=2).tolist()
-    order = order[padding:]
-    place = torch.zeros_like(heights.flatten())
-    place[order] = torch.arange(len(order), device=heights.device)
-    return order[:leaves], order[leaves:], place, counts
 
 
 def create_tree_lstm(

@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 VECTORS, VOCABULARY = "vectors.safetensors", "vocab.txt"
-LOW_COVERAGE = 0.5
 # What Keras' tokenizer takes for blanks; the apostrophe is not among them.
 _PUNCTUATION = Regex(r"""[!"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n]""")
 
@@ -126,10 +125,9 @@ def set_word_vectors(
     Raises:
         ValueError: If the vectors are of another size than the embeddings.
     """
-    if vectors.shape[1] != embeddings.embedding_dim:
-        raise ValueError(
-            f"The word vectors have {vectors.shape[1]} dimensions, the embeddings {embeddings.embedding_dim}."
-        )
+    size = embeddings.embedding_dim
+    if vectors.shape[1] != size:
+        raise ValueError(f"The word vectors have {vectors.shape[1]} dimensions, the embeddings {size}.")
     rows = {word: row for row, word in enumerate(words)}
     vocabulary = {word: row for word, row in tokenizer.get_vocab().items() if word not in tokenizer.all_special_tokens}
     known = [word for word in vocabulary if word in rows]
@@ -137,11 +135,10 @@ def set_word_vectors(
     embeddings.weight[[vocabulary[word] for word in known]] = sources
     coverage = len(known) / len(vocabulary)
     logger.info("%.1f%% of the %d words of the vocabulary have a pretrained vector.", 100 * coverage, len(vocabulary))
-    if coverage < LOW_COVERAGE:
+    if coverage < 0.5:
         warnings.warn(
             f"Only {coverage:.1%} of the {len(vocabulary)} words of the vocabulary have a pretrained vector: are the "
             "texts of another language or case than the vectors?",
-            UserWarning,
             stacklevel=3,
         )
     return coverage
