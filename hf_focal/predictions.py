@@ -29,8 +29,7 @@ class Predictions:
     Attributes:
         logits (`np.ndarray` of shape `(num_samples, num_labels)`): Raw scores.
         labels (`np.ndarray` of shape `(num_samples,)`): Class indices.
-        groups (`np.ndarray` of shape `(num_samples,)`, *optional*): Number of what each row belongs to, such as the
-            sentence of a token, where rows depend on one another.
+        groups (`np.ndarray` of shape `(num_samples,)`, *optional*): What rows that depend on one another belong to.
         split (`str`, *optional*, defaults to `"test"`): What the data are called.
     """
 
@@ -49,8 +48,7 @@ class Predictions:
 
         Args:
             output (`transformers.EvalPrediction` or `PredictionOutput`):
-                `predictions` are logits of shape `(N, K)`, or `(N, T, K)` for sequences, or a tuple led by them;
-                `label_ids` of shape `(N,)` or `(N, T)`. The rows of a sequence become a group.
+                Logits `(N, K)`, or `(N, T, K)` whose sequences become groups, or a tuple led by them; labels to fit.
             split (`str`, *optional*, defaults to `"test"`):
                 What the data are called.
 

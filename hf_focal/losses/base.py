@@ -73,13 +73,10 @@ class CalibrationLoss(nn.Module):
             Label that counts for nothing. (A `Trainer` counts every label but -100.)
     """
 
-    # Whether `update_from_validation` is to be called after each evaluation during training.
-    learns_from_validation: ClassVar[bool] = False
+    learns_from_validation: ClassVar[bool] = False  # that `update_from_validation` is called after each evaluation
     validation_callback: ClassVar[str] = "ValidationCallback"  # checkpoints keep the state of the loss under this name
-    # Whether the loss of a row depends on the others, so that micro-batches do not add up to the whole batch.
-    batch_coupled: ClassVar[bool] = False
-    # Parameters that `loss_label` names even where they are those of the name.
-    always_shown: ClassVar[tuple[str, ...]] = ()
+    batch_coupled: ClassVar[bool] = False  # that a row's loss depends on the others: micro-batches do not add up
+    always_shown: ClassVar[tuple[str, ...]] = ()  # parameters that `loss_label` names even where they are the usual
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -132,8 +129,7 @@ class CalibrationLoss(nn.Module):
             labels (`torch.Tensor` of shape `(N,)` or `(N, T)`):
                 Class indices, or `ignore_index`.
             num_items_in_batch (`int` or 0-d `torch.Tensor`, *optional*):
-                How many labels count in the whole accumulated batch. A mean becomes `sum / num_items_in_batch`, so
-                that micro-batches add up; a sum stays the plain sum.
+                Labels that count in the accumulated batch: what a mean divides by, so that micro-batches add up.
 
         Returns:
             `torch.Tensor`: A scalar, or one value per label for `reduction="none"`.
@@ -162,28 +158,20 @@ class CalibrationLoss(nn.Module):
         """For a loss that changes with training: what share of its steps, and how many epochs, are already done."""
 
     def update_from_validation(self, logits: Any, labels: Any) -> None:
-        """
-        For a loss that learns from validation data: its raw scores, `(N, K)` or `(N, T, K)`, and labels, `(N,)` or
-        `(N, T)`, as tensors or arrays.
-        """
+        """For a loss that learns from validation data: logits and labels, as when called, as tensors or arrays."""
 
     def callback(self, evaluate: bool = True) -> TrainerCallback:
         """
-        A `TrainerCallback` that keeps this loss informed in a plain `Trainer`: of progress and, if it learns from
-        validation data, of the logits after each evaluation during training; its state is kept in the checkpoints. To
-        have them it runs the model once more, unless `evaluate` is false: `CalibrationTrainer` has them at hand.
+        What keeps this loss informed in a plain `Trainer`: of progress and, if it learns from validation data, of the
+        logits after each evaluation (the model runs once more, if `evaluate`); checkpoints keep its state.
         """
         from .callbacks import ProgressCallback, ValidationCallback
 
-        if not self.learns_from_validation:
-            return ProgressCallback(self)
-        return type(self.validation_callback, (ValidationCallback,), {})(self, evaluate)
+        learning = type(self.validation_callback, (ValidationCallback,), {})
+        return (learning if self.learns_from_validation else ProgressCallback)(self, evaluate)
 
     def hyperparameters(self) -> dict[str, Any]:
-        """
-        The parameters of the loss as JSON has them: `create_loss` of its name with these is the same loss. Without a
-        reduction to the mean, an `ignore_index` of -100 and what is None by default.
-        """
+        """The parameters of the loss for JSON and [`create_loss`], without those of `COMMON` and None by default."""
         own = inspect.signature(type(self)).parameters
         found = {name: _plain(getattr(self, name, None)) for name in own}
         return _without_common({name: one for name, one in found.items() if (one, own[name].default) != (None, None)})
@@ -261,10 +249,7 @@ Raises:
 
 
 def as_function(cls: Callable[P, CalibrationLoss]) -> LossFunction[P]:
-    """
-    The pure function of a loss without a state, such as `focal_loss = as_function(FocalLoss)`: it takes the parameters
-    of the class by keyword. To be pickled, it is bound to the name of the class in snake case, in the same module.
-    """
+    """The function of a loss without a state, bound beside its class: `focal_loss = as_function(FocalLoss)`."""
     modules: dict[Any, CalibrationLoss] = {}
 
     def function(logits: Tensor, labels: Tensor, **parameters: Any) -> Tensor:
@@ -306,8 +291,7 @@ def register_loss(name: str, **defaults: Any) -> Callable[[Class], Class]:
         name (`str`):
             What to call it; not taken yet.
         defaults:
-            Parameters that differ from those of the class under this name. Several names of one class are several
-            decorators, of which the lowest registers first.
+            Parameters of the class under this name. Of several decorators the lowest registers first.
 
     Returns:
         `Callable`: A decorator of a subclass of [`CalibrationLoss`], which it returns unchanged.
@@ -373,9 +357,7 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
 
 def loss_label(name: str, parameters: Mapping[str, Any] | None = None) -> str:
     """
-    A loss in words, for tables and pictures: its name, and the parameters that differ from those of that name (all, of
-    a name that is not in `LOSSES`). Two runs have the same words if they have the same loss, whether all
-    [`~CalibrationLoss.hyperparameters`] are given or those that were set.
+    A loss in words: its name, and the parameters that differ from those of that name (of an unknown name, all).
 
     Example:
     >>> loss_label("label_smoothing", {"smoothing": 0.05}), loss_label("label_smoothing", {"smoothing": 0.5})

@@ -26,11 +26,8 @@ class MMCELoss(CalibrationLoss):
 
     The term pairs samples, so it depends on how a batch is cut: under gradient accumulation samples are paired within
     each micro-batch, and `"sum"` is the number of samples times the mean. It is computed in float64 where the device
-    has it.
-
-    Where one confidence r is that of all samples, right and wrong, the weighted form is |1 - 2r|: least at one half,
-    whatever the accuracy. With two classes every model starts there, and cross-entropy, whose slope in r is at most 2,
-    cannot pull it away against the 2 `lam` of this term: for `lam` of 1 or more a binary model may never train.
+    has it. Where all samples share one confidence r, the weighted form is |1 - 2r|: a model of two classes starts at
+    its least, and for `lam` of 1 or more cross-entropy, whose slope in r is at most 2, may never pull it away.
 
     Args:
         lam (`float`, *optional*, defaults to `2.0`):
@@ -38,12 +35,8 @@ class MMCELoss(CalibrationLoss):
         weighted (`bool`, *optional*, defaults to `True`):
             The weighted form, which the paper trains.
         normalization (`str`, *optional*, defaults to `"definition"`):
-            `"definition"`, or `"released"`: what the paper's published code computes and Table 1 was made with. Its
-            weighted form divides the means once more by m^2, n^2 and mn (each plus 1e-5) and adds 1e-10 under the
-            root; its unweighted form takes no root.
-        reduction (`str`, *optional*, defaults to `"mean"`):
-            `"mean"`, `"sum"`, or `"none"`: each sample's cross-entropy plus the batch's calibration term.
-        ignore_index: As in [`CalibrationLoss`].
+            `"definition"`, or `"released"`: what the paper's published code computes, and Table 1 was made with.
+        reduction, ignore_index: As in [`CalibrationLoss`]; `"none"` adds the batch's term to each cross-entropy.
     """
 
     batch_coupled = True
@@ -78,7 +71,7 @@ def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released
     both = (m > 0) & (n > 0)
     right = torch.where(correct, 1 - confidences, 0.0) / m.clamp(min=1)
     wrong = torch.where(kept & ~correct, confidences, 0.0) / n.clamp(min=1)
-    if released:
+    if released:  # divides the means once more by m^2, n^2 and mn
         forms = _kernel_forms(confidences, torch.stack([right, wrong]))
         squared = forms[0, 0] / (m * m + 1e-5) + forms[1, 1] / (n * n + 1e-5)
         squared = squared - 2 * forms[0, 1] / (m * n + 1e-5) + 1e-10

@@ -4,9 +4,6 @@
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from .cifar import CifarDenseNet as CifarDenseNet
-from .cifar import CifarResNet as CifarResNet
-from .cifar import CifarWideResNet as CifarWideResNet
 from .cifar import default_cfgs
 from .global_pooling_cnn import GlobalPoolingCNNConfig as GlobalPoolingCNNConfig
 from .global_pooling_cnn import GlobalPoolingCNNForSequenceClassification as GlobalPoolingCNNForSequenceClassification

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import SelectAdaptivePool2d, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -37,21 +36,18 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU(inplace=True)
-        stages = []
+        self.layers = nn.Sequential()
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            blocks = []
+            blocks, outputs = nn.Sequential(), width * block.expansion
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
-                outputs = width * block.expansion
                 same = stride == 1 and channels == outputs
                 shortcut = None if same else downsample_conv(channels, outputs, kernel_size=1, stride=stride)
                 blocks.append(block(channels, width, stride, shortcut))
                 channels = outputs
-            stages.append(nn.Sequential(*blocks))
-        self.layers = nn.Sequential(*stages)
+            self.layers.append(blocks)
         self.reset_classifier(num_classes, global_pool)
 
-    @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         return self.fc
 

@@ -63,9 +63,7 @@ def train_word_tokenizer(
     if split:
         backend.normalizer = normalizers.Sequence([backend.normalizer, normalizers.Replace(_PUNCTUATION, " ")])
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], min_frequency=1, show_progress=False
-    )
+    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False)
     backend.train_from_iterator(texts, trainer)
     if backend.get_vocab_size() <= 2:
         raise ValueError("There is no word in the texts that the vocabulary is to be made of.")
@@ -152,7 +150,7 @@ class WordVectorModel(PreTrainedModel):
     """Base of models that look up word vectors: `self.embeddings`, frozen where `config.freeze_embeddings` says so."""
 
     base_model_prefix = "model"
-    main_input_name = "input_ids"
+    main_input_name, _input_embed_layer = "input_ids", "embeddings"
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -166,6 +164,3 @@ class WordVectorModel(PreTrainedModel):
         # Loading makes new parameters, all of them trainable.
         model.embeddings.weight.requires_grad_(not model.config.freeze_embeddings)
         return loaded
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
