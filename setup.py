@@ -27,6 +27,7 @@ install_requires = [
     "torch>=2.4",
     "torchvision>=0.19",
     "transformers>=5.0.0",
+    "typing-extensions>=4.10",
 ]
 extras = {
     "lora": ["peft>=0.18"],  # run_text.py --lora

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 
 BLOCK = 1 << 16  # values read at a time: they stay in the cache
-_FEW_LABELS = 128
 
 
 def to_numpy(name: str, value: Any) -> NDArray[Any]:
@@ -94,16 +93,13 @@ def check_probabilities(
 
 
 def row_blocks(array: NDArray[Any], dtype: Any, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
-    """
-    Blocks of rows that stay in the cache, and the axis of their classes. Few classes come first, `(num_labels, rows)`:
-    NumPy reduces long contiguous rows far faster than many short ones.
-    """
+    """Blocks of rows that stay in the cache, and the axis of their classes."""
     num_samples, num_labels = array.shape
     rows = max(1, size // max(1, num_labels))
     for start in range(0, num_samples, rows):
         block = slice(start, start + rows)
         values = array[block]
-        if num_labels <= _FEW_LABELS:
+        if num_labels <= 128:  # NumPy reduces long contiguous rows far faster than many short ones
             yield block, np.ascontiguousarray(values.T, dtype=dtype), 0
         else:
             yield block, values.astype(dtype, copy=False), 1

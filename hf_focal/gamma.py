@@ -14,12 +14,6 @@ from scipy.special import lambertw, logsumexp, xlogy
 from .checks import check_gamma, check_logits, check_positive
 
 
-def _is_tensor(value: Any) -> bool:
-    # A tensor can only exist where torch is already imported, so NumPy users never pay for importing it.
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 def focal_gradient_ratio(p: Any, gamma: Any) -> Any:
     r"""
     Ratio of the gradient of focal loss to that of cross-entropy, with respect to the logits.
@@ -38,8 +32,7 @@ def focal_gradient_ratio(p: Any, gamma: Any) -> Any:
         `float`, `np.ndarray` or `torch.Tensor`: The ratio, of the kind and dtype of `p` (a float becomes a float).
 
     Raises:
-        ValueError: If a float or an array `p` leaves `[0, 1]`, or `gamma` is negative or not finite. Tensors are not
-            inspected, so that no device has to synchronise.
+        ValueError: If `p` leaves `[0, 1]`, or `gamma` is negative or not finite; tensors are not looked at.
 
     Example:
     >>> round(focal_gradient_ratio(0.2, 5.0), 4)
@@ -47,10 +40,9 @@ def focal_gradient_ratio(p: Any, gamma: Any) -> Any:
     >>> focal_gradient_ratio(1.0, 3.0)
     0.0
     """
-    if _is_tensor(p) or _is_tensor(gamma):
-        import torch
-
-        if not _is_tensor(p):
+    torch = sys.modules.get("torch")  # imported where there is a tensor, so that NumPy users never pay for it
+    if torch is not None and (isinstance(p, torch.Tensor) or isinstance(gamma, torch.Tensor)):
+        if not isinstance(p, torch.Tensor):
             dtype = gamma.dtype if gamma.is_floating_point() else torch.get_default_dtype()
             p = torch.as_tensor(p, dtype=dtype, device=gamma.device)
         saturated = p >= 1
@@ -77,9 +69,7 @@ def gamma_for_threshold(p0: float) -> float:
     With $a = 1 - p_0$ and $b = p_0 \log p_0$,
     $\gamma^* = \frac{a}{b} + \frac{1}{\log a} W_{-1}\!\left(-\frac{a^{1 - a/b}}{b} \log a\right)$
     (Mukhoti et al., 2020, Proposition 2), so that $g(p_0, \gamma^*) = 1$ and $g(p, \gamma) \le 1$ for every
-    $p \ge p_0$ and $\gamma \ge \gamma^*$. From `p0 = 0.5`, the branch point of $W$, every gamma will do and the answer
-    is 0. Two Newton steps on $\log a + \log(1 + \gamma h) / \gamma = 0$, $h = -b / a$, restore the digits that $W$
-    loses near its branch point.
+    $p \ge p_0$ and $\gamma \ge \gamma^*$. From `p0 = 0.5`, the branch point of $W$, any gamma will do: it is 0.
 
     Args:
         p0 (`float`):
@@ -111,7 +101,7 @@ def gamma_for_threshold(p0: float) -> float:
         return gamma if math.isfinite(gamma) else math.inf
     gamma = max(gamma, 1e-8) if math.isfinite(gamma) else 1e-8
     h = -b / a
-    for _ in range(2):
+    for _ in range(2):  # Newton steps on log a + log(1 + gamma h) / gamma = 0: W loses digits near its branch point
         x = gamma * h
         value = log_a + math.log1p(x) / gamma
         # The quotient cancels for small x; there its series does the work.
@@ -127,8 +117,7 @@ def focal_recalibration(logits: ArrayLike, gamma: float, temperature: float = 1.
 
     A network that minimises focal loss says v where the true posterior is p (Charoenphakdee et al., 2021), g as in
     [`focal_gradient_ratio`]; focal temperature scaling applies the map at a temperature (Komisarenko and Kull, 2024).
-    It keeps the order of the classes, takes one-hot to one-hot, and is the identity for gamma 0. It is worked out in
-    logs, so that nothing overflows where v rounds to 1.
+    It keeps the order of the classes, takes one-hot to one-hot, and is the identity for gamma 0.
 
     Args:
         logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):

@@ -29,8 +29,7 @@ class Predictions:
     Attributes:
         logits (`np.ndarray` of shape `(num_samples, num_labels)`): Raw scores.
         labels (`np.ndarray` of shape `(num_samples,)`): Class indices.
-        groups (`np.ndarray` of shape `(num_samples,)`, *optional*): Number of what each row belongs to, such as the
-            sentence of a token, where rows depend on one another.
+        groups (`np.ndarray` of shape `(num_samples,)`, *optional*): What rows that depend on one another belong to.
         split (`str`, *optional*, defaults to `"test"`): What the data are called.
     """
 
@@ -49,8 +48,7 @@ class Predictions:
 
         Args:
             output (`transformers.EvalPrediction` or `PredictionOutput`):
-                `predictions` are logits of shape `(N, K)`, or `(N, T, K)` for sequences, or a tuple led by them;
-                `label_ids` of shape `(N,)` or `(N, T)`. The rows of a sequence become a group.
+                Logits `(N, K)`, or `(N, T, K)` whose sequences become groups, or a tuple led by them; labels to fit.
             split (`str`, *optional*, defaults to `"test"`):
                 What the data are called.
 
@@ -90,10 +88,10 @@ def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metad
     """
     arrays = {}
     for part, predictions in parts.items():
-        arrays[f"{part}_logits"] = np.ascontiguousarray(predictions.logits, dtype=np.float32)
-        arrays[f"{part}_labels"] = np.ascontiguousarray(predictions.labels, dtype=np.int64)
-        if predictions.groups is not None:
-            arrays[f"{part}_{_SUFFIXES['groups']}"] = np.ascontiguousarray(predictions.groups, dtype=np.int64)
+        for field, suffix in _SUFFIXES.items():
+            if (values := getattr(predictions, field)) is not None:
+                dtype = np.float32 if field == "logits" else np.int64
+                arrays[f"{part}_{suffix}"] = np.ascontiguousarray(values, dtype=dtype)
     splits = json.dumps({part: predictions.split for part, predictions in parts.items()})
     save_file(arrays, str(path), metadata={**metadata, "splits": splits})
 

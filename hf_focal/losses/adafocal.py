@@ -20,8 +20,7 @@ class AdaFocalLoss(CalibrationLoss):
     bin becomes $\gamma e^{\lambda (C - A)}$, C the mean confidence and A the accuracy in the bin (the exponent changes
     its sign for a negative gamma): it grows where the model is over-confident. Where $|\gamma|$ falls below 0.2 it
     jumps to 0.2 of the other sign, between focal and inverse focal loss, and it stays in [-2, 20]. A training sample
-    takes the gamma of the bin that its $p_y$ lies in; see [`adafocal_loss`]. A bin that ties in confidence leave
-    without samples keeps its gamma.
+    takes the gamma of the bin of its $p_y$; see [`adafocal_loss`]. A bin that ties leave empty keeps its gamma.
 
     `CalibrationTrainer` updates the loss by itself, a plain `Trainer` needs `callbacks=[loss.callback()]`, and both
     keep the state in checkpoints; a loop of your own calls [`~AdaFocalLoss.update_from_validation`] after each epoch

@@ -57,15 +57,6 @@ def check_steps(gammas: Sequence[float], steps: Sequence[float], steps_name: str
     return values
 
 
-def _check_class_weights(class_weights: Sequence[float] | Tensor) -> Tensor:
-    if isinstance(class_weights, Tensor) and (class_weights.device.type != "cpu" or is_traced()):
-        return class_weights.clone()  # as with labels, its values are not looked at
-    values = class_weights.tolist() if isinstance(class_weights, Tensor) else list(class_weights)
-    if not all(isinstance(value, Real) and 0 <= float(value) < float("inf") for value in values):
-        raise ValueError(f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}.")
-    return class_weights.clone() if isinstance(class_weights, Tensor) else torch.tensor(values, dtype=torch.float32)
-
-
 class CalibrationLoss(nn.Module):
     """
     Base of the losses: a loss defines `of_rows` and keeps each of its parameters in the attribute of that name.
@@ -82,13 +73,10 @@ class CalibrationLoss(nn.Module):
             Label that counts for nothing. (A `Trainer` counts every label but -100.)
     """
 
-    # Whether `update_from_validation` is to be called after each evaluation during training.
-    learns_from_validation: ClassVar[bool] = False
+    learns_from_validation: ClassVar[bool] = False  # that `update_from_validation` is called after each evaluation
     validation_callback: ClassVar[str] = "ValidationCallback"  # checkpoints keep the state of the loss under this name
-    # Whether the loss of a row depends on the others, so that micro-batches do not add up to the whole batch.
-    batch_coupled: ClassVar[bool] = False
-    # Parameters that `loss_label` names even where they are those of the name.
-    always_shown: ClassVar[tuple[str, ...]] = ()
+    batch_coupled: ClassVar[bool] = False  # that a row's loss depends on the others: micro-batches do not add up
+    always_shown: ClassVar[tuple[str, ...]] = ()  # parameters that `loss_label` names even where they are the usual
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -97,23 +85,30 @@ class CalibrationLoss(nn.Module):
         found: dict[str, inspect.Parameter] = {}
         for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
             own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-            for one in own:
-                found.setdefault(one.name, one)
-            options = [one.name for one in own if one.kind is one.VAR_KEYWORD]
-            if not options:
+            named = [one for one in own if one.kind is not one.VAR_KEYWORD]
+            found |= {one.name: one for one in named if one.name not in found}
+            if named == own:
                 break
-            del found[options[0]]
         cls.__signature__ = inspect.Signature(list(found.values()))
 
     def __init__(self, *, reduction: str = "mean", ignore_index: int = -100) -> None:
         super().__init__()
+        self.title = type(self).__name__  # what to call the loss where it has no name in `LOSSES`
         self.reduction = check_reduction(reduction)
         self.ignore_index = ignore_index
         self.weigh_by(None)
 
     def weigh_by(self, class_weights: ClassWeights) -> None:
         """Multiply the losses of each class's samples: for the `__init__` of a loss that takes `class_weights`."""
-        weights = None if class_weights is None else _check_class_weights(class_weights)
+        weights = class_weights.clone() if isinstance(class_weights, Tensor) else None
+        # As with labels, values are not looked at on an accelerator, nor while they are traced.
+        if class_weights is not None and (weights is None or weights.device.type == "cpu" and not is_traced()):
+            values = list(class_weights) if weights is None else weights.tolist()
+            if not all(isinstance(value, Real) and 0 <= float(value) < float("inf") for value in values):
+                raise ValueError(
+                    f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}."
+                )
+            weights = torch.tensor(values, dtype=torch.float32) if weights is None else weights
         # A buffer, so that it follows the module, but a parameter and no state of training.
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -134,8 +129,7 @@ class CalibrationLoss(nn.Module):
             labels (`torch.Tensor` of shape `(N,)` or `(N, T)`):
                 Class indices, or `ignore_index`.
             num_items_in_batch (`int` or 0-d `torch.Tensor`, *optional*):
-                How many labels count in the whole accumulated batch. A mean becomes `sum / num_items_in_batch`, so
-                that micro-batches add up; a sum stays the plain sum.
+                Labels that count in the accumulated batch: what a mean divides by, so that micro-batches add up.
 
         Returns:
             `torch.Tensor`: A scalar, or one value per label for `reduction="none"`.
@@ -164,33 +158,20 @@ class CalibrationLoss(nn.Module):
         """For a loss that changes with training: what share of its steps, and how many epochs, are already done."""
 
     def update_from_validation(self, logits: Any, labels: Any) -> None:
-        """
-        For a loss that learns from validation data: its raw scores, `(N, K)` or `(N, T, K)`, and labels, `(N,)` or
-        `(N, T)`, as tensors or arrays.
-        """
+        """For a loss that learns from validation data: logits and labels, as when called, as tensors or arrays."""
 
     def callback(self, evaluate: bool = True) -> TrainerCallback:
         """
-        A `TrainerCallback` that keeps this loss informed in a plain `Trainer`: of progress and, if it learns from
-        validation data, of the logits after each evaluation during training; its state is kept in the checkpoints. To
-        have them it runs the model once more, unless `evaluate` is false: `CalibrationTrainer` has them at hand.
+        What keeps this loss informed in a plain `Trainer`: of progress and, if it learns from validation data, of the
+        logits after each evaluation (the model runs once more, if `evaluate`); checkpoints keep its state.
         """
-        from . import callbacks
+        from .callbacks import ProgressCallback, ValidationCallback
 
-        if not self.learns_from_validation:
-            return callbacks.ProgressCallback(self)
-        return getattr(callbacks, self.validation_callback)(self, evaluate)
-
-    @property
-    def title(self) -> str:
-        """What to call the loss where it has no name in `LOSSES`."""
-        return type(self).__name__
+        learning = type(self.validation_callback, (ValidationCallback,), {})
+        return (learning if self.learns_from_validation else ProgressCallback)(self, evaluate)
 
     def hyperparameters(self) -> dict[str, Any]:
-        """
-        The parameters of the loss as JSON has them: `create_loss` of its name with these is the same loss. Without a
-        reduction to the mean, an `ignore_index` of -100 and what is None by default.
-        """
+        """The parameters of the loss for JSON and [`create_loss`], without those of `COMMON` and None by default."""
         own = inspect.signature(type(self)).parameters
         found = {name: _plain(getattr(self, name, None)) for name in own}
         return _without_common({name: one for name, one in found.items() if (one, own[name].default) != (None, None)})
@@ -224,6 +205,7 @@ class FunctionLoss(CalibrationLoss):
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__(reduction="sum" if getattr(function, "reduction", None) == "sum" else "mean")
         self.function = function
+        self.title = getattr(function, "__name__", type(function).__name__)
 
     def forward(self, outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None) -> Tensor:
         return self.function(outputs, labels, num_items_in_batch=num_items_in_batch)
@@ -235,10 +217,6 @@ class FunctionLoss(CalibrationLoss):
             raise ValueError(f"The loss {self.title} is a function of the user's, which gives no loss of each label.")
         mean = self(SequenceClassifierOutput(logits=cast(Any, logits)), labels, num_items_in_batch=labels.numel())
         return mean * labels.numel() if reduction == "sum" else mean
-
-    @property
-    def title(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
 
     def hyperparameters(self) -> dict[str, Any]:
         return {}
@@ -271,16 +249,12 @@ Raises:
 
 
 def as_function(cls: Callable[P, CalibrationLoss]) -> LossFunction[P]:
-    """
-    The pure function of a loss without a state, such as `focal_loss = as_function(FocalLoss)`: it takes the parameters
-    of the class by keyword. To be pickled, it is bound to the name of the class in snake case, in the same module.
-    """
+    """The function of a loss without a state, bound beside its class: `focal_loss = as_function(FocalLoss)`."""
     modules: dict[Any, CalibrationLoss] = {}
 
     def function(logits: Tensor, labels: Tensor, **parameters: Any) -> Tensor:
-        key: Any
+        key = _typed(tuple(parameters.items()))
         try:
-            key = tuple([(name, _typed(value)) for name, value in parameters.items()])
             loss = modules.get(key)
         except TypeError:  # not hashable: a list, say
             key = loss = None
@@ -317,8 +291,7 @@ def register_loss(name: str, **defaults: Any) -> Callable[[Class], Class]:
         name (`str`):
             What to call it; not taken yet.
         defaults:
-            Parameters that differ from those of the class under this name. Several names of one class are several
-            decorators, of which the lowest registers first.
+            Parameters of the class under this name. Of several decorators the lowest registers first.
 
     Returns:
         `Callable`: A decorator of a subclass of [`CalibrationLoss`], which it returns unchanged.
@@ -384,9 +357,7 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
 
 def loss_label(name: str, parameters: Mapping[str, Any] | None = None) -> str:
     """
-    A loss in words, for tables and pictures: its name, and the parameters that differ from those of that name (all, of
-    a name that is not in `LOSSES`). Two runs have the same words if they have the same loss, whether all
-    [`~CalibrationLoss.hyperparameters`] are given or those that were set.
+    A loss in words: its name, and the parameters that differ from those of that name (of an unknown name, all).
 
     Example:
     >>> loss_label("label_smoothing", {"smoothing": 0.05}), loss_label("label_smoothing", {"smoothing": 0.5})

@@ -16,8 +16,8 @@ from .rows import extract_logits
 class ProgressCallback(TrainerCallback):
     """Tells a loss how far training has come, from the trainer's own state (so resuming is exact)."""
 
-    def __init__(self, loss: Any) -> None:
-        self.loss = loss
+    def __init__(self, loss: Any, evaluate: bool) -> None:
+        self.loss, self.evaluate = loss, evaluate
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.loss.set_progress(fraction=state.global_step / max(state.max_steps, 1), epoch=state.epoch or 0.0)
@@ -27,10 +27,6 @@ class ValidationCallback(ProgressCallback, ExportableState):
     """Updates a loss after each evaluation, and keeps its state in the checkpoints, under the name of this class."""
 
     training = False
-
-    def __init__(self, loss: Any, evaluate: bool) -> None:
-        super().__init__(loss)
-        self.evaluate = evaluate
 
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {name: value.tolist() for name, value in self.loss.state_dict().items()}}
@@ -51,10 +47,6 @@ class ValidationCallback(ProgressCallback, ExportableState):
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.evaluate and self.training:
             self.loss.update_from_validation(*_predict(kwargs["model"], kwargs["eval_dataloader"]))
-
-
-class AdaFocalCallback(ValidationCallback):
-    """That of [`AdaFocalLoss`]: the name is the one in its checkpoints."""
 
 
 @torch.no_grad()

@@ -15,8 +15,7 @@ class CrossEntropyLoss(CalibrationLoss):
 
     Args:
         class_weights (`Sequence[float]` or `torch.Tensor` of shape `(K,)`, *optional*):
-            Factor of the loss of each class's samples, not negative. A mean still divides by the number of labels
-            that count (PyTorch would divide by the sum of their weights), so that micro-batches add up.
+            Factors of the classes' losses, not negative; a mean divides by the number of labels, not by their sum.
         reduction, ignore_index: As in [`CalibrationLoss`].
     """
 

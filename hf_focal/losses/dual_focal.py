@@ -17,8 +17,7 @@ class DualFocalLoss(CalibrationLoss):
 
     Args:
         gamma (`float`, *optional*, defaults to `5.0`):
-            Focusing parameter, not negative; 0 is cross-entropy. The default is that of the authors' code; they tune
-            it for each network.
+            Focusing parameter, not negative; 0 is cross-entropy. The authors tune it for each network.
         reduction, ignore_index: As in [`CalibrationLoss`].
     """
 

@@ -26,11 +26,8 @@ class MMCELoss(CalibrationLoss):
 
     The term pairs samples, so it depends on how a batch is cut: under gradient accumulation samples are paired within
     each micro-batch, and `"sum"` is the number of samples times the mean. It is computed in float64 where the device
-    has it.
-
-    Where one confidence r is that of all samples, right and wrong, the weighted form is |1 - 2r|: least at one half,
-    whatever the accuracy. With two classes every model starts there, and cross-entropy, whose slope in r is at most 2,
-    cannot pull it away against the 2 `lam` of this term: for `lam` of 1 or more a binary model may never train.
+    has it. Where all samples share one confidence r, the weighted form is |1 - 2r|: a model of two classes starts at
+    its least, and for `lam` of 1 or more cross-entropy, whose slope in r is at most 2, may never pull it away.
 
     Args:
         lam (`float`, *optional*, defaults to `2.0`):
@@ -41,9 +38,7 @@ class MMCELoss(CalibrationLoss):
             `"definition"`, or `"released"`: what the paper's published code computes and Table 1 was made with. Its
             weighted form divides the means once more by m^2, n^2 and mn (each plus 1e-5) and adds 1e-10 under the
             root; its unweighted form takes no root.
-        reduction (`str`, *optional*, defaults to `"mean"`):
-            `"mean"`, `"sum"`, or `"none"`: each sample's cross-entropy plus the batch's calibration term.
-        ignore_index: As in [`CalibrationLoss`].
+        reduction, ignore_index: As in [`CalibrationLoss`]; `"none"` adds the batch's term to each cross-entropy.
     """
 
     batch_coupled = True
@@ -78,7 +73,7 @@ def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released
     both = (m > 0) & (n > 0)
     right = torch.where(correct, 1 - confidences, 0.0) / m.clamp(min=1)
     wrong = torch.where(kept & ~correct, confidences, 0.0) / n.clamp(min=1)
-    if released:
+    if released:  # divides the means once more by m^2, n^2 and mn
         forms = _kernel_forms(confidences, torch.stack([right, wrong]))
         squared = forms[0, 0] / (m * m + 1e-5) + forms[1, 1] / (n * n + 1e-5)
         squared = squared - 2 * forms[0, 1] / (m * n + 1e-5) + 1e-10
@@ -88,12 +83,9 @@ def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released
 
 
 def _kernel_forms(confidences: Tensor, weights: Tensor) -> Tensor:
-    r"""
-    $w K w^\top$ of the rows of `weights` `(m, B)`, with $K_{ij} = e^{-|r_i - r_j| / 0.4}$, in the time of sorting.
-
-    Below the diagonal of the sorted kernel $K_{ij} = e^{-r_i / 0.4} e^{r_j / 0.4}$, a product, so a running sum over j
-    serves all i. Tied confidences are summed apart, as groups in which K is 1: there the slope of |r_i - r_j| is 0.
-    """
+    r"""$w K w^\top$ of the rows of `weights` `(m, B)`, $K_{ij} = e^{-|r_i - r_j| / 0.4}$, in the time of sorting."""
+    # Below the diagonal of the sorted kernel K is a product, e^{-r_i / 0.4} e^{r_j / 0.4}: a running sum over j serves
+    # all i. Tied confidences are summed apart, as groups in which K is 1: there the slope of |r_i - r_j| is 0.
     scaled, order = (confidences / MMCE_KERNEL_WIDTH).sort()
     weights = torch.gather(weights, -1, order.expand_as(weights))
     growth = torch.exp(scaled)

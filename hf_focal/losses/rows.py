@@ -20,14 +20,11 @@ KEPT_UP_TO = 2**22
 
 def extract_logits(outputs: Any) -> Tensor:
     """The logits in what a model returned: a tensor, an object or a mapping with `logits`, or a tuple led by them."""
-    logits = outputs
-    if not isinstance(outputs, Tensor):
-        if getattr(outputs, "logits", None) is not None:
-            logits = outputs.logits
-        elif isinstance(outputs, Mapping):
-            logits = outputs.get("logits")
-        elif isinstance(outputs, (tuple, list)) and outputs:
-            logits = outputs[0]
+    logits = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if logits is None and isinstance(outputs, Mapping):
+        logits = outputs.get("logits")
+    elif logits is None and isinstance(outputs, (tuple, list)) and outputs:
+        logits = outputs[0]
     if not isinstance(logits, Tensor):
         raise ValueError(
             f"No logits found in a model output of type {type(outputs).__name__}. Needed: a tensor, an object or a "
@@ -88,9 +85,7 @@ class Rows(NamedTuple):
         """Cross-entropy, `(M,)`, with its gradient in closed form."""
         return row_losses(CROSS_ENTROPY, self)
 
-    def reduced(
-        self, losses: Tensor, reduction: str, shape: torch.Size, class_weights: Tensor | None = None
-    ) -> Tensor:
+    def reduced(self, losses: Tensor, reduction: str, shape: torch.Size, weights: Tensor | None = None) -> Tensor:
         """The losses of the rows, 0 where the label is ignored, weighed and reduced, or in the shape of the labels."""
         if losses.shape != self.labels.shape:
             raise ValueError(
@@ -98,14 +93,14 @@ class Rows(NamedTuple):
             )
         if not self.all_count:
             losses = torch.where(self.ignored, 0.0, losses)
-        if class_weights is not None:
-            if class_weights.shape != self.logits.shape[-1:]:
+        if weights is not None:
+            if weights.shape != self.logits.shape[-1:]:
                 raise ValueError(
                     f"class_weights must hold one number for each of the {self.logits.shape[-1]} classes, "
-                    f"got shape {tuple(class_weights.shape)}."
+                    f"got shape {tuple(weights.shape)}."
                 )
             # Not blocking: numbers this few are staged at once, and the device need not be waited for.
-            losses = losses * class_weights.to(losses.device, losses.dtype, non_blocking=True)[self.targets]
+            losses = losses * weights.to(losses.device, losses.dtype, non_blocking=True)[self.targets]
         if reduction == "none":
             return losses.reshape(shape)
         if reduction == "mean" and self.all_count:
@@ -151,11 +146,7 @@ def widen(logits: Tensor) -> Tensor:
 
 
 class _ClosedForm(torch.autograd.Function):
-    """
-    With `keep`, the softmax stays from the forward pass and is turned into the gradient in place; without, both passes
-    compute it in blocks of rows that fit into the caches, and the gradient that is returned is the only buffer of the
-    size of the logits.
-    """
+    """With `keep` the softmax stays and becomes the gradient; without, both passes compute it in blocks of rows."""
 
     @staticmethod
     def forward(
@@ -225,8 +216,7 @@ def _block_rows(logits: Tensor) -> int:
 
 def _scratch(logits: Tensor) -> Tensor:
     """A buffer for the softmax of a block."""
-    rows = max(1, min(_block_rows(logits), len(logits)))
-    return widen(logits.new_empty(0)).new_empty(rows, logits.shape[1])
+    return widen(logits.new_empty(0)).new_empty(max(1, min(_block_rows(logits), len(logits))), logits.shape[1])
 
 
 class NLL:
@@ -298,10 +288,7 @@ PROBABILITY = Probability(lambda nll: (torch.exp(-nll), -torch.exp(-nll)))
 
 
 def focal_shape(nll: Tensor, gamma: float | Tensor, smallest_gamma: float) -> tuple[Tensor, Tensor]:
-    """
-    (1 - p)^gamma * nll, and its slope by nll, which is g(p, gamma) of Proposition 1, with 1 - p taken from nll, where
-    it keeps its digits for p near 1.
-    """
+    """(1 - p)^gamma * nll and its slope g(p, gamma); 1 - p is told from nll, where it keeps its digits near 1."""
     # p = 1: all is 0 in the limit, but powers below 3 have slopes, up to the second, that are infinite there.
     saturated = nll <= 0 if smallest_gamma < 3 else None
     inner = nll if saturated is None else torch.where(saturated, 1.0, nll)

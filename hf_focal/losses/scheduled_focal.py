@@ -27,8 +27,7 @@ class ScheduledFocalLoss(CalibrationLoss):
         gammas (`Sequence[float]`, *optional*, defaults to `(5.0, 3.0, 1.0)`):
             One gamma per stage.
         milestones (`Sequence[float]` or `Sequence[int]`, *optional*, defaults to `(0.286, 0.714)`):
-            Where one stage ends and the next begins: all fractions of training in `(0, 1)`, or all whole epochs
-            counted from 0 (`(100, 250)` in the paper's 350 epochs on CIFAR).
+            Where a stage ends: all fractions of training, or all whole epochs (the paper's `(100, 250)` of 350).
         reduction, ignore_index: As in [`CalibrationLoss`].
     """
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import SelectAdaptivePool2d, create_classifier
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -16,11 +15,7 @@ from torch import Tensor, nn
 
 
 class CifarResNet(nn.Module):
-    """
-    A ResNet for small images; blocks are `depths` and `widths` a stage, each of which but the first halves the image.
-    Weights start as PyTorch initialises them, the last normalisation of a block at 1 like the others (timm's own
-    ResNets start it at 0), and the pooling leaves `pool_size` by `pool_size` values for the head.
-    """
+    """A ResNet of `depths` and `widths` a stage, whose weights, unlike those of timm's, start as PyTorch has them."""
 
     def __init__(
         self,
@@ -41,21 +36,18 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU(inplace=True)
-        stages = []
+        self.layers = nn.Sequential()
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            blocks = []
+            blocks, outputs = nn.Sequential(), width * block.expansion
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
-                outputs = width * block.expansion
                 same = stride == 1 and channels == outputs
                 shortcut = None if same else downsample_conv(channels, outputs, kernel_size=1, stride=stride)
                 blocks.append(block(channels, width, stride, shortcut))
                 channels = outputs
-            stages.append(nn.Sequential(*blocks))
-        self.layers = nn.Sequential(*stages)
+            self.layers.append(blocks)
         self.reset_classifier(num_classes, global_pool)
 
-    @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         return self.fc
 
@@ -76,17 +68,13 @@ class CifarResNet(nn.Module):
 
 
 class CifarWideResNet(CifarResNet):
-    """
-    The Wide-ResNet of the paper's published code, of 6n + 2 layers. Unlike that of Zagoruyko and Komodakis (2016) it
-    has the blocks of an ordinary ResNet, with the activation last, and normalised shortcuts. Convolutions start as He
-    et al. (2015) have it: normal with variance 2 / (k k out).
-    """
+    """That of the paper's published code: unlike Zagoruyko and Komodakis (2016), blocks of an ordinary ResNet."""
 
     def __init__(self, depth: int, width: int, **kwargs: Any) -> None:
         widths = (16 * width, 32 * width, 64 * width)
         super().__init__(BasicBlock, ((depth - 2) // 6,) * 3, widths, stem_width=16, **kwargs)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d):  # as He et al. (2015) have it: variance 2 / (k k out)
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
@@ -103,83 +91,45 @@ class CifarDenseNet(DenseNet):
                 module.reset_parameters()
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    """What timm is to know of a network for CIFAR."""
-    return {
-        "url": "",
-        "num_classes": 10,
-        "input_size": (3, 32, 32),
-        "pool_size": (8, 8),
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-        # Of CIFAR-10, as in the paper's published code.
-        "mean": (0.4914, 0.4822, 0.4465),
-        "std": (0.2023, 0.1994, 0.2010),
-        "first_conv": "conv1",
-        "classifier": "fc",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "cifar_resnet8.untrained": _cfg(),
-        "cifar_resnet20.untrained": _cfg(),
-        "cifar_resnet50.untrained": _cfg(pool_size=(4, 4)),
-        "cifar_resnet110.untrained": _cfg(pool_size=(4, 4)),
-        "cifar_wide_resnet26_10.untrained": _cfg(),
-        "cifar_densenet121.untrained": _cfg(pool_size=(4, 4), first_conv="features.conv0", classifier="classifier"),
-        "tiny_imagenet_resnet50.untrained": _cfg(
-            num_classes=200, input_size=(3, 64, 64), mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD
-        ),
-    }
-)
-
-
 BASIC: dict[str, Any] = {"block": BasicBlock, "widths": (16, 32, 64)}
 BOTTLENECK: dict[str, Any] = {"block": Bottleneck, "widths": (64, 128, 256, 512)}
+# Of each network its class, its layout, and what timm is to know of it beyond _CIFAR.
+_NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
+    # The 6n + 2 networks of He et al. (2016) with n = 1 and n = 3, and 1x1 convolutions as shortcuts.
+    "cifar_resnet8": (CifarResNet, {**BASIC, "depths": (1, 1, 1)}, {}),
+    "cifar_resnet20": (CifarResNet, {**BASIC, "depths": (3, 3, 3)}, {}),
+    # Of the paper (Mukhoti et al., 2020, Section 5); its published code calls the second one ResNet-110.
+    "cifar_resnet50": (CifarResNet, {**BOTTLENECK, "depths": (3, 4, 6, 3)}, {"pool_size": (4, 4)}),
+    "cifar_resnet110": (CifarResNet, {**BOTTLENECK, "depths": (3, 4, 26, 3)}, {"pool_size": (4, 4)}),
+    "cifar_wide_resnet26_10": (CifarWideResNet, {"depth": 26, "width": 10}, {}),
+    "cifar_densenet121": (
+        CifarDenseNet,
+        {"block_config": (6, 12, 24, 16)},
+        {"pool_size": (4, 4), "first_conv": "features.conv0", "classifier": "classifier"},
+    ),
+    # For images of 64 pixels: the pooling leaves 2 by 2 values of each of 2,048 features.
+    "tiny_imagenet_resnet50": (
+        CifarResNet,
+        {**BOTTLENECK, "depths": (3, 4, 6, 3), "pool_size": 2, "num_classes": 200},
+        {"num_classes": 200, "input_size": (3, 64, 64), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD},
+    ),
+}
+_CIFAR = {
+    "url": "", "num_classes": 10, "input_size": (3, 32, 32), "pool_size": (8, 8), "crop_pct": 1.0,
+    "interpolation": "bicubic", "first_conv": "conv1", "classifier": "fc",
+    "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010),  # of CIFAR-10, as in the published code
+}  # fmt: skip
+default_cfgs = generate_default_cfgs({f"{name}.untrained": {**_CIFAR, **cfg} for name, (*_, cfg) in _NETWORKS.items()})
 
 
-@register_model
-def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """The 6n + 2 network of He et al. (2016) with n = 1, widths 16-32-64 and 1x1 convolutions as shortcuts."""
-    return build_model_with_cfg(CifarResNet, "cifar_resnet8", pretrained, depths=(1, 1, 1), **BASIC, **kwargs)
+def _register(name: str) -> None:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        network, layout, _ = _NETWORKS[name]
+        return build_model_with_cfg(network, name, pretrained, **{**layout, **kwargs})
+
+    create.__name__ = create.__qualname__ = name
+    register_model(create)
 
 
-@register_model
-def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """The 6n + 2 network of He et al. (2016) with n = 3, widths 16-32-64 and 1x1 convolutions as shortcuts."""
-    return build_model_with_cfg(CifarResNet, "cifar_resnet20", pretrained, depths=(3, 3, 3), **BASIC, **kwargs)
-
-
-@register_model
-def cifar_resnet50(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """ResNet-50 of the paper: bottleneck blocks 3-4-6-3, widths 64 to 512 (Mukhoti et al., 2020, Section 5)."""
-    return build_model_with_cfg(CifarResNet, "cifar_resnet50", pretrained, depths=(3, 4, 6, 3), **BOTTLENECK, **kwargs)
-
-
-@register_model
-def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """What the paper's published code calls ResNet-110: bottleneck blocks 3-4-26-3, widths 64 to 512."""
-    return build_model_with_cfg(
-        CifarResNet, "cifar_resnet110", pretrained, depths=(3, 4, 26, 3), **BOTTLENECK, **kwargs
-    )
-
-
-@register_model
-def cifar_wide_resnet26_10(pretrained: bool = False, **kwargs: Any) -> CifarWideResNet:
-    """Wide-ResNet-26-10 of the paper: three stages of 4 basic blocks, 160, 320 and 640 wide, behind a stem of 16."""
-    return build_model_with_cfg(CifarWideResNet, "cifar_wide_resnet26_10", pretrained, depth=26, width=10, **kwargs)
-
-
-@register_model
-def cifar_densenet121(pretrained: bool = False, **kwargs: Any) -> CifarDenseNet:
-    """DenseNet-121 of the paper: blocks of 6, 12, 24 and 16 layers that each add 32 channels."""
-    return build_model_with_cfg(CifarDenseNet, "cifar_densenet121", pretrained, block_config=(6, 12, 24, 16), **kwargs)
-
-
-@register_model
-def tiny_imagenet_resnet50(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """ResNet-50 of the paper for images of 64 pixels: its pooling leaves 2 by 2 values of each of 2,048 features."""
-    layout = {**BOTTLENECK, "depths": (3, 4, 6, 3), "pool_size": 2, "num_classes": 200, **kwargs}
-    return build_model_with_cfg(CifarResNet, "tiny_imagenet_resnet50", pretrained, **layout)
+for _name in _NETWORKS:
+    _register(_name)

@@ -27,10 +27,8 @@ class GlobalPoolingCNNConfig(PreTrainedConfig):
     Configuration of [`GlobalPoolingCNNForSequenceClassification`].
 
     Args:
-        vocab_size (`int`, *optional*, defaults to `20000`):
-            Number of embeddings.
-        embedding_size (`int`, *optional*, defaults to `100`):
-            Dimensions of the word vectors.
+        vocab_size (`int`, *optional*, defaults to `20000`), embedding_size (`int`, *optional*, defaults to `100`):
+            Number and dimensions of the word vectors.
         hidden_size (`int`, *optional*, defaults to `128`):
             Channels of each convolution and width of the fully connected layer.
         sequence_length (`int`, *optional*, defaults to `1000`):
@@ -65,13 +63,8 @@ class GlobalPoolingCNNConfig(PreTrainedConfig):
 class GlobalPoolingCNNForSequenceClassification(WordVectorModel):
     """
     The Global Pooling CNN that the paper trains on 20 Newsgroups (Lin et al., 2014; Mukhoti et al., 2020, Section 5).
-
-    Three convolutions of kernel 5 with ReLU, max-pooling of width 5 and stride 1 after the first two, the maximum over
-    the text, a fully connected layer with ReLU, dropout, and the classifier.
-
     A text counts as if zeros stood before it up to `sequence_length`, and these take part in the maximum, as in the
-    published code. Where all windows over padding give the same value, one is enough: the network adds no more padding
-    than that needs, so that the length of a batch changes nothing and a text of one word will do.
+    published code. The length of a batch changes nothing, and a text of one word will do.
     """
 
     config_class = GlobalPoolingCNNConfig
@@ -112,8 +105,8 @@ class GlobalPoolingCNNForSequenceClassification(WordVectorModel):
             input_ids = input_ids.masked_fill(attention_mask == 0, pad)
         whole = self.config.sequence_length
         input_ids = input_ids[:, -whole:]
-        length = input_ids.shape[1]
-        input_ids = F.pad(input_ids, (min(whole, length + RECEPTIVE_FIELD) - length, 0), value=pad)
+        # All windows over padding give the same value, so that one is enough.
+        input_ids = F.pad(input_ids, (min(whole - input_ids.shape[1], RECEPTIVE_FIELD), 0), value=pad)
         hidden = self.embeddings(input_ids).transpose(1, 2)
         hidden = F.max_pool1d(F.relu(self.conv1(hidden)), KERNEL, stride=1)
         hidden = F.max_pool1d(F.relu(self.conv2(hidden)), KERNEL, stride=1)
@@ -136,13 +129,11 @@ def create_global_pooling_cnn(
 
     Args:
         texts (`Iterable[str]`):
-            Training texts, whose most frequent words become the vocabulary: in lower case, punctuation taken for
-            blanks. Other words are `[UNK]`. (The published code drops them.)
+            Training texts, whose most frequent words, in lower case, are the vocabulary. Others are `[UNK]`.
         label_names (`Sequence[str]`):
             Names of the classes, in the order of their indices.
         embeddings (`str`, *optional*):
-            Folder of word vectors, see [`load_word_vectors`], which stay frozen; words without one are zeros, as in
-            the published code. By default the vectors are learnt, from N(0, 1).
+            Folder for [`load_word_vectors`]: frozen, zeros for words without one. By default learnt, from N(0, 1).
         vocab_size (`int`, *optional*, defaults to `20000`):
             Size of the vocabulary.
         kwargs: As for [`GlobalPoolingCNNConfig`].
@@ -154,11 +145,8 @@ def create_global_pooling_cnn(
         ValueError: If the texts hold no word, or the word vectors cannot be loaded.
     """
     loaded = None if embeddings is None else load_word_vectors(embeddings)
-    if loaded is None:
-        kwargs = {"freeze_embeddings": False, **kwargs}
-    else:
-        kwargs.setdefault("embedding_size", loaded[1].shape[1])
-    config = GlobalPoolingCNNConfig(**label_maps(label_names), **kwargs)
+    usual = {"freeze_embeddings": False} if loaded is None else {"embedding_size": loaded[1].shape[1]}
+    config = GlobalPoolingCNNConfig(**label_maps(label_names), **{**usual, **kwargs})
     tokenizer = train_word_tokenizer(
         texts, vocab_size=vocab_size, model_max_length=config.sequence_length, padding_side="left",
         truncation_side="left", model_input_names=["input_ids"],

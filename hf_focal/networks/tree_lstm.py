@@ -21,23 +21,17 @@ from .trees import TreeTokenizer, parse_tree
 from .word_vectors import WordVectorModel, label_maps, load_word_vectors, set_word_vectors, train_word_tokenizer
 
 
-CELLS = ("tai2015", "released")
-
-
 class TreeLSTMConfig(PreTrainedConfig):
     """
     Configuration of [`TreeLSTMForSequenceClassification`].
 
     Args:
-        vocab_size (`int`, *optional*, defaults to `20000`):
-            Number of embeddings.
-        embedding_size (`int`, *optional*, defaults to `300`):
-            Dimensions of the word vectors.
+        vocab_size (`int`, *optional*, defaults to `20000`), embedding_size (`int`, *optional*, defaults to `300`):
+            Number and dimensions of the word vectors.
         hidden_size (`int`, *optional*, defaults to `150`):
             Size of a node's state.
         cell (`str`, *optional*, defaults to `"tai2015"`):
-            `"tai2015"`: the equations of the publication. `"released"`: the published code of the paper, where the
-            memory of a leaf is linear in its word and the inner nodes have no output gate.
+            `"tai2015"`, or `"released"`: the paper's code; linear memory of leaves, inner nodes without output gate.
         dropout (`float`, *optional*, defaults to `0.5`):
             Dropout before the classifier.
         freeze_embeddings (`bool`, *optional*, defaults to `False`):
@@ -61,15 +55,12 @@ class TreeLSTMConfig(PreTrainedConfig):
         self.cell, self.dropout, self.freeze_embeddings = cell, dropout, freeze_embeddings
         super().__init__(**kwargs)
         self.pad_token_id = pad_token_id
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}.")
+        if cell not in ("tai2015", "released"):
+            raise ValueError(f"cell must be one of tai2015, released, got {cell!r}.")
 
 
 class TreeLSTMCell(nn.Module):
-    """
-    The binary Tree-LSTM of Tai et al. (2015, Equations 9 to 14 with N = 2): words enter at the leaves, and an inner
-    node has a forget gate for each child.
-    """
+    """Tai et al. (2015, Equations 9 to 14 with N = 2): words enter at leaves, an inner node has two forget gates."""
 
     def __init__(self, config: TreeLSTMConfig) -> None:
         super().__init__()
@@ -81,10 +72,7 @@ class TreeLSTMCell(nn.Module):
         self.node = nn.Linear(2 * size, (4 if self.released else 5) * size)
 
     def forward(self, vectors: Tensor, words: Tensor, children: Tensor, counts: list[int]) -> Tensor:
-        """
-        The output of every node, of the `vectors` of different words, which of these each leaf is (`words`), the pairs
-        of `children` of the other nodes, which follow upon the leaves by height, and how many have height 2, 3, ...
-        """
+        """The output of every node: leaves, whose vectors are `vectors[words]`, then `counts` inner ones a height."""
         values, size = self.leaf(vectors).to(self.node.weight.dtype), self.hidden_size
         gates, candidate = values[:, :-size].sigmoid(), values[:, -size:]
         memories = candidate if self.released else gates[:, size:] * candidate.tanh()
@@ -94,13 +82,10 @@ class TreeLSTMCell(nn.Module):
 
 
 class _InnerNodes(torch.autograd.Function):
-    """
-    From the outputs and memories of the leaves to the outputs of all nodes, one matrix product for each height.
+    """From outputs and memories of the leaves to the outputs of all nodes, one matrix product for each height."""
 
-    Written out because autograd, step by step, would add up as many gradients of the weights as there are heights;
-    here one product makes it, and what a height has to wait for is little.
-    """
-
+    # Written out because autograd would add up as many gradients of the weights as there are heights; here one product
+    # makes it, and what a height has to wait for is little.
     @staticmethod
     def forward(
         ctx: Any, outputs: Tensor, memories: Tensor, weight: Tensor, bias: Tensor, children: Tensor, counts: list[int]
@@ -171,9 +156,7 @@ def _bounds(counts: list[int]) -> list[tuple[int, int]]:
 class TreeLSTMForSequenceClassification(WordVectorModel):
     """
     The constituency Tree-LSTM that the paper trains on the Stanford Sentiment Treebank (Tai et al., 2015; Mukhoti et
-    al., 2020, Section 5), with a linear classifier on the state of a node.
-
-    All nodes of one height in a batch of trees go through one matrix product. Inputs are made by a [`TreeTokenizer`].
+    al., 2020, Section 5), with a linear classifier on the state of a node. A [`TreeTokenizer`] makes its inputs.
     """
 
     config_class = TreeLSTMConfig
@@ -223,13 +206,18 @@ class TreeLSTMForSequenceClassification(WordVectorModel):
             heights (`torch.LongTensor` of shape `(batch_size, nodes)`):
                 1 for a leaf, else one more than the higher child; 0 for padding.
             output_nodes (`torch.LongTensor` of shape `(batch_size, outputs)`, *optional*):
-                Numbers of the nodes to classify: `logits` then have shape `(batch_size, outputs, num_labels)`. By
-                default the root, and `(batch_size, num_labels)`.
+                Nodes to classify, in `logits` of shape `(batch_size, outputs, num_labels)`; by default the root only.
             labels (`torch.LongTensor` of the shape of `logits` without its last dimension, *optional*):
                 Class indices, or -100: gives a cross-entropy `loss`.
         """
         device, width = heights.device, heights.shape[1]
-        leaves, inner, place, counts = _schedule(heights)
+        # The nodes of the batch, numbered through, by height, and the place of each in that order.
+        sorted_heights, order = heights.flatten().sort(stable=True)
+        padding, num_leaves, *counts = torch.bincount(sorted_heights, minlength=2).tolist()
+        order = order[padding:]
+        place = torch.zeros_like(heights.flatten())
+        place[order] = torch.arange(len(order), device=device)
+        leaves, inner = order[:num_leaves], order[num_leaves:]
         offsets = torch.arange(len(heights), device=device)[:, None] * width
         children = place[(children + offsets[..., None]).view(-1, 2)[inner]]
         words, of_leaves = input_ids.flatten()[leaves].unique(return_inverse=True)
@@ -239,19 +227,6 @@ class TreeLSTMForSequenceClassification(WordVectorModel):
         logits = self.classifier(self.dropout(outputs[place[nodes]]))
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
         return SequenceClassifierOutput(loss=loss, logits=logits)
-
-
-def _schedule(heights: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """
-    Of the nodes of a batch, numbered through: the leaves, the others by height, the place of each node in these two
-    together, and the number of nodes of each height above 1.
-    """
-    sorted_heights, order = heights.flatten().sort(stable=True)
-    padding, leaves, *counts = torch.bincount(sorted_heights, minlength=2).tolist()
-    order = order[padding:]
-    place = torch.zeros_like(heights.flatten())
-    place[order] = torch.arange(len(order), device=heights.device)
-    return order[:leaves], order[leaves:], place, counts
 
 
 def create_tree_lstm(
@@ -267,14 +242,11 @@ def create_tree_lstm(
 
     Args:
         trees (`Iterable[str]`):
-            Bracket strings, see [`parse_tree`], whose words, in lower case, become the vocabulary; other words are
-            `[UNK]`. (The published code takes those of the test data as well, so that they have their vectors.)
+            For [`parse_tree`]; their words are the vocabulary (with test data, in the published code), others `[UNK]`.
         label_names (`Sequence[str]`):
-            Names of the classes, in the order of their indices. The published head has three, negative, neutral and
-            positive, trained on every phrase: give all three names and tokenize with `every_node=True`.
+            Names of the classes: two, or the published negative, neutral, positive, with `every_node=True`.
         embeddings (`str`, *optional*):
-            Folder of word vectors, see [`load_word_vectors`]. Words without one, and all words by default, start from
-            N(-0.05, 0.05^2), as in the published code.
+            Folder for [`load_word_vectors`]. Words without a vector start from N(-0.05, 0.05^2), as published.
         vocab_size (`int`, *optional*, defaults to `100000`):
             Most words to keep.
         kwargs: As for [`TreeLSTMConfig`].
@@ -286,11 +258,10 @@ def create_tree_lstm(
         ValueError: If a tree is malformed, or the word vectors cannot be loaded.
     """
     loaded = None if embeddings is None else load_word_vectors(embeddings)
-    if loaded is not None:
-        kwargs.setdefault("embedding_size", loaded[1].shape[1])
+    usual = {} if loaded is None else {"embedding_size": loaded[1].shape[1]}
     words = (word for row, tree in enumerate(trees) for word in parse_tree(tree, row).words if word is not None)
     tokenizer: Any = train_word_tokenizer(words, vocab_size=vocab_size, split=False, tokenizer_class=TreeTokenizer)
-    config = TreeLSTMConfig(vocab_size=len(tokenizer), **label_maps(label_names), **kwargs)
+    config = TreeLSTMConfig(vocab_size=len(tokenizer), **label_maps(label_names), **{**usual, **kwargs})
     model = TreeLSTMForSequenceClassification(config)
     if loaded is not None:
         set_word_vectors(model.embeddings, tokenizer, *loaded)

@@ -52,8 +52,7 @@ def parse_tree(text: str, row: int = 0) -> Tree:  # noqa: C901  (every malformed
         [`Tree`]
 
     Raises:
-        ValueError: If brackets are missing or left over, a node has no label, or it holds anything but one word or
-            two trees. The message tells the row and the character, counted from 0.
+        ValueError: If the tree is malformed. The message tells how, the row and the character, counted from 0.
 
     Example:
     >>> parse_tree("(3 (2 It) (4 (2 is) (4 good)))").children
@@ -133,19 +132,16 @@ class TreeTokenizer(PreTrainedTokenizerFast):
             text (`str` or `Sequence[str]`):
                 One tree or several, see [`parse_tree`].
             node_labels (`Mapping[str, int]`, *optional*):
-                Class index of each label of a node, such as `{"0": 0, "1": 0, "3": 1, "4": 1}`. The class of the root
-                becomes `labels`.
+                Class of each label of a node, such as `{"0": 0, "4": 1}`; that of the root becomes `labels`.
             every_node (`bool`, *optional*, defaults to `False`):
-                Let `labels` be the classes of all nodes whose label is in `node_labels`, and `output_nodes` their
-                numbers: a model is then trained on every phrase.
+                To train on every phrase: `labels` of all nodes in `node_labels`, and `output_nodes`, their numbers.
             rows (`Sequence[int]`, *optional*):
                 Rows of the data set, for error messages; by default 0, 1, ...
             padding, max_length, return_tensors, truncation:
                 As for any tokenizer; but a tree cannot be cut.
 
         Returns:
-            `transformers.BatchEncoding`: `input_ids` (the word of each leaf, `[PAD]` elsewhere), `children` (two
-            numbers a node) and `heights` (from 1; 0 is padding).
+            `transformers.BatchEncoding`: `input_ids` (words of the leaves), `children` and `heights`, as in [`Tree`].
 
         Raises:
             ValueError: If a tree is malformed, or the label of a root is not in `node_labels`.
@@ -160,8 +156,7 @@ class TreeTokenizer(PreTrainedTokenizerFast):
         trees = [parse_tree(one, row) for one, row in zip(texts, numbers, strict=True)]
         words = list({word for tree in trees for word in tree.words if word is not None})
         pieces = super().__call__(words, add_special_tokens=False)["input_ids"] if words else []
-        ids: dict[str | None, int] = dict(zip(words, (piece[0] for piece in pieces), strict=True))
-        ids[None] = self.pad_token_id
+        ids = dict(zip([*words, None], [*(piece[0] for piece in pieces), self.pad_token_id], strict=True))
         batch: dict[str, list[Any]] = {
             "input_ids": [[ids[word] for word in tree.words] for tree in trees],
             "children": [tree.children for tree in trees],
@@ -189,10 +184,9 @@ class TreeTokenizer(PreTrainedTokenizerFast):
     def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         padded = super()._pad(encoded_inputs, *args, **{**kwargs, "padding_side": "right"})
         if kwargs["padding_strategy"] != PaddingStrategy.DO_NOT_PAD:
-            length = len(padded["input_ids"])
             for key, fill in (("children", [0, 0]), ("heights", 0), ("output_nodes", 0), ("labels", -100)):
                 if isinstance(padded.get(key), list):  # the label of a root is a number
-                    padded[key] = padded[key] + [fill] * (length - len(padded[key]))
+                    padded[key] = padded[key] + [fill] * (len(padded["input_ids"]) - len(padded[key]))
         return padded
 
 

@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 VECTORS, VOCABULARY = "vectors.safetensors", "vocab.txt"
-LOW_COVERAGE = 0.5
 # What Keras' tokenizer takes for blanks; the apostrophe is not among them.
 _PUNCTUATION = Regex(r"""[!"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~\t\n]""")
 
@@ -64,9 +63,7 @@ def train_word_tokenizer(
     if split:
         backend.normalizer = normalizers.Sequence([backend.normalizer, normalizers.Replace(_PUNCTUATION, " ")])
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], min_frequency=1, show_progress=False
-    )
+    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False)
     backend.train_from_iterator(texts, trainer)
     if backend.get_vocab_size() <= 2:
         raise ValueError("There is no word in the texts that the vocabulary is to be made of.")
@@ -126,10 +123,9 @@ def set_word_vectors(
     Raises:
         ValueError: If the vectors are of another size than the embeddings.
     """
-    if vectors.shape[1] != embeddings.embedding_dim:
-        raise ValueError(
-            f"The word vectors have {vectors.shape[1]} dimensions, the embeddings {embeddings.embedding_dim}."
-        )
+    size = embeddings.embedding_dim
+    if vectors.shape[1] != size:
+        raise ValueError(f"The word vectors have {vectors.shape[1]} dimensions, the embeddings {size}.")
     rows = {word: row for row, word in enumerate(words)}
     vocabulary = {word: row for word, row in tokenizer.get_vocab().items() if word not in tokenizer.all_special_tokens}
     known = [word for word in vocabulary if word in rows]
@@ -137,11 +133,10 @@ def set_word_vectors(
     embeddings.weight[[vocabulary[word] for word in known]] = sources
     coverage = len(known) / len(vocabulary)
     logger.info("%.1f%% of the %d words of the vocabulary have a pretrained vector.", 100 * coverage, len(vocabulary))
-    if coverage < LOW_COVERAGE:
+    if coverage < 0.5:
         warnings.warn(
             f"Only {coverage:.1%} of the {len(vocabulary)} words of the vocabulary have a pretrained vector: are the "
             "texts of another language or case than the vectors?",
-            UserWarning,
             stacklevel=3,
         )
     return coverage
@@ -155,7 +150,7 @@ class WordVectorModel(PreTrainedModel):
     """Base of models that look up word vectors: `self.embeddings`, frozen where `config.freeze_embeddings` says so."""
 
     base_model_prefix = "model"
-    main_input_name = "input_ids"
+    main_input_name, _input_embed_layer = "input_ids", "embeddings"
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -169,6 +164,3 @@ class WordVectorModel(PreTrainedModel):
         # Loading makes new parameters, all of them trainable.
         model.embeddings.weight.requires_grad_(not model.config.freeze_embeddings)
         return loaded
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
