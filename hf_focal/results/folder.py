@@ -8,8 +8,9 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
@@ -18,10 +19,6 @@ from ..predictions import Predictions, save_predictions
 from .card import About, create_model_card
 from .dynamics_file import DYNAMICS
 from .report import Report
-
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
 
 logger = logging.getLogger(__name__)

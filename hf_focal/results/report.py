@@ -86,17 +86,12 @@ def make_report(
 
     Args:
         predictions ([`Predictions`]):
-            Of data that neither the model nor the calibrator was fitted on. Where they have groups, the intervals
-            draw whole groups.
+            Before calibration, of data that neither the model nor the calibrator was fitted on. Where they have
+            groups, the intervals draw whole groups.
         fit ([`Fit`]):
             The fitted calibrator.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Bins of the calibration errors.
-        unit, group (`str`, *optional*):
-            What a row is, and what rows are grouped by.
-
-    Returns:
-        [`Report`]
+        n_bins, unit, group (*optional*):
+            As of [`Report`].
     """
     logits, labels, groups = predictions.logits, predictions.labels, predictions.groups
     moments = {"before": None, "after": fit.calibrator}

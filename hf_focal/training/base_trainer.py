@@ -33,7 +33,7 @@ class BaseTrainer(Trainer):
     args: Any
     lr_scheduler: Any
 
-    # ---- The last batch of validation and test data is dropped along with that of training --------------------------
+    # The last batch of validation and test data is dropped along with that of training.
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """As `Trainer.get_eval_dataloader`; `args.dataloader_drop_last` is about training alone."""
@@ -53,7 +53,7 @@ class BaseTrainer(Trainer):
         finally:
             self.args.dataloader_drop_last = dropped
 
-    # ---- There is no schedule of steps, and decay passes over biases and normalisations -----------------------------
+    # There is no schedule of steps, and decay passes over biases and normalisations.
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -73,7 +73,6 @@ class BaseTrainer(Trainer):
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
-    # ---- Weights that are saved under the names of an earlier version are not found again ---------------------------
     # transformers saves some models (ViT, for one) under names of an earlier version, and the Trainer loads its
     # checkpoints without translating them back: training would go on from random weights, with no more than a warning
     # (https://github.com/huggingface/transformers/issues/43701). `from_pretrained` does translate.
@@ -100,13 +99,12 @@ class BaseTrainer(Trainer):
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
         return True
 
-    # ---- A pickle of the arguments, which nothing reads back, lies in every saved model -----------------------------
-
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # A pickle of the arguments, which nothing reads back, lies in every saved model.
         super()._save(output_dir, state_dict)
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
-    # ---- Saving pushes at once, whatever is still to come, and that a token may not write is found out last ---------
+    # Saving pushes at once, whatever is still to come, and that a token may not write is found out last.
 
     def ready_to_push(self) -> bool:
         """Whether a model that is saved may go to the Hub."""

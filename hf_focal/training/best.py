@@ -158,32 +158,18 @@ class KeepBestCallback(TrainerCallback):
     def _measure(self, validation: Any, test: Any) -> dict[str, float]:
         args = self.trainer.args
         held_out = Predictions.flatten(self.trainer.predict(validation))
-        fit = fit_temperature(
-            held_out.logits,
-            held_out.labels,
-            criterion=getattr(args, "temperature_criterion", "ece"),
-            n_bins=getattr(args, "n_bins", 15),
-        )
+        n_bins, criterion = getattr(args, "n_bins", 15), getattr(args, "temperature_criterion", "ece")
+        fit = fit_temperature(held_out.logits, held_out.labels, criterion, n_bins)
         seen = Predictions.flatten(self.trainer.predict(test))
         numbers = {"temperature": fit.temperature}
         for moment, calibrator in (("before", None), ("after", fit.calibrator)):
-            scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
-            metrics = measure(scored, getattr(args, "n_bins", 15))
+            metrics = measure(Scored.from_logits(seen.logits, seen.labels, calibrator), n_bins)
             numbers |= {f"test_{moment}_{key}": value for key, value in metrics.items()}
         return numbers
 
 
 def stopping_table(compared: Mapping[str, Mapping[str, float]]) -> str:
-    """
-    What [`KeepBestCallback.compare`] found, as text: percent, and NLL in nats.
-
-    Args:
-        compared (`Mapping[str, Mapping[str, float]]`):
-            As returned by `compare`.
-
-    Returns:
-        `str`: One line per criterion.
-    """
+    """What [`KeepBestCallback.compare`] found, as text, one line per criterion: percent, and NLL in nats."""
     header = ["best by", "epoch", "T", "error", "ECE before", "after", "NLL before", "after"]
     styles = {"epoch": ".4g", "temperature": ".3g", "error": PERCENT, "test_before_ece": PERCENT}
     styles |= {"test_after_ece": PERCENT, "test_before_nll": ".4f", "test_after_nll": ".4f"}

@@ -343,8 +343,6 @@ class CalibrationTrainer(BaseTrainer):
                 text = json.dumps({**record, "labels": labels}, indent=2)
                 (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
 
-    # ---- The Hub: only what a stranger needs, never before it is calibrated, and with a card of ours ----
-
     def ready_to_push(self) -> bool:
         """Whether the model is calibrated."""
         return calibration_record(self.model) is not None
