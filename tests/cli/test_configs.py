@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as PILImage
 
 from hf_focal import CalibrationTrainer, CalibrationTrainingArguments, create_image_classifier, create_loss
-from hf_focal.cli.run import TrainArguments, parse_arguments
+from hf_focal.cli.arguments import TrainArguments, parse_arguments
 
 
 SCRIPT = str(ROOT / "scripts" / "run_image.py")

@@ -293,7 +293,7 @@ print("the adapter, merged, exported and loaded, says the same")
 
 def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     snippets = [snippet for snippet in blocks("python") if "push_to_hub" not in snippet]  # see test_hub.py
-    assert len(snippets) == 9
+    assert len(snippets) == 10
     code = PREPARATION + "\n".join(snippets) + CHECK
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
     code = code.replace('"metrics/ece"', f'"{ROOT / "metrics" / "ece"}"')
@@ -306,7 +306,7 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
 
 
 # Run by tests of their own files.
-ELSEWHERE = ("calibrate.py", "compare_runs.py", "plot_dynamics.py", "run_ood.py", "run_text.py")
+ELSEWHERE = ("calibrate.py", "compare_runs.py", "my_losses.py", "plot_dynamics.py", "run_ood.py", "run_text.py")
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):

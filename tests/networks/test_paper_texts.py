@@ -32,7 +32,7 @@ from hf_focal import (
     phrase_classes,
     tokenize_trees,
 )
-from hf_focal.cli.run import TrainArguments, parse_arguments
+from hf_focal.cli.arguments import TrainArguments, parse_arguments
 from hf_focal.metrics import METRICS
 from hf_focal.networks.trees import parse_tree
 
