@@ -207,7 +207,7 @@ def test_the_second_command_of_the_readme_runs(train, tmp_path):
     assert results["loss"] == "focal" and results["loss_parameters"]["gamma"] == 2.0
     record = json.loads((tmp_path / "out" / "config.json").read_text())["calibration"]
     assert (record["loss"], record["loss_parameters"]) == ("focal", {"gamma": 2.0})
-    assert "Trained with the loss `focal` (gamma 2.0). " in (tmp_path / "out" / "README.md").read_text()
+    assert "Trained with the loss `focal` (gamma 2). " in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -92,7 +92,8 @@ def test_results_are_those_of_the_stored_logits(run, predictions):
 def test_the_config_tells_how_the_temperature_was_obtained(run, predictions):
     config = json.loads((run[0] / "config.json").read_text())
     assert config["calibration"] == {
-        "method": "temperature", "criterion": "ece", "loss": "flsd-53", "split": "validation", "n_samples": 359,
+        "method": "temperature", "criterion": "ece", "loss": "flsd-53",
+        "loss_parameters": {"gammas": [5.0, 3.0], "thresholds": [0.2]}, "split": "validation", "n_samples": 359,
         "temperature": float(predictions[1]["temperature"]), "folded": True,
     }  # fmt: skip
     assert "hf_focal" not in json.dumps(config)
@@ -306,7 +307,7 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
 
 
 # Run by tests of their own files.
-ELSEWHERE = ("calibrate.py", "compare_runs.py", "plot_dynamics.py", "run_ood.py", "run_text.py")
+ELSEWHERE = ("calibrate.py", "compare_runs.py", "my_losses.py", "plot_dynamics.py", "run_ood.py", "run_text.py")
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
