@@ -99,6 +99,8 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
     record = dict(about.calibration or {})
     if not record:
         report = None
+    calibrator = calibrator_of(record) if record and is_known(record) else None
+    noun = calibrator.noun if calibrator else "calibrator"
     card_data = ModelCardData(
         library_name="peft" if about.adapter else "transformers",
         pipeline_tag=about.task,
@@ -109,12 +111,10 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         datasets=None if about.local_data else [str(about.dataset)],
         base_model=about.base_model if about.base_model and _HUB_ID.fullmatch(about.base_model) else None,
         model_name=_one_line(about.model_name),
-        eval_results=list(_results(about, report)) or None if report else None,
+        eval_results=list(_results(about, report, noun)) or None if report else None,
     )
     folded = record.get("folded", True)
     task = TASKS.get(about.task or "", Task)  # of an unknown task, what a task says by default
-    calibrator = calibrator_of(record) if record and is_known(record) else None
-    noun = calibrator.noun if calibrator else "calibrator"
     place = "`calibration.json`" if about.adapter else "`config.calibration`"
     architecture = about.architecture or ""
     return ModelCard.from_template(
@@ -165,7 +165,7 @@ def _about_intervals(report: Report) -> str:
     )
 
 
-def _results(about: About, report: Report) -> Iterator[EvalResult]:
+def _results(about: About, report: Report, noun: str) -> Iterator[EvalResult]:
     """One for each metric and moment."""
     for moment, values in (("before", report.before), ("after", report.after)):
         for key, value in values.items():
@@ -181,7 +181,7 @@ def _results(about: About, report: Report) -> Iterator[EvalResult]:
                 dataset_split=report.split,
                 dataset_revision=about.dataset_revision,
                 metric_type=key,
-                metric_name=f"{metric.title} {moment} temperature",
+                metric_name=f"{metric.title} {moment} {noun}",
                 metric_value=float(value),
                 metric_args=details or None,
             )

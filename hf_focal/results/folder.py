@@ -125,7 +125,10 @@ def name_in_card(folder: Path, repo_id: str) -> None:
     card, results = folder / CARD, folder / RESULTS
     if not card.is_file():
         return
-    entries = json.loads(results.read_text("utf-8")) if results.is_file() else {}
+    try:
+        entries = json.loads(results.read_text("utf-8"))
+    except (OSError, ValueError):  # not of a run of ours
+        entries = {}
     known = entries.get(MODEL_ID, str(folder))
     if known != repo_id:
         card.write_text(card.read_text("utf-8").replace(json.dumps(known), json.dumps(repo_id)), encoding="utf-8")

@@ -150,7 +150,7 @@ def test_table_and_card_tell_the_same_intervals_and_no_loss(calibrate, text, tmp
     card = (tmp_path / "out" / "README.md").read_text()
     metrics = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["metrics"]
     assert len(metrics) == 2 * len(METRICS)
-    assert list(table) == ["Error", "NLL", "Brier", "ECE", "MCE", "AdaECE", "Classwise-ECE"]
+    assert list(table) == ["Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"]
     for title, cells in table.items():
         assert f"| {title} | " + " | ".join(re.split(r" {2,}", cells)) + " |" in card
         assert cells.count(" to ") == 2
