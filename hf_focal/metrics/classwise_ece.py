@@ -66,11 +66,14 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     if num_samples * num_labels > _SPARSE_LIMIT:
         return lambda rows: _error(scored.take(rows), n_bins)
     # What each sample adds to the gap of each class and bin, (num_labels * n_bins, num_samples).
-    gaps = scored.probabilities.astype(np.float64)
-    places = bin_indices(gaps, n_bins) + np.arange(num_labels) * n_bins
+    gaps, places = np.empty((num_samples, num_labels)), np.empty((num_samples, num_labels), np.int32)
+    for block, values, axis in scored.blocks():
+        gaps[block] = values if axis else values.T
+        places[block] = bin_indices(gaps[block], n_bins) + np.arange(num_labels) * n_bins
     gaps[np.arange(num_samples), scored.labels] -= 1
-    starts = np.arange(0, gaps.size + 1, num_labels)
-    matrix = csr_array((gaps.ravel(), places.ravel(), starts), shape=(num_samples, num_labels * n_bins)).T.tocsr()
+    starts = np.arange(0, gaps.size + 1, num_labels, dtype=np.int32)
+    # Its transpose is a view: another order of storage would hold everything twice.
+    matrix = csr_array((gaps.ravel(), places.ravel(), starts), shape=(num_samples, num_labels * n_bins)).T
 
     def statistic(rows: NDArray[np.int64]) -> float:
         repeats = np.bincount(rows, minlength=num_samples).astype(np.float64)
