@@ -19,7 +19,14 @@ from .base import CalibrationLoss, as_function, register_loss
 
 @register_loss("poly")
 class PolyLoss(CalibrationLoss):
-    """Cross-entropy plus a multiple of 1 - p (Leng et al., 2022)."""
+    """
+    Cross-entropy plus a multiple of 1 - p (Leng et al., 2022).
+
+    Args:
+        epsilon (`float`, *optional*, defaults to `1.0`):
+            The multiple.
+        reduction, ignore_index: As in [`CalibrationLoss`].
+    """
 
     def __init__(self, *, epsilon: float = 1.0, **options):
         super().__init__(**options)

@@ -108,7 +108,8 @@ def launch(app: str) -> None:
     with gradio.Blocks(title=f"Metric: {metric.name}") as space:
         examples = {"predictions": rows, "references": "[0, 1, 1, 2]"}
         inputs = [gradio.Textbox(label=label, value=value) for label, value in examples.items()]
-        gradio.Interface(compute, inputs, "text", title=f"Metric: {metric.name}", flagging_mode="never")
+        options = {"title": f"Metric: {metric.name}", "flagging_mode": "never"}
+        gradio.Interface(fn=compute, inputs=inputs, outputs="text", **options)
         # Without delimiters gradio shows formulas within a line as they are typed.
         delimiters = [{"left": sign, "right": sign, "display": sign == "$$"} for sign in ("$$", "$")]
         gradio.Markdown(parse_readme(module.with_name("README.md")), latex_delimiters=delimiters)
