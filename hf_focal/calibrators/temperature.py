@@ -29,6 +29,7 @@ _CHUNK = 1 << 17  # logits handled at a time by the fits: their scratch memory s
 
 
 def check_temperature(value: Any, name: str = "temperature") -> float:
+    """The value as a float if it can be a temperature, or a `ValueError`."""
     low, high = RANGE
     if isinstance(value, bool) or not isinstance(value, Real) or not value <= high or value < low:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}.")
@@ -84,6 +85,7 @@ class TemperatureScaling(Calibrator):
 
 
 def effect_of(temperature: float) -> str:
+    """What dividing by it does, in words."""
     if temperature == 1:
         return "leaves its probabilities alone"
     return f"{'sharpens' if temperature < 1 else 'softens'} its probabilities"

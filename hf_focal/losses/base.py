@@ -31,17 +31,21 @@ Class = TypeVar("Class", bound="type[CalibrationLoss]")
 
 
 class Options(TypedDict, total=False):
+    """The parameters that every loss takes."""
+
     reduction: str
     ignore_index: int
 
 
 def check_reduction(reduction: str) -> str:
+    """The reduction, if there is one of that name."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
     return reduction
 
 
 def check_number(name: str, value: Any, low: float = 0.0, below: float = float("inf")) -> float:
+    """The value as a float in `[low, below)`, or a `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < below:
         raise ValueError(f"{name} must be a number in [{low:g}, {below:g}), got {value!r}.")
     return float(value)
@@ -228,6 +232,8 @@ def as_loss(function: Callable[..., Tensor]) -> CalibrationLoss:
 
 
 class LossFunction(Protocol[P]):
+    """The function of a loss: its tensors, then the parameters of the class."""
+
     def __call__(self, logits: Tensor, labels: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
 
 

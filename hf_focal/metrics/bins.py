@@ -69,6 +69,7 @@ class BinStatistics:
 
 
 def equal_width(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: int) -> BinStatistics:
+    """Pairs of confidence and outcome counted in bins of equal width."""
     counts, sums = np.zeros((2, n_bins), np.int64), np.zeros(n_bins)
     for start in range(0, len(confidences), BLOCK):
         values = confidences[start : start + BLOCK].astype(np.float64)
@@ -100,6 +101,7 @@ def equal_mass_counts(num_samples: int, n_bins: int) -> NDArray[np.int64]:
 
 
 def equal_mass(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: int) -> BinStatistics:
+    """Pairs of confidence and outcome counted in bins of equal mass."""
     counts = equal_mass_counts(len(confidences), n_bins)
     starts = np.cumsum(counts) - counts
     # As after one stable sort of both, at the price of two sorts of values: how many are right below each cut follows

@@ -40,6 +40,7 @@ def pending_calibrator(model: PreTrainedModel) -> Calibrator | None:
 
 
 def applies_temperature(model: Any) -> bool:
+    """Whether [`apply_temperature`] was called on this model."""
     return _calibrate_logits in getattr(model, "_forward_hooks", {}).values()
 
 

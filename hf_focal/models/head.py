@@ -154,6 +154,7 @@ def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
 
 @contextmanager
 def restored(modules: list[nn.Module]) -> Iterator[None]:
+    """Weights that are put back at the end."""
     parameters = _parameters(modules)
     originals = [parameter.clone() for parameter in parameters]
     try:
@@ -165,6 +166,7 @@ def restored(modules: list[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and each module's own again at the end."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

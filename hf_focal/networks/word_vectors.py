@@ -143,6 +143,7 @@ def set_word_vectors(
 
 
 def label_maps(names: Sequence[str]) -> dict[str, Any]:
+    """The names of the classes, as a config wants to be told."""
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 

@@ -37,10 +37,12 @@ class Column:
 
 
 def is_text(feature: Any) -> bool:
+    """Whether a column holds strings."""
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
 def is_class(feature: Any) -> bool:
+    """Whether a column holds class labels."""
     return isinstance(feature, ClassLabel)
 
 
