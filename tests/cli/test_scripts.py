@@ -310,7 +310,7 @@ ELSEWHERE = ("calibrate.py", "compare_runs.py", "my_losses.py", "plot_dynamics.p
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
-    install, cifar, share, own, _ = [block for block in blocks("bash") if not any(name in block for name in ELSEWHERE)]
+    install, cifar, share, own = [block for block in blocks("bash") if not any(name in block for name in ELSEWHERE)]
     assert (
         share == "accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name\n"
     )  # see test_hub.py
