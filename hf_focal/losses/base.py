@@ -169,7 +169,7 @@ class CalibrationLoss(nn.Module):
         What keeps this loss informed in a plain `Trainer`: of progress and, if it learns from validation data, of the
         logits after each evaluation (the model runs once more, if `evaluate`); checkpoints keep its state.
         """
-        from .callbacks import ProgressCallback, ValidationCallback
+        from .callbacks import ProgressCallback, ValidationCallback  # Here: a loss alone does not load transformers.
 
         learning = type(self.validation_callback, (ValidationCallback,), {})
         return (learning if self.learns_from_validation else ProgressCallback)(self, evaluate)
