@@ -29,6 +29,11 @@ def test_metrics_and_temperature_fits_need_no_torch():
     assert run(code) == "False"
 
 
+def test_a_loss_alone_does_not_load_transformers():
+    code = "import sys, hf_focal; hf_focal.FocalLoss(gamma=3.0); print('transformers' in sys.modules)"
+    assert run(code) == "False"
+
+
 def test_every_public_name_can_be_imported():
     for name in hf_focal.__all__:
         assert getattr(hf_focal, name) is not None
