@@ -265,7 +265,11 @@ def mce(probabilities, labels, n_bins=15):
 
 
 def adaptive_ece(probabilities, labels, n_bins=15):
-    pairs = sorted(confidence_and_correct(probabilities, labels), key=lambda pair: pair[0])  # sorted() is stable
+    hits = {}
+    for confidence, correct in confidence_and_correct(probabilities, labels):
+        hits.setdefault(confidence, []).append(correct)
+    # Where several tie, each is as much in the right as all of them are on average.
+    pairs = [(confidence, math.fsum(tied) / len(tied)) for confidence, tied in sorted(hits.items()) for _ in tied]
     groups = np.array_split(np.arange(len(pairs)), n_bins)
     gaps = [_group_gap([pairs[i] for i in group]) for group in groups if len(group)]
     return math.fsum(n * gap for n, gap in gaps) / len(pairs)

@@ -17,4 +17,7 @@ from .base import register_metric
 from .bins import BinStatistics
 from .scored import Scored
 from .accumulator import BatchMetrics, CalibrationAccumulator, compute_metrics
-from .intervals import PairedComparison, bootstrap_interval, metric_intervals, paired_bootstrap
+from .chance import NoiseFloor
+from .comparison import PairedComparison, compare_scored, paired_bootstrap
+from .intervals import bootstrap_interval, confidence_interval
+from .noise import calibration_p_value, noise_floor

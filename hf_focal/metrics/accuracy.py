@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
 from .base import mean_of, register_metric
 from .scored import Scored, of_probabilities
@@ -33,6 +37,20 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     function=accuracy,
     resampled=lambda scored, n_bins: mean_of(scored.correct.astype(float)),
     running=lambda sums: float(sums.bins.correct_sums.sum() / sums.num_samples),
+    interval=lambda scored, level, numbers: _wilson(scored.correct, level, numbers),
 )
 def _accuracy(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.correct.mean())
+
+
+def _wilson(correct: NDArray[np.bool_], level: float, numbers: NDArray[np.int64] | None) -> tuple[float, float]:
+    """Wilson's interval; of groups with as many samples as would scatter as their sums do."""
+    share, size = float(correct.mean()), float(len(correct))
+    if numbers is not None:
+        sums = np.bincount(numbers, correct - share)
+        scatter = float(sums @ sums) * len(sums) / (len(sums) - 1) / size**2
+        size = share * (1 - share) / scatter if scatter > 0 else float(len(sums))
+    z = float(ndtri((1 + level) / 2))
+    middle = (share + z * z / (2 * size)) / (1 + z * z / size)
+    half = z / (1 + z * z / size) * math.sqrt(share * (1 - share) / size + (z / (2 * size)) ** 2)
+    return max(middle - half, 0.0), min(middle + half, 1.0)

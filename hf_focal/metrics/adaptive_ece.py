@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_n_bins
 from .base import Statistic, Sums, register_metric
 from .bins import equal_mass, equal_mass_counts
+from .gaps import GapError, TopCells, mean_size
 from .scored import Scored, of_probabilities
 
 
@@ -40,9 +41,10 @@ def adaptive_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     Expected calibration error over bins of equal mass (AdaECE; Nguyen and O'Connor, 2015; Mukhoti et al., 2020,
     Section 2).
 
-    Samples are sorted by confidence (a stable sort, so tied samples keep their order) and cut as by
-    `numpy.array_split`: the first `N mod n_bins` bins, those of lowest confidence, hold one sample more. The paper's
-    published code drops the sample of lowest confidence and merges bins that tie; this does neither.
+    Samples are sorted by confidence and cut as by `numpy.array_split`: the first `N mod n_bins` bins, those of lowest
+    confidence, hold one sample more. Where a cut parts samples that tie, each part has its share of those that are
+    right, whatever their order. The paper's published code drops the sample of lowest confidence and merges bins that
+    tie; this does neither.
 
     Example:
     >>> round(adaptive_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1], n_bins=1), 2)
@@ -107,6 +109,7 @@ def _error_and_bound(sums: Sums) -> tuple[float, float]:
     running=lambda sums: _error_and_bound(sums)[0],
     added=_added,
     error_bound=lambda sums: _error_and_bound(sums)[1],
+    gaps=GapError(lambda scored, n_bins: TopCells(scored, n_bins, adaptive=True), mean_size),
 )
 def _error(scored: Scored, n_bins: int) -> float:
     return scored.bins(n_bins, adaptive=True).expected_error()

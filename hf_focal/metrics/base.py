@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_gamma, check_n_bins, check_positive
 from ..gamma import focal_log_probabilities
 from .bins import BinStatistics
+from .gaps import Floats, GapError, TopCells
 from .scored import Scored, of_probabilities
 
 
@@ -58,6 +59,10 @@ class Metric:
         running (`Callable[[Sums], float]`, *optional*): The metric of all samples, from sums over batches.
         added (`Callable[[Scored, int], dict[str, ArrayLike]]`, *optional*): What a batch adds to the sums, by name,
             beside the bins of equal width. It is asked of no rows as well; what is by class has the classes first.
+        gaps ([`GapError`], *optional*): How a calibration error follows from gaps. Of a binned metric without, it is
+            found out by asking its value for other bins than those observed, see [`Metric.gap_error`].
+        interval (`Callable[[Scored, float, np.ndarray | None], tuple[float, float]]`, *optional*): The ends of the
+            interval of that level, with the number of each sample's group, where a formula is better than a bootstrap.
         error_bound (`Callable[[Sums], float]`, *optional*): How far from exact `running` may be.
     """
 
@@ -76,6 +81,30 @@ class Metric:
     running: Callable[[Sums], float] | None = None
     added: Callable[[Scored, int], dict[str, Any]] = lambda scored, n_bins: {}
     error_bound: Callable[[Sums], float] | None = None
+    gaps: GapError | None = None
+    interval: Callable[[Scored, float, NDArray[np.int64] | None], tuple[float, float]] | None = None
+
+    def gap_error(self, scored: Scored, n_bins: int) -> GapError | None:
+        """How it follows from gaps between what is said and what comes true, or `None` where it does not."""
+        if self.gaps is not None or not self.binned:
+            return self.gaps
+        bins = scored.bins(n_bins)
+        perfect = BinStatistics(bins.edges, bins.counts, bins.confidence_sums, bins.confidence_sums)
+        try:
+            alike = self._of_bins(bins) == self.value(scored, n_bins)
+            error = alike and abs(self._of_bins(perfect)) < 1e-9
+        except AttributeError:  # it wants more of the samples than their bins
+            return None
+        return GapError(cells=TopCells, value=self._of_gaps) if error else None
+
+    def _of_bins(self, bins: BinStatistics) -> float:
+        return self.value(cast(Scored, _OnlyBins(bins)), len(bins.counts))
+
+    def _of_gaps(self, gaps: Floats, cells: Floats) -> Floats:
+        counts, mean = cells
+        edges, numbers, said = np.arange(len(counts) + 1) / len(counts), counts.astype(int), counts * mean
+        values = [self._of_bins(BinStatistics(edges, numbers, said, said + one)) for one in np.atleast_2d(gaps)]
+        return np.array(values).reshape(gaps.shape[:-1])
 
     @property
     def shown(self) -> str:
@@ -95,6 +124,21 @@ class Metric:
         if self.resampled is not None:
             return self.resampled(scored, n_bins)
         return lambda rows: self.value(scored.take(rows), n_bins)
+
+
+class _OnlyBins:
+    """Stands for samples of which nothing is known but what was counted in bins."""
+
+    def __init__(self, bins: BinStatistics) -> None:
+        self._bins = bins
+
+    def __len__(self) -> int:
+        return int(self._bins.counts.sum())
+
+    def bins(self, n_bins: int, adaptive: bool = False) -> BinStatistics:
+        if adaptive:
+            raise AttributeError("Only bins of equal width are known.")
+        return self._bins
 
 
 METRICS: dict[str, Metric] = {}

@@ -104,16 +104,13 @@ def equal_mass(confidences: NDArray[Any], correct: NDArray[np.bool_], n_bins: in
     """Pairs of confidence and outcome counted in bins of equal mass."""
     counts = equal_mass_counts(len(confidences), n_bins)
     starts = np.cumsum(counts) - counts
-    # As after one stable sort of both, at the price of two sorts of values: how many are right below each cut follows
-    # from the confidences of the right ones, and only where a cut parts samples that tie does their order count.
+    # How many are right below each cut follows from the confidences of the right ones. Samples that tie are all alike:
+    # where a cut parts them, each part has its share of those that are right, whatever their order.
     ordered, right = np.sort(confidences), np.sort(confidences[correct])
     cuts = ordered[starts]
-    right_below = np.searchsorted(right, cuts)
-    tied_below = starts - np.searchsorted(ordered, cuts)
-    for value in np.unique(cuts[tied_below > 0]):
-        ranks = np.cumsum(correct[confidences == value])
-        here = (cuts == value) & (tied_below > 0)
-        right_below[here] += ranks[tied_below[here] - 1]
+    first, last = np.searchsorted(ordered, cuts), np.searchsorted(ordered, cuts, side="right")
+    right_first, right_last = np.searchsorted(right, cuts), np.searchsorted(right, cuts, side="right")
+    right_below = right_first + (starts - first) * (right_last - right_first) / (last - first)
     ordered = ordered.astype(np.float64)
     edges, sums = np.append(ordered[starts], ordered[-1]), np.add.reduceat(ordered, starts)
     return BinStatistics(edges, counts, sums, np.diff(right_below, append=len(right)).astype(np.float64))

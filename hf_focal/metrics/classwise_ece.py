@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from ..checks import check_n_bins
 from .base import Statistic, register_metric
 from .bins import bin_indices
+from .gaps import ClassCells, GapError, common_gaps, mean_size, of_classes, of_classes_less_shrunk
 from .scored import Scored, WithoutConfidences, of_probabilities
 
 
@@ -90,6 +91,13 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     resampled=_resampled,
     running=lambda sums: _mean_gap(sums.arrays["classwise_gaps"], sums.num_samples),
     added=lambda scored, n_bins: {"classwise_gaps": _gaps(scored, n_bins)},
+    gaps=GapError(
+        lambda scored, n_bins: ClassCells(scored, n_bins, _gaps(scored, n_bins)),
+        mean_size,
+        low=of_classes,
+        high=of_classes_less_shrunk,
+        likely=common_gaps,
+    ),
 )
 def _error(scored: Scored, n_bins: int) -> float:
     return _mean_gap(_gaps(scored, n_bins), len(scored))

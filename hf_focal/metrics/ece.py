@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from ..checks import check_n_bins
 from .base import Statistic, register_metric
 from .bins import gaps_of_resamples
+from .gaps import GapError, TopCells, mean_size
 from .scored import Scored, of_probabilities
 
 
@@ -39,6 +40,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     function=expected_calibration_error,
     resampled=_resampled,
     running=lambda sums: sums.bins.expected_error(),
+    gaps=GapError(TopCells, mean_size),
 )
 def _error(scored: Scored, n_bins: int) -> float:
     return scored.bins(n_bins).expected_error()

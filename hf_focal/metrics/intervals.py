@@ -1,11 +1,12 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Bootstrap intervals of metrics: what each sample adds is worked out once, and only summed for each resample."""
+"""
+Intervals: of calibration errors by the law that chance gives them, of other metrics by formula or by bootstrap, for
+which what each sample adds is worked out once and only summed for each resample.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +14,76 @@ from tqdm.auto import tqdm
 
 from ..checks import check_count, check_n_bins
 from .base import METRICS, Metric, Statistic
+from .chance import Law, group_numbers
+from .lookup import AnyMetric, metric_of
 from .scored import Scored, of_probabilities
 
 
-AnyMetric = str | Callable[[Any, Any], float]
-_MANY = 1 << 24  # probabilities: above, going through them for every resample takes minutes
+@of_probabilities
+def confidence_interval(
+    metric: AnyMetric,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    n_bins: int = 15,
+    level: float = 0.9,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> tuple[float, float]:
+    r"""
+    Interval that holds the true value of a metric, that of endless data, in about `level` of all data sets.
+
+    Calibration errors are biased upwards: even a perfectly calibrated model shows one above 0, and a bootstrap adds
+    the bias once more. Theirs is an inverted test. The true gaps of the bins are taken to be those observed, their
+    sizes shrunk towards each other by what is chance, times some factor; for each factor the law of the observed error
+    follows from the binomial law of every bin, and the interval holds the errors under which the observed one lies in
+    neither tail. It may lie below the observed error: see [`noise_floor`]. That of MCE is of the bins that hold at
+    least 1% of the samples. Accuracy has Wilson's interval; NLL, Brier score and other means have the percentile
+    bootstrap.
+
+    Args:
+        metric (`str` or `Callable`):
+            A key of [`calibration_metrics`], such as `"ece"`, a function of this package, or any
+            `metric(probabilities, labels) -> float`, which is bootstrapped.
+        level (`float`, *optional*, defaults to `0.9`):
+            In (0, 1).
+        groups (`np.ndarray` of shape `(num_samples,)`, *optional*):
+            Whole number of the group of each sample, such as that of the sentence of a token: samples of a group may
+            depend on each other, and enter by how the sums of groups scatter.
+        seed (`int`, *optional*, defaults to `0`):
+            Of what is drawn.
+
+    Returns:
+        `tuple[float, float]`: The lower and the upper end.
+
+    Raises:
+        ValueError: If the metric is unknown, `level` is not in (0, 1), groups are no whole numbers, or there is but
+            one sample or group.
+
+    Example:
+    >>> probabilities, labels = [[0.9, 0.1]] * 100, [0] * 90 + [1] * 10
+    >>> low, high = confidence_interval("ece", probabilities, labels)
+    >>> low == 0 and 0.03 < high < 0.1
+    True
+    """
+    check_level(level)
+    entry, n_bins, scored = metric_of(metric), check_n_bins(n_bins), Scored(probabilities, labels)
+    return interval_of(entry, scored, n_bins, level, groups, seed)
+
+
+def interval_of(
+    metric: Metric, scored: Scored, n_bins: int, level: float, groups: ArrayLike | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """[`confidence_interval`] of what was checked already."""
+    numbers = group_numbers(groups, len(scored), least=2)
+    if metric.interval is not None:
+        return metric.interval(scored, level, numbers)
+    error = metric.gap_error(scored, n_bins)
+    if error is not None:
+        return Law(error, error.cells(scored, n_bins), numbers, seed).interval(level)
+    statistic = metric.statistic(scored, n_bins)
+    values = np.array([statistic(rows) for rows in resamples_of(len(scored), 1000, seed, groups, metric)])
+    return interval_ends(values, level)
 
 
 @of_probabilities
@@ -33,12 +99,14 @@ def bootstrap_interval(
     groups: ArrayLike | None = None,
 ) -> tuple[float, float]:
     r"""
-    Bootstrap interval of a metric (Efron, 1979).
+    Bootstrap interval of a metric (Efron, 1979), for what is a mean over samples: accuracy, NLL, Brier score, and
+    functions of yours that are nearly so.
 
-    ECE and its kin are biased upwards on small samples, and more so on resamples, which repeat some of their samples:
-    the percentile interval then lies high and may even leave the estimate out. The basic interval mirrors it,
-    $[2e - q_{hi}, 2e - q_{lo}]$ for the estimate e, as in the experiments of Kumar et al. (2019) and Mukhoti et al.
-    (2020); it may reach below 0.
+    Not for calibration errors, of which [`confidence_interval`] gives one that covers. ECE and its kin are biased
+    upwards, and more so on resamples, which repeat some of their samples: the percentile interval of the ECE of a
+    calibrated model never holds the true value, 0. The basic interval mirrors it, $[2e - q_{hi}, 2e - q_{lo}]$ for the
+    estimate e, as in the experiments of Kumar et al. (2019) and Mukhoti et al. (2020); it may reach below 0, and holds
+    the truth less often than it says.
 
     Args:
         metric (`str` or `Callable`):
@@ -65,8 +133,8 @@ def bootstrap_interval(
         `tuple[float, float]`: The lower and the upper end.
 
     Raises:
-        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, or groups are no
-            whole numbers.
+        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, groups are no
+            whole numbers, or there is but one sample or group.
         TypeError: If `n_resamples` is not a whole number.
 
     Example:
@@ -77,8 +145,9 @@ def bootstrap_interval(
     check_options(level, n_resamples)
     if method not in ("percentile", "basic"):
         raise ValueError(f"method must be one of percentile, basic, got {method!r}.")
-    entry, n_bins, scored = _entry(metric), check_n_bins(n_bins), Scored(probabilities, labels)
-    resamples = _resamples(len(scored), n_resamples, seed, groups, entry)
+    entry, n_bins, scored = metric_of(metric), check_n_bins(n_bins), Scored(probabilities, labels)
+    group_numbers(groups, len(scored), least=2)
+    resamples = resamples_of(len(scored), n_resamples, seed, groups, entry)
     return _interval(entry.statistic(scored, n_bins), len(scored), resamples, level, method)
 
 
@@ -89,100 +158,20 @@ def _interval(
     if method == "percentile":
         return low, high
     estimate = statistic(np.arange(num_samples))
+    if np.isinf(estimate):  # mirrored it would be NaN
+        return low, high
     return 2 * estimate - high, 2 * estimate - low
 
 
-def metric_intervals(
-    scored: Scored,
-    n_bins: int = 15,
-    groups: ArrayLike | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    keys: Iterable[str] | None = None,
-) -> dict[str, tuple[float, float]]:
-    """
-    The intervals that reports print: 90% basic ones (percentile intervals of calibration errors lie too high) of the
-    metrics of those keys, by default all, cut off at what each can be. Those that would take minutes are left out.
-    """
-    intervals = {}
-    for key in METRICS if keys is None else keys:
-        metric = METRICS[key]
-        if metric.whole_rows and len(scored) * scored.num_labels > _MANY:
-            continue
-        resamples = _resamples(len(scored), n_resamples, seed, groups, metric)
-        ends = _interval(metric.statistic(scored, n_bins), len(scored), resamples, 0.9, "basic")
-        low, high = np.clip(ends, *metric.bounds).tolist()
-        intervals[key] = low, high
-    return intervals
-
-
-@dataclass(frozen=True)
-class PairedComparison:
-    """
-    Two models on the same samples.
-
-    Attributes:
-        difference (`float`): The metric of A less that of B, on all samples.
-        low, high (`float`): Ends of the percentile interval of the difference.
-        share_a_lower (`float`): Share of resamples in which the metric of A is below that of B; a tie counts half.
-        verdict (`str`): `"a_is_better"` or `"b_is_better"` if the interval lies on one side of 0, else `"undecided"`.
-    """
-
-    difference: float
-    low: float
-    high: float
-    share_a_lower: float
-    verdict: str
-
-
-def paired_bootstrap(
-    metric: AnyMetric,
-    probabilities_a: ArrayLike,
-    probabilities_b: ArrayLike,
-    labels: ArrayLike,
-    level: float = 0.9,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    n_bins: int = 15,
-    groups: ArrayLike | None = None,
-) -> PairedComparison:
-    """
-    Whether model A has a better metric than model B: both are computed on the same resamples, so that what makes a
-    resample hard for both cancels.
-
-    Args:
-        metric (`str` or `Callable`):
-            As for [`bootstrap_interval`]; a function of your own must be lower where better.
-        probabilities_a, probabilities_b (`np.ndarray` of shape `(num_samples, num_labels)`):
-            Softmax outputs of the two models on the same samples.
-        labels, level, n_resamples, seed, n_bins, groups:
-            As for [`bootstrap_interval`].
-
-    Returns:
-        [`PairedComparison`]
-
-    Raises:
-        ValueError, TypeError: As [`bootstrap_interval`].
-    """
-    check_options(level, n_resamples)
-    entry, n_bins = _entry(metric), check_n_bins(n_bins)
-    scored_a, scored_b = Scored(probabilities_a, labels), Scored(probabilities_b, labels)
-    statistic_a, statistic_b = (entry.statistic(scored, n_bins) for scored in (scored_a, scored_b))
-    resamples = _resamples(len(scored_a), n_resamples, seed, groups, entry)
-    values_a, values_b = np.array([(statistic_a(rows), statistic_b(rows)) for rows in resamples]).T
-    with np.errstate(invalid="ignore"):  # NaN where both are infinite
-        low, high = interval_ends(values_a - values_b, level)
-    everything = np.arange(len(scored_a))
-    difference = statistic_a(everything) - statistic_b(everything)
-    share_a_lower = float(np.mean((values_a < values_b) + 0.5 * (values_a == values_b)))
-    better = "a_is_better" if (high < 0) == entry.lower_is_better else "b_is_better"
-    return PairedComparison(difference, low, high, share_a_lower, better if low > 0 or high < 0 else "undecided")
+def check_level(level: float) -> None:
+    """Refuse a level outside (0, 1)."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}.")
 
 
 def check_options(level: float, n_resamples: int) -> None:
     """Refuse a level outside (0, 1), and less than one resample."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}.")
+    check_level(level)
     check_count("n_resamples", n_resamples)
 
 
@@ -198,17 +187,12 @@ def interval_ends(values: NDArray[np.float64], level: float) -> tuple[float, flo
     return quantile((1 - level) / 2), quantile((1 + level) / 2)
 
 
-def _resamples(
+def resamples_of(
     num_samples: int, n_resamples: int, seed: int, groups: ArrayLike | None, metric: Metric
 ) -> Iterator[NDArray[np.int64]]:
     """The rows of each resample, of groups where there are any."""
-    array = np.arange(num_samples) if groups is None else np.asarray(groups)
-    if array.shape != (num_samples,) or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"groups must hold a whole number for each of the {num_samples} samples, got an array of shape "
-            f"{array.shape} and dtype {array.dtype}."
-        )
-    _, numbers = np.unique(array, return_inverse=True)
+    numbers = group_numbers(groups, num_samples)
+    numbers = np.arange(num_samples) if numbers is None else numbers
     by_group, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
     starts = np.cumsum(sizes) - sizes
     generator = np.random.default_rng(seed)
@@ -221,18 +205,3 @@ def _resamples(
         lengths = sizes.take(drawn)
         places = np.cumsum(lengths) - lengths
         yield by_group.take(np.repeat(starts.take(drawn) - places, lengths) + np.arange(lengths.sum()))
-
-
-def _entry(metric: AnyMetric) -> Metric:
-    """The entry of a metric given by its key or its function, or one for any other function."""
-    if isinstance(metric, str) and metric in METRICS:
-        return METRICS[metric]
-    if not callable(metric):
-        raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.")
-    function: Callable[[Any, Any], float] = metric
-
-    def resampled(scored: Scored, n_bins: int) -> Statistic:
-        return lambda rows: float(function(scored.probabilities[rows], scored.labels[rows]))
-
-    own = Metric("", "", function, resampled=resampled)
-    return next((entry for entry in METRICS.values() if metric in (entry.function, entry.value)), own)

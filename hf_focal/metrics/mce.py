@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_n_bins
 from .base import Statistic, register_metric
 from .bins import gaps_of_resamples
+from .gaps import GapError, TopCells, as_large_as_may_be, as_observed, largest_size, largest_size_of_populated
 from .scored import Scored, of_probabilities
 
 
@@ -42,6 +43,9 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
     function=maximum_calibration_error,
     resampled=_resampled,
     running=lambda sums: sums.bins.maximum_error(),
+    gaps=GapError(
+        TopCells, largest_size, statistic=largest_size_of_populated, low=as_large_as_may_be, high=as_observed
+    ),
 )
 def _error(scored: Scored, n_bins: int) -> float:
     return scored.bins(n_bins).maximum_error()

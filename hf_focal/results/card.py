@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         unit=report.unit if report else task.unit,
         intervals=_about_intervals(report) if report and report.intervals else "",
         table=[" | ".join(row) for row in report.rows()] if report else [],
+        told=" ".join(filter(None, (report.words, report.notes))) if report else "",
         # Importing hf_focal.pipeline registers them as well.
         own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,
         adapter=about.adapter,
@@ -159,10 +160,8 @@ def _loss(record: Mapping[str, Any]) -> str:
 
 def _about_intervals(report: Report) -> str:
     whole = f", of whole {report.group}s" if report.group else ""
-    return (
-        f"In brackets: {LEVEL:.0%} bootstrap intervals{whole}; those of calibration errors, which few {report.unit} "
-        "make look larger than they are, may lie below the value. "
-    )
+    legend = f" {report.legend[0].upper()}{report.legend[1:]}" if report.legend else ""
+    return f"In brackets: {LEVEL:.0%} intervals{whole}.{legend} "
 
 
 def _results(about: About, report: Report, noun: str) -> Iterator[EvalResult]:
@@ -173,6 +172,8 @@ def _results(about: About, report: Report, noun: str) -> Iterator[EvalResult]:
             details: dict[str, Any] = {"n_bins": report.n_bins} if metric.binned else {}
             if interval := report.intervals.get(moment, {}).get(key):
                 details |= {"interval": [float(end) for end in interval], "level": LEVEL}
+            if floor := report.floors.get(moment, {}).get(key):
+                details["by_chance"] = asdict(floor)
             yield EvalResult(
                 task_type=about.task or "other",
                 dataset_type="other" if about.local_data else str(about.dataset),

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,10 @@ def save_run(
     for split, moments in (("validation", (fit.before, fit.after)), ("test", (report.before, report.after))):
         for moment, values in zip(("before", "after"), moments, strict=True):
             entries |= {f"{split}_{moment}_{key}": value for key, value in values.items()}
+    entries["intervals"] = {moment: dict(found) for moment, found in report.intervals.items()}
+    entries["by_chance"] = {
+        moment: {key: asdict(floor) for key, floor in found.items()} for moment, found in report.floors.items()
+    }
     entries["metrics"] = {key: METRICS[key].facts() for key in report.before}
     entries[MODEL_ID] = model_id
     _write_results(folder, entries)

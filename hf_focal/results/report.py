@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..calibrators import Fit
 from ..calibrators.base import describe
-from ..metrics import METRICS, BinStatistics, Metric, Scored, measure
-from ..metrics.intervals import metric_intervals
+from ..metrics import METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored, measure
+from ..metrics.comparison import compare_scored
+from ..metrics.noise import appraise, calibrated_band
 from ..predictions import Predictions
 from .plots.reliability import draw_reliability
-from .tables import text_table, with_interval
+from .tables import cell, text_table, with_interval, with_noise
 
 
 if TYPE_CHECKING:
@@ -20,6 +26,11 @@ if TYPE_CHECKING:
 
 
 LEVEL = 0.9  # of the intervals
+LEGEND = (
+    "true value: what endless data would show, a 90% interval; by chance: what a perfectly calibrated model of the "
+    "same confidences would show on as many {unit}, median and 90% range."
+)
+_MANY = 1 << 22  # probabilities: above, metrics that go through them are not compared
 
 
 @dataclass(frozen=True)
@@ -31,13 +42,19 @@ class Report:
         fit ([`Fit`]): The calibrator, fitted on validation data.
         before, after (`dict[str, float]`): Metrics of the plain softmax and of the calibrated one.
         words (`str`): Whether the model was over- or under-confident.
-        intervals (`dict[str, dict[str, tuple[float, float]]]`): Under `"before"` and `"after"`, the 90% bootstrap
-            interval of each metric.
+        intervals (`dict[str, dict[str, tuple[float, float]]]`): Under `"before"` and `"after"`, the 90% interval of
+            the true value of each metric, see [`confidence_interval`].
         bins (`dict[str, BinStatistics]`): Under the same two, what the reliability diagram shows.
         n_samples, n_bins (`int`): Number of rows measured, and of bins.
         split (`str`): Name of the test split.
         unit (`str`): What was counted, such as `"samples"` or `"tokens"`.
-        group (`str`, *optional*): What the intervals draw whole, such as `"sentence"`.
+        group (`str`, *optional*): What the intervals take whole, such as `"sentence"`.
+        floors (`dict[str, dict[str, NoiseFloor]]`, *optional*): Under `"before"` and `"after"`, the [`noise_floor`] of
+            each calibration error.
+        changes (`dict[str, PairedComparison]`, *optional*): Of each metric, whether it is better before (A) or after
+            (B) on the same rows.
+        bands (`dict[str, np.ndarray]`, *optional*): Under `"before"` and `"after"`, the ends of the range of each
+            bin's accuracy were the model calibrated, `(2, n_bins)`.
     """
 
     fit: Fit
@@ -51,28 +68,64 @@ class Report:
     split: str = "test"
     unit: str = "samples"
     group: str | None = None
+    floors: dict[str, dict[str, NoiseFloor]] = field(default_factory=dict)
+    changes: dict[str, PairedComparison] = field(default_factory=dict)
+    bands: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Of each metric its title, and what it was before and after, with intervals; of accuracy the error."""
-        metrics = sorted((METRICS[key] for key in self.before), key=lambda metric: metric.rank)
-        return [(metric.shown, self._cell(metric, "before"), self._cell(metric, "after")) for metric in metrics]
+        """
+        Of each metric its title, and what it was before and after, with intervals; of accuracy the error. A
+        calibration error has a line of its own for its true value, and one for what chance alone would show.
+        """
+        lines: list[tuple[str, str, str]] = []
+        for metric in sorted((METRICS[key] for key in self.before), key=lambda metric: metric.rank):
+            cells = zip(*(self._cells(metric, moment) for moment in ("before", "after")), strict=True)
+            titles = (metric.shown, "- true value", "- by chance")
+            lines += [(title, *pair) for title, pair in zip(titles, cells, strict=False) if any(pair)]
+        return lines
 
-    def _cell(self, metric: Metric, moment: str) -> str:
+    def _cells(self, metric: Metric, moment: str) -> tuple[str, ...]:
         value = (self.before if moment == "before" else self.after)[metric.key]
         ends = self.intervals[moment].get(metric.key, ())
-        return with_interval(metric.show(value), sorted(map(metric.show, ends)), metric.style)
+        floor = self.floors.get(moment, {}).get(metric.key)
+        shown = sorted(map(metric.show, ends))
+        if floor is None:
+            return with_interval(metric.show(value), shown, metric.style), "", ""
+        own = with_noise(value, floor.high, metric.style)
+        chance = with_interval(floor.median, (floor.low, floor.high), metric.style)
+        return own, " to ".join(cell(end, metric.style) for end in shown), chance
+
+    @property
+    def notes(self) -> str:
+        """One sentence for each metric that is worse after calibration by more than noise."""
+        sentences = []
+        for key, change in self.changes.items():
+            if change.verdict == "a_is_better":
+                metric = METRICS[key]
+                moments = (metric.show(values[key]) for values in (self.before, self.after))
+                before, after = (cell(value, metric.style) for value in moments)
+                sentences.append(f"{metric.shown} got worse by more than noise: {after} after, {before} before.")
+        return " ".join(sentences)
+
+    @property
+    def legend(self) -> str:
+        """What the lines of a calibration error mean; nothing where there are none."""
+        return LEGEND.format(unit=self.unit) if any(self.floors.values()) else ""
 
     def __str__(self) -> str:
         title = self.split if self.unit == "samples" else f"{self.split} {self.unit}"
         head, *lines = text_table((title, "before", "after"), self.rows(), numbers=True).splitlines()
         drawn = f", by {self.group}" if self.group else ""
         head += f"   ({self.fit.calibrator}; in brackets: {LEVEL:.0%} intervals{drawn})"
-        return "\n".join([head, *lines, self.words])
+        told = " ".join(filter(None, (self.words, self.notes)))
+        return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), told]))
 
     def diagram(self) -> Figure:
         """The reliability diagram before and after."""
         titles = ("before", f"after ({self.fit.calibrator})")
-        return draw_reliability(dict(zip(titles, self.bins.values(), strict=True)))
+        bands = {title: self.bands[moment] for title, moment in zip(titles, self.bins, strict=True)}
+        floors = {title: self.floors.get(moment, {}) for title, moment in zip(titles, self.bins, strict=True)}
+        return draw_reliability(dict(zip(titles, self.bins.values(), strict=True)), LEVEL, bands, floors)
 
 
 RunReport = Report  # its earlier name
@@ -97,16 +150,29 @@ def make_report(
     moments = {"before": None, "after": fit.calibrator}
     scored = {moment: Scored.from_logits(logits, labels, calibrator) for moment, calibrator in moments.items()}
     values = {moment: measure(one, n_bins) for moment, one in scored.items()}
+    found = {moment: appraise(one, n_bins, groups, LEVEL) for moment, one in scored.items()}
     return Report(
         fit=fit,
         before=values["before"],
         after=values["after"],
         words=describe(scored["before"], fit.calibrator),
-        intervals={moment: metric_intervals(one, n_bins, groups=groups) for moment, one in scored.items()},
+        intervals={moment: intervals for moment, (intervals, _) in found.items()},
         bins={moment: one.bins(n_bins) for moment, one in scored.items()},
         n_samples=len(predictions),
         n_bins=n_bins,
         split=predictions.split,
         unit=unit,
         group=group if groups is not None else None,
+        floors={moment: floors for moment, (_, floors) in found.items()},
+        changes=dict(_changes(scored["before"], scored["after"], n_bins, groups)),
+        bands={moment: calibrated_band(one, n_bins, groups, LEVEL) for moment, one in scored.items()},
     )
+
+
+def _changes(before: Scored, after: Scored, n_bins: int, groups: Any) -> Iterator[tuple[str, PairedComparison]]:
+    """Of each metric, which of the two is better; of one sample or one group nothing can be said."""
+    if (len(before) if groups is None else len(np.unique(groups))) < 2:
+        return
+    for key, metric in METRICS.items():
+        if not (metric.whole_rows and len(before) * before.num_labels > _MANY):
+            yield key, compare_scored(metric, before, after, n_bins, LEVEL, groups)

@@ -19,6 +19,11 @@ def with_interval(value: float, ends: Sequence[float], style: str = PERCENT) -> 
     return cell(value, style) + (f" ({' to '.join(cell(end, style) for end in ends)})" if ends else "")
 
 
+def with_noise(value: float, highest: float, style: str = PERCENT) -> str:
+    """A calibration error, and whether chance alone shows as much: `2.50% (within noise)`."""
+    return cell(value, style) + (" (within noise)" if value <= highest else "")
+
+
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
     """
     Columns as wide as their widest cell, two blanks apart, without blanks at the ends of lines.

@@ -20,12 +20,13 @@ from transformers import Trainer, TrainingArguments
 from ..calibrators import Calibrator, TemperatureScaling, calibrator_of
 from ..checks import check_logits
 from ..hub.load import from_pretrained, load_processor
-from ..metrics import Scored
+from ..metrics import METRICS, Scored
 from ..metrics import measure as measure_metrics
-from ..metrics.intervals import metric_intervals
+from ..metrics.intervals import interval_of
+from ..metrics.noise import floor_of
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
 from ..models.record import calibration_record
-from ..results.tables import cell, text_table, with_interval
+from ..results.tables import cell, text_table, with_interval, with_noise
 from ..tasks import ImageClassification
 from ..tasks.columns import match_labels
 from ..tasks.transforms import ImageTransform
@@ -35,6 +36,7 @@ from .plots import risk_coverage_diagram, roc_diagram, severity_diagram
 
 
 RESULTS, TABLES = "ood_results.json", "ood_results.txt"
+LEVEL = 0.9  # of the intervals
 INTERVALS = ("accuracy", "nll", "ece")  # the metrics that are drawn against severity
 
 
@@ -107,8 +109,8 @@ def measure(
 
     def metrics(scored: Scored) -> dict[str, Any]:
         values = measure_metrics(scored, n_bins)
-        intervals = metric_intervals(scored, n_bins, n_resamples=n_resamples, seed=seed, keys=INTERVALS)
-        return {**values, "intervals": intervals}
+        intervals = {key: interval_of(METRICS[key], scored, n_bins, LEVEL, seed=seed) for key in INTERVALS}
+        return {**values, "intervals": intervals, "by_chance": asdict(floor_of(METRICS["ece"], scored, n_bins, LEVEL))}
 
     clean = {}
     for moment, one in moments.items() if corruptions or threshold is not None else ():
@@ -185,9 +187,14 @@ def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
     for name, by_severity in found.shift.items():
         rows = []
         for severity, row in by_severity.items():
-            errors = [with_interval(one["ece"], one["intervals"]["ece"]) for one in row.values()]
+            ends = [one["intervals"]["ece"] for one in row.values()]
+            chance = [one["by_chance"] for one in row.values()]
+            errors = [with_noise(one["ece"], one["by_chance"]["high"]) for one in row.values()]
             nlls = [cell(one["nll"], ".4f") for one in row.values()]
             rows.append([f"severity {severity}", cell(1 - row["after"]["accuracy"]), *errors, *nlls])
+            rows.append(["- true value", "", *(" to ".join(map(cell, one)) for one in ends), "", ""])
+            floors = [with_interval(one["median"], (one["low"], one["high"])) for one in chance]
+            rows.append(["- by chance", "", *floors, "", ""])
         yield text_table([name, "error", "ECE before", "ECE after", "NLL before", "NLL after"], rows)
     if found.selective:
         rows = [

@@ -210,12 +210,14 @@ def test_equal_mass_bins_have_the_sizes_of_array_split(n, sizes):
     np.testing.assert_allclose(bins.confidence_sums.sum(), confidences.sum(), rtol=1e-14)
 
 
-def test_equal_mass_bins_keep_the_order_of_tied_confidences():
+def test_equal_mass_bins_share_what_is_right_of_confidences_that_tie():
     rows = np.array([[0.7, 0.3]] * 4)
-    assert bin_statistics(rows, [0, 0, 1, 1], 2, adaptive=True).correct_sums.tolist() == [2, 0]
-    assert bin_statistics(rows, [0, 1, 0, 1], 2, adaptive=True).correct_sums.tolist() == [1, 1]
-    _close(adaptive_calibration_error(rows, [0, 0, 1, 1], 2), (0.3 + 0.7) / 2)
-    _close(adaptive_calibration_error(rows, [0, 1, 0, 1], 2), 0.2)
+    for labels in ([0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 0, 0]):
+        assert bin_statistics(rows, labels, 2, adaptive=True).correct_sums.tolist() == [1, 1]
+        _close(adaptive_calibration_error(rows, labels, 2), 0.2)
+    rows = np.array([[0.6, 0.4], [0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.9, 0.1], [0.95, 0.05]])
+    bins = bin_statistics(rows, [0, 0, 1, 1, 0, 1], 2, adaptive=True)  # the first bin has two of the three that tie
+    np.testing.assert_allclose(bins.correct_sums, [1 + 2 / 3, 1 / 3 + 1], rtol=1e-15)
 
 
 def test_adaptive_error_with_fewer_samples_than_bins_is_the_mean_gap_of_single_samples():

@@ -12,9 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from ...checks import check_n_bins, check_probabilities
-from ...metrics.base import bin_statistics
+from ...metrics.base import METRICS, bin_statistics
 from ...metrics.bins import BinStatistics, equal_width
-from ...metrics.scored import of_probabilities
+from ...metrics.chance import NoiseFloor
+from ...metrics.intervals import check_level
+from ...metrics.noise import binomial_band, floor_of
+from ...metrics.scored import Scored, of_probabilities
 from .style import BLUE, DARK, GREY, ORANGE, add_legend, new_figure, titled_panels
 
 
@@ -31,32 +34,46 @@ def reliability_diagram(
     Accuracy against confidence per bin of equal width, above a histogram of the confidences.
 
     Blue bars are the accuracy of a bin; the hatched orange gap reaches from there to its mean confidence, and is what
-    ECE averages. The whiskers are Wilson intervals of the accuracy.
+    ECE averages. The whiskers are Wilson intervals of the accuracy. The grey band of a bin is where its accuracy would
+    lie were the model calibrated: a bar that ends in it tells of nothing but chance.
 
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
             Softmax outputs; a mapping draws one panel each, side by side, on the same labels.
         level (`float`, *optional*, defaults to `0.9`):
-            Level of the whiskers, in (0, 1).
+            Level of the whiskers and of the band, in (0, 1).
 
     Returns:
         `matplotlib.figure.Figure`: 4 inches wide per panel; `figure.savefig("reliability.png")` writes it.
     """
-    panels = titled_panels(probabilities)
-    return draw_reliability({title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}, level)
+    check_level(level)
+    n_bins = check_n_bins(n_bins)
+    panels = {title: Scored(values, labels) for title, values in titled_panels(probabilities).items()}
+    floors = {title: {"ece": floor_of(METRICS["ece"], one, n_bins, level)} for title, one in panels.items()}
+    return draw_reliability({title: one.bins(n_bins) for title, one in panels.items()}, level, floors=floors)
 
 
-def draw_reliability(panels: Mapping[str, BinStatistics], level: float = 0.9) -> Figure:
-    """[`reliability_diagram`] of what was counted already, in bins of equal width."""
-    _check_level(level)
+def draw_reliability(
+    panels: Mapping[str, BinStatistics],
+    level: float = 0.9,
+    bands: Mapping[str, NDArray[np.float64]] | None = None,
+    floors: Mapping[str, Mapping[str, NoiseFloor]] | None = None,
+) -> Figure:
+    """
+    [`reliability_diagram`] of what was counted already, in bins of equal width; `bands` are other ends of the range of
+    calibrated bins than those of independent samples, and `floors` what is to be expected of the metrics by chance.
+    """
     figure = new_figure(4.0 * len(panels), 5.2)
     axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
     for (top, bottom), (title, bins) in zip(axes.T, panels.items(), strict=True):
-        _bars(top, bins, level, "accuracy")
+        _bars(top, bins, level, "accuracy", (bands or {}).get(title))
         total = bins.counts.sum()
         mean, share = bins.confidence_sums.sum() / total, bins.correct_sums.sum() / total
         lines = [title] if title else []
-        top.set_title("\n".join([*lines, f"ECE {bins.expected_error():.2%}"]), fontsize=11)
+        lines.append(f"ECE {bins.expected_error():.2%}")
+        if floor := (floors or {}).get(title, {}).get("ece"):
+            lines.append(f"by chance {floor.low:.2%} to {floor.high:.2%}")
+        top.set_title("\n".join(lines), fontsize=11)
         bottom.bar(bins.edges[:-1], bins.counts, bins.edges[1], align="edge", color=GREY, edgecolor="white")
         bottom.axvline(mean, color=ORANGE, linewidth=1.5, label="mean confidence")
         bottom.axvline(share, color=BLUE, linewidth=1.5, linestyle="--", label="overall accuracy")
@@ -87,7 +104,7 @@ def classwise_reliability_diagram(
         label_names (`Sequence[str]`, *optional*):
             Names for the titles.
         level (`float`, *optional*, defaults to `0.9`):
-            Level of the whiskers, in (0, 1).
+            Level of the whiskers and bands, in (0, 1).
 
     Returns:
         `matplotlib.figure.Figure`: Up to four diagrams a row.
@@ -96,7 +113,7 @@ def classwise_reliability_diagram(
         ValueError: If classes are out of range.
     """
     n_bins = check_n_bins(n_bins)
-    _check_level(level)
+    check_level(level)
     array, indices, _ = check_probabilities(probabilities, labels, with_maxima=False)
     num_labels = array.shape[1]
     if label_names is not None and len(label_names) != num_labels:
@@ -159,13 +176,8 @@ def confidence_histogram(
     return figure
 
 
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}.")
-
-
-def _bars(axis: Axes, bins: BinStatistics, level: float, name: str) -> None:
-    """Bars of accuracy, the gap to the mean confidence, whiskers and the diagonal."""
+def _bars(axis: Axes, bins: BinStatistics, level: float, name: str, band: NDArray[np.float64] | None = None) -> None:
+    """Bars of accuracy, the gap to the mean confidence, the band of calibrated bins, whiskers and the diagonal."""
     filled = bins.counts > 0
     lower, width = bins.edges[:-1][filled], bins.edges[1] - bins.edges[0]
     accuracy, confidence = bins.accuracy[filled], bins.confidence[filled]
@@ -173,6 +185,9 @@ def _bars(axis: Axes, bins: BinStatistics, level: float, name: str) -> None:
     gap: dict[str, Any] = {"bottom": np.minimum(accuracy, confidence), "height": np.abs(confidence - accuracy)}
     style: dict[str, Any] = {"facecolor": "none", "edgecolor": ORANGE, "hatch": "////", "linewidth": 1}
     axis.bar(lower, width=width, align="edge", label="gap to mean confidence", **gap, **style)
+    least, most = (binomial_band(bins, level) if band is None else band)[:, filled]
+    calibrated: dict[str, Any] = {"color": GREY, "alpha": 0.5, "linewidth": 0, "label": f"{level:.0%} if calibrated"}
+    axis.bar(lower, most - least, width, least, align="edge", **calibrated)
     whiskers = _wilson(bins.correct_sums[filled], bins.counts[filled], accuracy, level)
     middle = lower + width / 2
     axis.errorbar(

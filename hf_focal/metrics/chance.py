@@ -1,0 +1,299 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""What chance alone does to calibration errors: noise floor, p-value, and intervals that take it into account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.special import bdtr, ndtr
+
+from .gaps import Cells, ClassCells, Floats, GapError, Gaps, Parts, TopCells
+
+
+SPARSE = 10.0  # variance of a count below which it is drawn as the binomial that it is
+DRAWS, CLASS_DRAWS = 1000, 200
+_DRAWN = 1 << 25  # labels that are drawn at most, down to 100 of each sample
+_FAR = 9.0  # how much a variance may differ from the one that noise was drawn with
+_LEAST = 0.1  # of a standard error: what a gap must be to have a direction
+_NEAR = 1 / 3  # of the gaps that were found: up to here the noise is that of a calibrated model
+
+
+def group_numbers(groups: ArrayLike | None, num_samples: int, least: int = 1) -> NDArray[np.int64] | None:
+    """The groups of the samples, numbered from 0, or a `ValueError`; `least` is how many there must be."""
+    array = np.arange(num_samples) if groups is None else np.asarray(groups)
+    if array.shape != (num_samples,) or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"groups must hold a whole number for each of the {num_samples} samples, got an array of shape "
+            f"{array.shape} and dtype {array.dtype}."
+        )
+    numbers = np.unique(array, return_inverse=True)[1] if groups is not None else array
+    found = int(numbers.max()) + 1
+    if found < least:
+        what = "group" if groups is not None else "sample"
+        raise ValueError(f"An interval needs at least {least} {what}s, got {found}: nothing tells how they scatter.")
+    return None if groups is None else numbers
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """
+    What a metric of a perfectly calibrated model with the same probabilities would show on as many samples.
+
+    Attributes:
+        median, low, high (`float`): Middle of its values, and the ends of the range that holds `level` of them.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Floats, level: float) -> NoiseFloor:
+        """The floor that was drawn."""
+        low, median, high = np.quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2]).tolist()
+        return NoiseFloor(median, low, high)
+
+
+class Law:
+    """
+    The law of a calibration error, given the true gaps.
+
+    How many of a cell come true is binomial, with the variance that is left where what was said differs within the
+    cell; labels of classes are drawn row by row, for the classes of a row depend on each other. Samples of a group
+    enter by the scatter of the groups' own sums.
+
+    Args:
+        error ([`GapError`]), cells ([`Cells`]):
+            The error, and what was counted.
+        numbers (`np.ndarray`, *optional*):
+            The group of each sample, numbered from 0.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the draws.
+        standard (`np.ndarray` of shape `(draws, n_filled_cells)`, *optional*):
+            Standard normal draws in place of its own.
+    """
+
+    def __init__(
+        self,
+        error: GapError,
+        cells: Cells,
+        numbers: NDArray[np.int64] | None = None,
+        seed: int = 0,
+        standard: Floats | None = None,
+    ) -> None:
+        self.error, self.cells, self.numbers = error, cells, numbers
+        self.generator = np.random.default_rng(seed)
+        filled = cells.filled
+        self.counts, self.said, self.came = cells.counts[filled], cells.said[filled], cells.came[filled]
+        self.mean = np.clip(self.said / self.counts, 0.0, 1.0)
+        self.shape = np.stack([self.counts, self.mean])
+        self.observed = float(error.observed(self.came - self.said, self.shape))
+        self._standard = standard
+
+    @cached_property
+    def residuals(self) -> csr_array:
+        """What each group came to less what was to be expected of it, `(n_groups, n_filled_cells)`."""
+        cells, numbers = self.cells, self.numbers
+        if numbers is None:
+            raise ValueError("There are no groups.")
+        gaps = np.zeros(len(cells.counts))
+        gaps[cells.filled] = self._plain_shares - self.mean
+        columns = np.zeros(len(cells.counts), np.int64)
+        columns[cells.filled] = np.arange(len(self.mean))
+        total = csr_array((int(numbers.max()) + 1, len(self.mean)))
+        for part in cells.pairs():
+            values = part.weights * (part.came - part.said - gaps[part.cells])
+            total = total + csr_array((values, (numbers[part.rows], columns[part.cells])), shape=total.shape)
+        return total
+
+    @cached_property
+    def _plain_shares(self) -> Floats:
+        """What is likely to come true, were the samples independent: neither all nor nothing."""
+        least = 0.5 / (self.counts + 1)
+        return np.clip(self.mean + self.error.likely(self._gaps(1.0)), least, 1 - least)
+
+    def _gaps(self, inflation: float) -> Gaps:
+        shares = (self.came + self.mean) / (self.counts + 1)
+        variance = inflation * np.maximum(shares * (1 - shares), 1e-9) / self.counts
+        gaps, cells = self.came / self.counts - self.mean, self.cells
+        return Gaps(self.counts, self.mean, gaps, variance, inflation, cells.filled, cells.n_bins)
+
+    @cached_property
+    def gaps(self) -> Gaps:
+        """What was observed."""
+        if self.numbers is None:
+            return self._gaps(1.0)
+        shares = self._plain_shares
+        independent = float((self.counts * shares * (1 - shares)).sum())
+        return self._gaps(max(float((self.residuals.power(2)).sum()) / max(independent, 1e-300), 1e-3))
+
+    def along(self, direction: Callable[[Gaps], Floats]) -> Floats:
+        """
+        Gaps to look along. Those that are next to nothing beside chance, as where a sure model was always right, tell
+        no direction: it is then away from the nearer of 0 and 1.
+        """
+        gaps = direction(self.gaps)
+        shares = (self.came + 0.5) / (self.counts + 1)
+        least = _LEAST * np.sqrt(shares * (1 - shares) / self.counts)
+        return np.where(np.abs(gaps) < least, np.where(self.mean < 0.5, least, -least), gaps)
+
+    # ---- Draws ------------------------------------------------------------------------------------------------------
+
+    def drawn(self, shares: Floats) -> Floats:
+        """Summed gaps, `(draws, n_filled_cells)`, where so large shares of the cells come true."""
+        expected = self.counts * (shares - self.mean)
+        if isinstance(self.cells, ClassCells) and self._standard is None:
+            # Sums of groups are too few and too skewed here to be drawn by themselves: only their scatter counts.
+            found = self.counts @ np.abs(self._fitted_shares - self.mean)
+            near = self.counts @ np.abs(shares - self.mean) <= _NEAR * found
+            noise = self._scaled(self._of_null if near else self._of_fit, shares)
+            return expected + np.sqrt(self.gaps.inflation) * noise
+        if self.numbers is not None:
+            return expected + self._scaled(self._of_groups, shares)
+        counts, spread, weights = self._parts
+        if weights is None:
+            return expected + _outcomes(*self._normal, counts, shares, spread)
+        return expected + _outcomes(*self._normal, counts, np.minimum(weights @ shares, 1.0), spread) @ weights
+
+    @cached_property
+    def _parts(self) -> Parts:
+        """Whose outcomes are counted together, of cells that are not empty."""
+        counts, spread, weights = cast(TopCells, self.cells).parts
+        filled = self.cells.filled
+        return Parts(counts[filled], spread[filled], None) if weights is None else Parts(counts, spread, weights)
+
+    @cached_property
+    def _normal(self) -> tuple[Floats, Floats]:
+        standard = self._standard
+        if standard is None:
+            standard = self.generator.normal(size=(DRAWS, len(self._parts.counts)))
+        return standard, ndtr(standard)
+
+    @cached_property
+    def _fitted_shares(self) -> Floats:
+        return np.clip(self.mean + self.along(self.error.low), 0.0, 1.0)
+
+    @cached_property
+    def _of_groups(self) -> tuple[Floats, Floats]:
+        """Noise whose covariance is that of the groups' sums, and the shares it is for."""
+        weights = self._standard
+        if weights is None:
+            weights = self.generator.normal(size=(DRAWS, self.residuals.shape[0]))
+        few = len(weights[0]) / max(len(weights[0]) - 1, 1)
+        return np.sqrt(few) * (self.residuals.T @ weights.T).T, self._plain_shares
+
+    @property
+    def _class_draws(self) -> int:
+        return int(np.clip(_DRAWN // len(self.cells.scored), 100, CLASS_DRAWS))  # type: ignore[attr-defined]
+
+    @cached_property
+    def _of_null(self) -> tuple[Floats, Floats]:
+        noise = self.cells.drawn(self.generator, self._class_draws)  # type: ignore[attr-defined]
+        return noise[:, self.cells.filled], self.mean
+
+    @cached_property
+    def _of_fit(self) -> tuple[Floats, Floats]:
+        ratios = np.ones(len(self.cells.counts))
+        ratios[self.cells.filled] = np.clip(self._fitted_shares, 1e-12, 1) / np.maximum(self.mean, 1e-12)
+        noise = self.cells.drawn(self.generator, self._class_draws, ratios)  # type: ignore[attr-defined]
+        return noise[:, self.cells.filled], self._fitted_shares
+
+    @staticmethod
+    def _scaled(reference: tuple[Floats, Floats], shares: Floats) -> Floats:
+        noise, where = reference
+        ratios = shares * (1 - shares) / np.maximum(where * (1 - where), 1e-9)
+        return noise * np.sqrt(np.clip(ratios, 1 / _FAR, _FAR))
+
+    # ---- What follows from them -------------------------------------------------------------------------------------
+
+    @cached_property
+    def calibrated(self) -> Floats:
+        """Values of the metric that a calibrated model would show."""
+        return self.error.value(self.drawn(self.mean), self.shape)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """
+        The true errors under which the observed one lies in neither tail: a test that is inverted along gaps that are
+        the observed ones, shrunk, times any factor.
+        """
+        tail, observed, rounding = (1 - level) / 2, self.observed, 1e-12
+        low = self._end(
+            self.along(self.error.low), lambda values: bool(np.quantile(values, 1 - tail) >= observed - rounding)
+        )
+        high = self._end(
+            self.along(self.error.high), lambda values: bool(np.quantile(values, tail) > observed + rounding)
+        )
+        return min(low, high), high
+
+    def _end(self, gaps: Floats, beyond: Callable[[Floats], bool]) -> float:
+        """The true error at the smallest factor for which the law of the error is beyond what was observed."""
+
+        def at(factor: float) -> Floats:
+            return np.clip(self.mean + factor * gaps, 0.0, 1.0)
+
+        def is_beyond(factor: float) -> bool:
+            return beyond(self.error.observed(self.drawn(at(factor)), self.shape))
+
+        def true(factor: float) -> float:
+            return float(self.error.true(self.counts * (at(factor) - self.mean), self.shape))
+
+        if is_beyond(0.0):
+            return true(0.0)
+        low, high = 0.0, 1.0
+        while not is_beyond(high):
+            low, high = high, 2 * high
+            if true(high) == true(low):  # every share is 0 or 1
+                return true(high)
+        for _ in range(12):
+            middle = (low + high) / 2
+            low, high = (low, middle) if is_beyond(middle) else (middle, high)
+        return true((low + high) / 2)
+
+
+def _outcomes(standard: Floats, uniform: Floats, counts: Floats, shares: Floats, spread: Floats) -> Floats:
+    """How many of each cell come true, less what is to be expected: binomial, normal where that is as good."""
+    variance = counts * shares * (1 - shares)
+    noise = standard * np.sqrt(variance)
+    for cell in np.flatnonzero(variance < SPARSE):
+        count, share = counts[cell], shares[cell]
+        rare, sign, levels = (share, 1, uniform[:, cell]) if share <= 0.5 else (1 - share, -1, 1 - uniform[:, cell])
+        expected = count * rare
+        most = int(min(count, expected + 10 * np.sqrt(expected) + 10))
+        table = bdtr(np.arange(most), int(count), rare)
+        noise[:, cell] = sign * (np.searchsorted(table, levels) - expected)
+    return noise * np.sqrt(np.clip(1 - spread / np.maximum(variance, 1e-300), 0.25, 1.0))
+
+
+def wholly_dependent(cells: Cells, numbers: NDArray[np.int64], seed: int, error: GapError) -> Floats:
+    """
+    Values of the metric of a calibrated model whose samples of a group are as dependent as they can be: one random
+    number a group decides all its outcomes.
+    """
+    generator = np.random.default_rng(seed)
+    levels = generator.random((CLASS_DRAWS, int(numbers.max()) + 1))
+    came = np.zeros((CLASS_DRAWS, len(cells.counts)))
+    for row, level in zip(came, levels, strict=True):
+        for chosen, inside in _decided(cells, level[numbers]):
+            row += np.bincount(chosen, inside, len(row))
+    filled = cells.filled
+    shape = np.stack([cells.counts[filled], np.clip(cells.said[filled] / cells.counts[filled], 0, 1)])
+    return error.value((came - cells.said)[:, filled], shape)
+
+
+def _decided(cells: Cells, levels: Floats) -> Iterator[tuple[NDArray[np.int64], Floats | None]]:
+    """The cells in which something comes true, and how much of it, where each row has a random number."""
+    if isinstance(cells, ClassCells):
+        for block, indices, values in cells.rows():
+            sums = np.cumsum(values, axis=1)
+            places = (sums <= (levels[block] * sums[:, -1])[:, None]).sum(axis=1).clip(max=values.shape[1] - 1)
+            yield indices[np.arange(len(values)), places], None
+    else:
+        for part in cells.pairs():
+            true = levels[part.rows] < part.said
+            yield part.cells[true], part.weights[true]

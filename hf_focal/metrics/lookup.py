@@ -1,0 +1,33 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""Metrics by key, by name or by function, those that are no metrics of tables included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .base import METRICS, Metric, Statistic
+from .debiased_ece import DEBIASED
+from .scored import Scored
+
+
+AnyMetric = str | Callable[[Any, Any], float]
+
+
+def metric_of(metric: AnyMetric) -> Metric:
+    """The entry of a metric given by its key or its function, or one for any other function."""
+    if isinstance(metric, str) and metric in METRICS:
+        return METRICS[metric]
+    known = [*METRICS.values(), DEBIASED]
+    named = {name: entry for entry in known for name in (entry.key, getattr(entry.function, "__name__", ""))}
+    if isinstance(metric, str) and metric in named:
+        return named[metric]
+    if not callable(metric):
+        raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.")
+    function: Callable[[Any, Any], float] = metric
+
+    def resampled(scored: Scored, n_bins: int) -> Statistic:
+        return lambda rows: float(function(scored.probabilities[rows], scored.labels[rows]))
+
+    own = Metric("", "", function, binned=False, resampled=resampled)
+    return next((entry for entry in known if metric in (entry.function, entry.value)), own)
