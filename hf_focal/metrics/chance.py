@@ -135,13 +135,15 @@ class Law:
 
     def along(self, direction: Callable[[Gaps], Floats]) -> Floats:
         """
-        Gaps to look along. Those that are next to nothing beside chance, as where a sure model was always right, tell
-        no direction: it is then away from the nearer of 0 and 1.
+        Gaps to look along. Where 0 or 1 is nearer than a standard error, as where a sure model was always right, what
+        was observed says little of the direction, and the other one leads further.
         """
         gaps = direction(self.gaps)
         shares = (self.came + 0.5) / (self.counts + 1)
-        least = _LEAST * np.sqrt(shares * (1 - shares) / self.counts)
-        return np.where(np.abs(gaps) < least, np.where(self.mean < 0.5, least, -least), gaps)
+        error = np.sqrt(shares * (1 - shares) / self.counts)
+        ahead = np.where(gaps > 0, 1 - self.mean, self.mean)
+        inwards = np.where(self.mean < 0.5, 1, -1) * np.maximum(np.abs(gaps), _LEAST * error)
+        return np.where((ahead < error) | (np.abs(gaps) < _LEAST * error), inwards, gaps)
 
     # ---- Draws ------------------------------------------------------------------------------------------------------
 

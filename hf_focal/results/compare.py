@@ -6,12 +6,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
+
+from ..calibrators import calibrator_of
+from ..calibrators.base import is_known
 from ..losses import loss_label
-from ..metrics import METRICS
-from .folder import RESULTS
+from ..metrics import METRICS, Scored
+from ..metrics.comparison import compare_scored
+from ..predictions import load_predictions
+from .folder import PREDICTIONS, RESULTS
 from .tables import PERCENT, cell, markdown_table
 
 
@@ -26,6 +34,8 @@ _SETTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "bins": lambda results: results.get("n_bins"),
 }
 _MOMENTS = ("before", "after")
+_PROPER = ("nll", "brier")
+_MANY = 1 << 23  # probabilities: above, metrics that go through them are not compared
 _AT_LEAST = ("ece", "adaptive_ece", "classwise_ece", "nll")  # held by every file that names no metrics
 
 
@@ -39,9 +49,13 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
     highest and the lowest. (Whatever else they differ in, such as the learning rate, is not recorded.) Rows are in the
     order of the folders, and the first columns say what tells them apart.
 
-    Metrics are those that the runs were measured by, those in percent first; what a run was not measured by is `-`.
-    The best value of each column, as printed, is bold: the highest or the lowest, as the metric has it, among the rows
-    of the same data set. A row that is alone with its data set, or whose data set is not recorded, has nothing bold.
+    Metrics are those that the runs were measured by: NLL and the Brier score first, which are proper scores and decide
+    between models, then those in percent; what a run was not measured by is `-`. A calibration error that chance alone
+    would show (see [`noise_floor`]) is followed by `~`.
+
+    The best value of a column is bold only where it is: where its row beats every other row of the same data set by
+    [`paired_bootstrap`] at 90%, each of its seeds each of theirs, on the predictions that the runs saved. Rows that
+    are alone with their data set, whose data set is not recorded, or whose test labels differ are not compared.
 
     Args:
         folders (`Sequence` of `str` or `Path`):
@@ -75,7 +89,7 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
     rows = [list(runs.values()) for runs in groups.values()]
     if any(len(runs) > 1 for runs in rows):
         columns.append(("runs", [str(len(runs)) for runs in rows]))
-    columns += _measured(rows)
+    columns += _measured(rows, [list(runs) for runs in groups.values()])
     header, cells = zip(*columns, strict=True)
     return markdown_table(header, zip(*cells, strict=True))
 
@@ -113,40 +127,92 @@ def _read(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
     return runs
 
 
-def _measured(rows: list[list[dict[str, Any]]]) -> list[tuple[str, list[str]]]:
+def _measured(rows: list[list[dict[str, Any]]], folders: list[list[str]]) -> list[tuple[str, list[str]]]:
     """Titles of the columns of numbers, each with a cell for every row; a row is one run, or the seeds of one."""
     datasets = [runs[0].get("dataset") for runs in rows]
     metrics: dict[str, dict[str, Any]] = {}
     for results in (results for runs in rows for results in runs):
         metrics |= {key: metric for key, metric in _metrics(results).items() if key not in metrics}
+    judge = _Judge(folders, rows[0][0].get("n_bins", 15))
 
     def values(key: str) -> list[list[float | None]]:
         return [[results.get(key) for results in runs] for runs in rows]
 
+    def column(key: str, moment: str, numbers: list[list[Any]], metric: Mapping[str, Any], sign: int) -> list[str]:
+        cells = _cells(numbers, metric["style"])
+        for index, runs in enumerate(rows):
+            floors = [results.get("by_chance", {}).get(moment, {}).get(key) for results in runs]
+            if all(floor and value <= floor["high"] for floor, value in zip(floors, numbers[index], strict=True)):
+                cells[index] += " ~"
+        for dataset in {*datasets} - {None}:
+            places = [index for index, name in enumerate(datasets) if name == dataset]
+            means = {index: _mean(numbers[index]) for index in places}
+            best = judge.best(key, moment, means, sign)
+            shown = [cell(mean, metric["style"]) for mean in means.values()]
+            if best is not None and shown.count(cell(means[best], metric["style"])) == 1:
+                cells[best] = f"**{cells[best]}**"
+        return cells
+
+    accuracy = {"style": PERCENT}
     errors = [[1 - results["test_after_accuracy"] for results in runs] for runs in rows]
-    columns = [("T", _cells(values("temperature"), ".3g")), ("error", _cells(errors, PERCENT, min, datasets))]
-    for key, metric in sorted(metrics.items(), key=lambda item: not item[1]["style"].endswith("%")):
-        best = min if metric["lower_is_better"] else max
+    columns = [
+        ("T", _cells(values("temperature"), ".3g")),
+        ("error", column("accuracy", "after", errors, accuracy, 1)),
+    ]
+    ordered = sorted(metrics.items(), key=lambda item: (item[0] not in _PROPER, not item[1]["style"].endswith("%")))
+    for key, metric in ordered:
         for moment in _MOMENTS if key != "accuracy" else ():  # it is there as the error
-            cells = _cells(values(f"test_{moment}_{key}"), metric["style"], best, datasets)
+            sign = 1 if metric["lower_is_better"] else -1
+            cells = column(key, moment, values(f"test_{moment}_{key}"), metric, sign)
             columns.append((f"{metric['title']} {moment}", cells))
     return columns
 
 
-def _cells(
-    rows: list[list[Any]], style: str, best: Callable[[list[float]], float] = min, datasets: Sequence[str | None] = ()
-) -> list[str]:
-    """Mean and half the range of each row; the best mean, as printed, of each data set that is known is bold."""
-    means = [None if None in row else sum(row) / len(row) for row in rows]
-    cells = [
+def _mean(row: list[Any]) -> float | None:
+    return None if None in row else sum(row) / len(row)
+
+
+def _cells(rows: list[list[Any]], style: str) -> list[str]:
+    """Mean and half the range of each row."""
+    return [
         cell(mean, style) + (f" ± {cell((max(row) - min(row)) / 2, style)}" if mean is not None and row[1:] else "")
-        for mean, row in zip(means, rows, strict=True)
+        for mean, row in zip(map(_mean, rows), rows, strict=True)
     ]
-    for dataset in {*datasets} - {None}:
-        places = [index for index, name in enumerate(datasets) if name == dataset]
-        ranked = [mean for mean in (means[index] for index in places) if mean is not None and not math.isnan(mean)]
-        if len(ranked) > 1:
-            for index in places:
-                if cell(means[index], style) == cell(best(ranked), style):
-                    cells[index] = f"**{cells[index]}**"
-    return cells
+
+
+class _Judge:
+    """Says which row is best, from the test predictions of the runs of each row, where they were kept."""
+
+    def __init__(self, folders: list[list[str]], n_bins: int) -> None:
+        self._folders, self._n_bins = folders, n_bins
+        self._read = lru_cache(maxsize=4)(self._scored)
+
+    def best(self, key: str, moment: str, means: Mapping[int, float | None], sign: int) -> int | None:
+        """The row that is better than all others by more than noise, of those with a mean, or `None`."""
+        if key not in METRICS or len(means) < 2 or any(mean is None or math.isnan(mean) for mean in means.values()):
+            return None
+        first, *others = sorted(means, key=lambda index: sign * (means[index] or 0.0))
+        pairs = ((a, b) for other in others for a in self._folders[first] for b in self._folders[other])
+        return first if all(self._beats(key, moment, a, b) for a, b in pairs) else None
+
+    def _beats(self, key: str, moment: str, folder: str, other: str) -> bool:
+        ours, theirs = self._read(folder, moment), self._read(other, moment)
+        if ours is None or theirs is None or not np.array_equal(ours[0].labels, theirs[0].labels):
+            return False
+        (scored, groups), (rival, _) = ours, theirs
+        if METRICS[key].whole_rows and len(scored) * scored.num_labels > _MANY:
+            return False
+        return compare_scored(METRICS[key], scored, rival, self._n_bins, groups=groups).verdict == "a_is_better"
+
+    @staticmethod
+    def _scored(folder: str, moment: str) -> tuple[Scored, Any] | None:
+        """The test data of a run, before or after its calibrator, and their groups; `None` where they are not kept."""
+        try:
+            test = load_predictions(Path(folder, PREDICTIONS))[0]["test"]
+            record = json.loads(Path(folder, "config.json").read_text("utf-8")).get("calibration") or {}
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
+        if len(test) < 2 or moment == "after" and not (record and is_known(record)):
+            return None
+        calibrator = calibrator_of(record) if moment == "after" else None
+        return Scored.from_logits(test.logits, test.labels, calibrator), test.groups

@@ -110,7 +110,11 @@ def measure(
     def metrics(scored: Scored) -> dict[str, Any]:
         values = measure_metrics(scored, n_bins)
         intervals = {key: interval_of(METRICS[key], scored, n_bins, LEVEL, seed=seed) for key in INTERVALS}
-        return {**values, "intervals": intervals, "by_chance": asdict(floor_of(METRICS["ece"], scored, n_bins, LEVEL))}
+        return {
+            **values,
+            "intervals": intervals,
+            "by_chance": asdict(floor_of(METRICS["ece"], scored, n_bins, LEVEL, seed=seed)),
+        }
 
     clean = {}
     for moment, one in moments.items() if corruptions or threshold is not None else ():

@@ -316,3 +316,9 @@ def test_the_debiased_error_of_few_samples_has_bins_of_two():
     assert debiased_calibration_error(wrong, np.ones(10, int)) == pytest.approx(0.99)
     spaced = np.linspace(0.55, 0.95, 5)
     assert np.isnan(debiased_calibration_error(np.stack([spaced, 1 - spaced], axis=1), [0] * 5, adaptive=False))
+
+
+def test_the_upper_end_of_few_sure_and_right_answers_is_far_off():
+    """Four right answers of confidence 0.93: half of all may be wrong, which the gap of 0.07 upwards does not tell."""
+    low, high = confidence_interval("ece", np.tile([0.93, 0.07], (4, 1)), np.zeros(4, int))
+    assert low == 0 and 0.93 - 0.05 ** (1 / 4) == pytest.approx(high, abs=0.1)

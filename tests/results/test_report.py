@@ -16,19 +16,22 @@ from hf_focal import (
     About,
     Predictions,
     Report,
-    bootstrap_interval,
     calibration_metrics,
     classwise_reliability_diagram,
     confidence_histogram,
+    confidence_interval,
     create_model_card,
     describe_confidence,
     fit_temperature,
     make_report,
+    noise_floor,
+    paired_bootstrap,
     prepare_output_dir,
     reliability_diagram,
 )
 from hf_focal.calibrators import Fit, TemperatureScaling
-from hf_focal.metrics import Scored, measure
+from hf_focal.metrics import METRICS, Scored, measure
+from hf_focal.metrics.noise import calibrated_band
 
 
 def predictions(count=500, classes=4, seed=0):
@@ -55,7 +58,11 @@ def test_diagram_shows_the_bins_of_the_metric():
     counts = [patch.get_height() for patch in bottoms[0].containers[0]]
     assert counts == np.histogram(confidence, bins=np.arange(11) / 10)[0].tolist()
     ece = calibration_metrics(probabilities, labels, 10)["ece"]
-    assert tops[0].get_title() == f"before\nECE {ece:.2%}"
+    floor = noise_floor("ece", probabilities, n_bins=10)
+    assert tops[0].get_title() == f"before\nECE {ece:.2%}\nby chance {floor.low:.2%} to {floor.high:.2%}"
+    band = calibrated_band(Scored(probabilities, labels), 10)[:, filled]
+    drawn = [(patch.get_y(), patch.get_y() + patch.get_height()) for patch in tops[0].containers[2]]
+    np.testing.assert_allclose(drawn, band.T, atol=1e-12)
 
 
 def test_diagram_is_a_png_of_card_width(tmp_path):
@@ -171,7 +178,7 @@ def test_intervals_are_in_the_table_and_in_the_metadata():
     intervals = {"before": {"accuracy": (0.2, 0.3)}, "after": {"ece": (0.01, 0.02)}}
     made, _, _ = card(intervals=intervals, dataset_config="plain", dataset_revision="main", n_bins=10)
     assert re.search(r"Error \| [\d.]+% \(70.00% to 80.00%\) \|", made.text)
-    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 90% bootstrap intervals" in made.text
+    assert "| 1.23% (1.00% to 2.00%) |" in made.text and "In brackets: 90% intervals. " in made.text
     args = {result.metric_name: result.metric_args for result in made.data.eval_results}
     assert args["Accuracy before temperature"] == {"interval": [0.2, 0.3], "level": 0.9}
     assert args["ECE after temperature"] == {"n_bins": 10, "interval": [0.01, 0.02], "level": 0.9}
@@ -227,8 +234,17 @@ def test_a_report_is_what_the_functions_of_the_package_say(method):
     for moment, probabilities in moments.items():
         assert getattr(made, moment) == pytest.approx(calibration_metrics(probabilities, labels, 10), rel=1e-12)
         assert made.bins[moment].expected_error() == pytest.approx(getattr(made, moment)["ece"])
-        low, high = bootstrap_interval("nll", probabilities, labels, method="basic", groups=groups)
-        assert made.intervals[moment]["nll"] == pytest.approx((low, high), rel=1e-12)
+        for key in METRICS:
+            ends = confidence_interval(key, probabilities, labels, groups=groups, n_bins=10)
+            assert made.intervals[moment][key] == pytest.approx(ends, rel=1e-6)
+        floor = noise_floor("ece", probabilities, groups=groups, labels=labels, n_bins=10)
+        assert made.floors[moment]["ece"].high == pytest.approx(floor.high, rel=1e-6)
+        band = calibrated_band(Scored(probabilities, labels), 10, groups)
+        np.testing.assert_allclose(made.bands[moment], band, rtol=1e-6)
+    pair = moments["before"], moments["after"]
+    for key, change in made.changes.items():
+        assert change.verdict == paired_bootstrap(key, *pair, labels, groups=groups, n_bins=10).verdict
+    assert made.changes["nll"].verdict == made.changes["ece"].verdict == "b_is_better"
     assert made.words == describe_confidence(logits, labels, fit.calibrator) and made.n_samples == 600
     head, *_ = str(made).splitlines()
     assert head.startswith("other tokens") and head.endswith(
@@ -236,7 +252,8 @@ def test_a_report_is_what_the_functions_of_the_package_say(method):
     )
     titles = [axis.get_title() for axis in made.diagram().axes[:2]]
     assert titles == [
-        f"{title}\nECE {getattr(made, moment)['ece']:.2%}"
+        f"{title}\nECE {getattr(made, moment)['ece']:.2%}\n"
+        f"by chance {made.floors[moment]['ece'].low:.2%} to {made.floors[moment]['ece'].high:.2%}"
         for title, moment in (("before", "before"), (f"after ({fit.calibrator})", "after"))
     ]
 

@@ -3,12 +3,20 @@
 
 import json
 import weakref
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from hf_focal import ImageCorruption, auroc_interval, bootstrap_interval, focal_recalibration, ood_scores
+from hf_focal import (
+    ImageCorruption,
+    auroc_interval,
+    confidence_interval,
+    focal_recalibration,
+    noise_floor,
+    ood_scores,
+)
 from hf_focal.calibrators import FocalRecalibration, TemperatureScaling
 from hf_focal.robustness.study import Study, measure, pictures, save, tables, titles_of
 
@@ -56,9 +64,11 @@ def test_figures_are_those_worked_out_by_hand():
 def test_intervals_and_scores_are_those_of_the_functions_of_the_package():
     study = found(FocalRecalibration(gamma=3.0, temperature=2.0))
     probabilities = focal_recalibration(LOGITS, 3.0, 2.0)
-    low, high = bootstrap_interval("ece", probabilities, LABELS, method="basic", n_resamples=20, seed=3, n_bins=2)
+    ends = confidence_interval("ece", probabilities, LABELS, seed=3, n_bins=2)
     intervals = study.shift["contrast"][0]["after"]["intervals"]
-    assert list(intervals) == ["accuracy", "nll", "ece"] and intervals["ece"] == pytest.approx((max(low, 0), high))
+    assert list(intervals) == ["accuracy", "nll", "ece"] and intervals["ece"] == pytest.approx(ends)
+    chance = study.shift["contrast"][0]["after"]["by_chance"]
+    assert chance == pytest.approx(asdict(noise_floor("ece", probabilities, n_bins=2, seed=3)))
     for moment, scaling in (("before", (1.0, 0.0)), ("after", (2.0, 3.0))):
         pairs = {
             name: (values, ood_scores(OTHER, *scaling)[name]) for name, values in ood_scores(LOGITS, *scaling).items()
@@ -120,7 +130,7 @@ def test_the_file_holds_all_figures_and_the_pictures_show_some(tmp_path):
     assert list(focal["shift"]["contrast"]) == ["0", "3"]
     assert plain["selective"]["before"]["accuracy"] == 1.0 and focal["selective"]["after"]["threshold"] == 0.9
     text = (tmp_path / names[1]).read_text()
-    assert "== focal: digits, 4 images, T = 2, gamma = 3\n" in text and "contrast 3" in text and "noise" not in text
+    assert "== focal: digits, 4 images, T = 2, gamma = 3\n" in text and "contrast 3" in text and "\nnoise" not in text
 
 
 def test_models_are_called_by_what_tells_them_apart():
