@@ -86,6 +86,8 @@ def _kernel_forms(confidences: Tensor, weights: Tensor) -> Tensor:
     r"""$w K w^\top$ of the rows of `weights` `(m, B)`, $K_{ij} = e^{-|r_i - r_j| / 0.4}$, in the time of sorting."""
     # Below the diagonal of the sorted kernel K is a product, e^{-r_i / 0.4} e^{r_j / 0.4}: a running sum over j serves
     # all i. Tied confidences are summed apart, as groups in which K is 1: there the slope of |r_i - r_j| is 0.
+    if not len(confidences):
+        return weights @ weights.mT
     scaled, order = (confidences / MMCE_KERNEL_WIDTH).sort()
     weights = torch.gather(weights, -1, order.expand_as(weights))
     growth = torch.exp(scaled)

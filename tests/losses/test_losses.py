@@ -610,10 +610,11 @@ def test_micro_batches_add_up_to_the_whole_batch(name, sizes):
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [0, 4])
 @FOR_EACH_LOSS
-def test_an_empty_micro_batch_adds_zero(name):
-    logits = torch.randn(4, 3, requires_grad=True)
-    loss = _ready(name)(logits, torch.full((4,), -100), num_items_in_batch=torch.tensor(12.0))
+def test_an_empty_micro_batch_adds_zero(name, size):
+    logits = torch.randn(size, 3, requires_grad=True)
+    loss = _ready(name)(logits, torch.full((size,), -100), num_items_in_batch=torch.tensor(12.0))
     assert loss.item() == 0
     (gradient,) = torch.autograd.grad(loss, logits)
     assert torch.equal(gradient, torch.zeros_like(gradient))
