@@ -15,10 +15,12 @@ from ..checks import check_gamma
 from ..gamma import focal_log_probabilities
 from ..metrics.bins import equal_width
 from .base import Calibrator, register_calibrator
-from .temperature import GRID, NLL_BOUNDS, check_temperature, effect_of, smallest_best, warn_at_ends
+from .guard import price_of
+from .temperature import GRID, NLL_BOUNDS, check_temperature, effect_of, end_of_range, smallest_best
 
 
 GAMMA_GRID = np.arange(11.0)  # where the fit looks first
+GAMMA_DEVIATION = 2.0  # of a gamma that is fitted, before data are seen
 
 
 @register_calibrator
@@ -28,6 +30,7 @@ class FocalRecalibration(Calibrator):
 
     method: ClassVar[str] = "focal"
     noun: ClassVar[str] = "temperature"
+    stays: ClassVar[str] = "T stays 1 and gamma 0"
     gamma: float = field(metadata={"check": check_gamma})
     temperature: float = field(metadata={"check": check_temperature})
 
@@ -40,11 +43,36 @@ class FocalRecalibration(Calibrator):
             temperature, gamma = _fit_nll(wide, labels, gamma)
         if criterion == "ece":
             temperature = _fit_ece(wide, labels, gamma, n_bins)
-        warn_at_ends(temperature, criterion)
         return cls(gamma, temperature)
+
+    @classmethod
+    def fit_with_prior(
+        cls, logits: NDArray[Any], labels: NDArray[np.int64], *, n_bins: int, **options: Any
+    ) -> FocalRecalibration:
+        gamma = None if options.get("gamma") is None else check_gamma(options["gamma"])
+        temperature, gamma = _fit_nll(logits.astype(np.float64), labels, gamma, prior=True)
+        return cls(gamma, temperature)
+
+    @classmethod
+    def neutral(cls, num_labels: int) -> FocalRecalibration:
+        return cls(0.0, 1.0)
+
+    def price(self, **options: Any) -> float:
+        return price_of(self.temperature) + (1 + _price_of_gamma(self.gamma) if options.get("gamma") is None else 0)
+
+    def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
+        wide, known = logits.astype(np.float64), None if options.get("gamma") is None else self.gamma
+        found = end_of_range(self.temperature, criterion, lambda: _fit_nll(wide, labels, known)[0])
+        if not found and known is None and math.isclose(self.gamma, GAMMA_GRID[-1], rel_tol=1e-4):
+            found = f"the best gamma, {self.gamma:g}, is at the end of the range searched, [0, {GAMMA_GRID[-1]:g}]."
+        return found
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
         return focal_log_probabilities(logits / self.temperature, self.gamma)
+
+    @property
+    def softens(self) -> bool | None:
+        return None if self.temperature == 1 or self.gamma else self.temperature > 1
 
     @property
     def named(self) -> str:
@@ -52,8 +80,10 @@ class FocalRecalibration(Calibrator):
 
     @property
     def words(self) -> str:
+        if self.gamma == 0:
+            return f"The {self.named} {effect_of(self.temperature)}."
         undone = f"the bias of focal loss with gamma {self.gamma:.4g} is undone"
-        return f"The {self.named} {effect_of(self.temperature)}, and {undone}."
+        return f"The logits are divided by the {self.named}, and then {undone}."
 
     def by_hand(self, place: str) -> str:
         call = f"`hf_focal.focal_recalibration(logits, {self.gamma}, {self.temperature:.4g})`"
@@ -73,12 +103,20 @@ def _fit_ece(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: floa
     return smallest_best(np.array([error(temperature) for temperature in GRID]))
 
 
-def _fit_nll(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None) -> tuple[float, float]:
-    rows = np.arange(len(labels))
+def _price_of_gamma(gamma: float) -> float:
+    return (gamma / GAMMA_DEVIATION) ** 2 / 2
+
+
+def _fit_nll(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, prior: bool = False
+) -> tuple[float, float]:
+    rows, count, free = np.arange(len(labels)), len(labels), gamma is None
     bounds = tuple(map(math.log, NLL_BOUNDS))
 
     def nll(log_temperature: float, gamma: float) -> float:
-        return -float(focal_log_probabilities(logits / math.exp(log_temperature), gamma)[rows, labels].mean())
+        temperature = math.exp(log_temperature)
+        price = (price_of(temperature) + (_price_of_gamma(gamma) if free else 0)) / count if prior else 0.0
+        return price - float(focal_log_probabilities(logits / temperature, gamma)[rows, labels].mean())
 
     def best(gamma: float) -> tuple[float, float, float]:
         fit = minimize_scalar(nll, bounds=bounds, args=(gamma,), method="bounded", options={"xatol": 1e-7})
