@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from ..checks import check_logits, check_n_bins
 from ..metrics import Scored, measure
-from .guard import is_enough, what_is_lacking
+from .guard import least_gain, what_is_lacking
 
 
 if TYPE_CHECKING:
@@ -94,20 +94,13 @@ class Calibrator(ABC):
         """Fit it on checked arrays, see [`fit_calibrator`]. Further keyword arguments are options of the method."""
 
     @classmethod
-    def fit_with_prior(
-        cls, logits: NDArray[Any], labels: NDArray[np.int64], *, n_bins: int, **options: Any
-    ) -> Calibrator:
-        """What the guard is to judge: by default the fit by NLL; better, one that its price draws to the neutral."""
-        return cls.fit(logits, labels, criterion="nll", n_bins=n_bins, **options)
-
-    @classmethod
     def neutral(cls, num_labels: int) -> Calibrator | None:
         """The one that leaves probabilities alone, which the guard keeps. `None`, the default: there is no guard."""
         return None
 
-    def price(self, **options: Any) -> float:
-        """By how much it has to be likelier than the neutral one, in nats: by default 1 for each number but one."""
-        return sum(np.size(getattr(self, one.name)) for one in fields(self)) - 1.0
+    def numbers(self, **options: Any) -> int:
+        """How many numbers the fit chose, with these options: by default all of its fields."""
+        return sum(np.size(getattr(self, one.name)) for one in fields(self))
 
     def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
         """That it is at an end of the range that the fit searched, as the end of a sentence; else `""`."""
@@ -329,23 +322,21 @@ def fit_temperature(
     """
     Fit the temperature of `softmax(logits / T)` on held-out data (Guo et al., 2017; Mukhoti et al., 2020, Section 5).
 
-    It is [`fit_calibrator`] for the methods with a temperature. The criterion `"nll"` takes the temperature of
-    smallest negative log-likelihood, where the data show that it helps. `"ece"` takes the temperature of smallest ECE
-    among 0.1, 0.2, ..., 10, the smallest one where several tie: the paper's procedure, for its numbers, which may well
-    make the NLL of new data worse. The method `"focal"` is focal temperature scaling (Komisarenko and Kull, 2024), a
-    temperature and then [`focal_recalibration`], for models of focal loss: it cannot be folded into a model, and may
-    overfit small sets where gamma is fitted too.
+    It is [`fit_calibrator`] for the methods with a temperature. The criterion `"nll"` takes the minimiser of the
+    negative log-likelihood over [0.01, 100], to machine precision, where the data show that it helps. `"ece"` takes
+    the temperature of smallest ECE among 0.1, 0.2, ..., 10, the smallest one where several tie: the paper's procedure,
+    for its numbers, which may well make the NLL of new data worse. The method `"focal"` is focal temperature scaling
+    (Komisarenko and Kull, 2024), a temperature and then [`focal_recalibration`], for models of focal loss: it cannot
+    be folded into a model, and may overfit small sets where gamma is fitted too.
 
-    The guard. To the summed NLL a weak prior is added, under which log T is normal around 0 with a deviation of 0.2:
-    it is worth some 25 to 50 samples, so that of hundreds it moves T by a few percent and of thousands by nothing that
-    matters. The best T by both is taken if they fall by more than 1 + 80 / N nats below those of T = 1, if at least
-    five of the N samples are right and at least five wrong, and if no class is missing of which the model expects
-    log(100 K) samples. Else T is 1, `helped` is false and `why` says which it was. With a fitted gamma the prior has a
-    deviation of 2 around 0, and the gain must be greater by 1. `benchmarks/guard.py` shows what this spares and costs.
+    The guard. The temperature is taken only if it lowers the summed NLL of the N samples by more than 0.6 + 40 / m and
+    at least 1 (Akaike's price of a fitted number), where m is the number of right or wrong predictions, whichever are
+    fewer; if there are at least five of each; and if no class is missing of which the model expects more than
+    log(100 K) samples among them. Else T is 1, `helped` is false and `why` says which it was. Where gamma is fitted as
+    well, the gain must be twice that. `benchmarks/guard.py` measures what this spares and what it costs.
 
-    Without the guard, `"nll"` takes the minimiser of the NLL over [0.01, 100], to machine precision, and `helped` says
-    what the rule finds of it. A temperature at an end of its range is returned, with a warning that tells whether the
-    data determine none or the best one is outside.
+    Without the guard the temperature is returned whatever it does, and `helped` says what the rule finds of it. At an
+    end of the range searched there is a warning that tells whether the data determine none or the best is outside.
 
     Args:
         logits, labels, criterion, n_bins, method, guard: As for [`fit_calibrator`].
@@ -410,27 +401,22 @@ def _fitted(
     scored, count, neutral = Scored.from_logits(logits, labels), len(labels), cls.neutral(logits.shape[1])
     before = measure(scored, n_bins)
     left_alone = Fit(neutral, criterion, count, before, dict(before), helped=False) if neutral else None
-    if guard and criterion == "nll":
-        calibrator = cls.fit_with_prior(logits, labels, n_bins=n_bins, **options)
-    else:
-        calibrator = cls.fit(logits, labels, criterion=criterion, n_bins=n_bins, **options)
+    calibrator = cls.fit(logits, labels, criterion=criterion, n_bins=n_bins, **options)
     lacking = what_is_lacking(scored)
     if guard and left_alone and lacking:
         return replace(left_alone, why=f"{cls.stays}: {lacking}")
     if end := calibrator.end_of_range(logits, labels, criterion, **options):
+        sentence = f"{end[0].upper()}{end[1:]}"
         if left_alone and (guard or not keep_ends):
-            fit = replace(left_alone, why=f"{cls.stays}: {end}")
-        else:
-            after = measure(Scored.from_logits(logits, labels, calibrator), n_bins)
-            fit = Fit(calibrator, criterion, count, before, after, False, f"{end[0].upper()}{end[1:]}", at_end=True)
-        if not guard:
-            warnings.warn(
-                fit.why if fit.at_end else f"The model is left as it is. {fit.why}", UserWarning, stacklevel=4
-            )
-        return fit
+            if not guard:
+                warnings.warn(f"{sentence[:-1]}; the model is left as it is.", UserWarning, stacklevel=4)
+            return replace(left_alone, why=f"{cls.stays}: {end}")
+        warnings.warn(sentence, UserWarning, stacklevel=4)
+        after = measure(Scored.from_logits(logits, labels, calibrator), n_bins)
+        return Fit(calibrator, criterion, count, before, after, helped=False, why=sentence, at_end=True)
     after = measure(Scored.from_logits(logits, labels, calibrator), n_bins)
     gain = before["nll"] - after["nll"]
-    helped = not lacking and is_enough(gain, calibrator.price(**options), count)
+    helped = not lacking and count * gain > least_gain(scored, calibrator.numbers(**options))
     if guard and left_alone and not helped:
         return replace(left_alone, why=f"{cls.stays}: the best one, {calibrator}, would {_change(gain)}.")
     why = "" if helped else _why_not(calibrator, neutral, criterion, lacking, gain)

@@ -15,12 +15,10 @@ from ..checks import check_gamma
 from ..gamma import focal_log_probabilities
 from ..metrics.bins import equal_width
 from .base import Calibrator, register_calibrator
-from .guard import price_of
 from .temperature import GRID, NLL_BOUNDS, check_temperature, effect_of, end_of_range, smallest_best
 
 
 GAMMA_GRID = np.arange(11.0)  # where the fit looks first
-GAMMA_DEVIATION = 2.0  # of a gamma that is fitted, before data are seen
 
 
 @register_calibrator
@@ -46,19 +44,11 @@ class FocalRecalibration(Calibrator):
         return cls(gamma, temperature)
 
     @classmethod
-    def fit_with_prior(
-        cls, logits: NDArray[Any], labels: NDArray[np.int64], *, n_bins: int, **options: Any
-    ) -> FocalRecalibration:
-        gamma = None if options.get("gamma") is None else check_gamma(options["gamma"])
-        temperature, gamma = _fit_nll(logits.astype(np.float64), labels, gamma, prior=True)
-        return cls(gamma, temperature)
-
-    @classmethod
     def neutral(cls, num_labels: int) -> FocalRecalibration:
         return cls(0.0, 1.0)
 
-    def price(self, **options: Any) -> float:
-        return price_of(self.temperature) + (1 + _price_of_gamma(self.gamma) if options.get("gamma") is None else 0)
+    def numbers(self, **options: Any) -> int:
+        return 1 if options.get("gamma") is not None else 2
 
     def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
         wide, known = logits.astype(np.float64), None if options.get("gamma") is None else self.gamma
@@ -103,20 +93,12 @@ def _fit_ece(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: floa
     return smallest_best(np.array([error(temperature) for temperature in GRID]))
 
 
-def _price_of_gamma(gamma: float) -> float:
-    return (gamma / GAMMA_DEVIATION) ** 2 / 2
-
-
-def _fit_nll(
-    logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None, prior: bool = False
-) -> tuple[float, float]:
-    rows, count, free = np.arange(len(labels)), len(labels), gamma is None
+def _fit_nll(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None) -> tuple[float, float]:
+    rows = np.arange(len(labels))
     bounds = tuple(map(math.log, NLL_BOUNDS))
 
     def nll(log_temperature: float, gamma: float) -> float:
-        temperature = math.exp(log_temperature)
-        price = (price_of(temperature) + (_price_of_gamma(gamma) if free else 0)) / count if prior else 0.0
-        return price - float(focal_log_probabilities(logits / temperature, gamma)[rows, labels].mean())
+        return -float(focal_log_probabilities(logits / math.exp(log_temperature), gamma)[rows, labels].mean())
 
     def best(gamma: float) -> tuple[float, float, float]:
         fit = minimize_scalar(nll, bounds=bounds, args=(gamma,), method="bounded", options={"xatol": 1e-7})

@@ -11,13 +11,6 @@ from ..metrics import Scored
 
 
 LEAST = 5  # right samples, and wrong ones
-DEVIATION = 0.2  # of the logarithm of a temperature, before data are seen
-LEAST_GAIN, SMALL_SETS = 1.0, 80.0  # in nats, of all samples together: 1 + 80 / N
-
-
-def price_of(temperature: float) -> float:
-    """What a temperature costs against 1, in nats: a normal prior of its logarithm."""
-    return math.log(temperature) ** 2 / (2 * DEVIATION**2)
 
 
 def what_is_lacking(scored: Scored) -> str:
@@ -44,6 +37,8 @@ def what_is_lacking(scored: Scored) -> str:
     )
 
 
-def is_enough(gain: float, price: float, count: int) -> bool:
-    """Whether a gain of the mean NLL of so many samples is more than chance explains, at the price of the map."""
-    return count * gain - price > LEAST_GAIN + SMALL_SETS / count
+def least_gain(scored: Scored, numbers: int) -> float:
+    """By how much the summed NLL has to fall, in nats, for a map of so many fitted numbers to be taken."""
+    right = int(np.count_nonzero(scored.correct))
+    fewer = min(right, len(scored) - right)
+    return numbers * max(1.0, 0.6 + 40 / max(fewer, 1))

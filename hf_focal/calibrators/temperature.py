@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ..checks import row_blocks
 from ..metrics.bins import bin_indices
 from .base import Affine, Calibrator, register_calibrator
-from .guard import DEVIATION, price_of
 
 
 if TYPE_CHECKING:
@@ -56,17 +55,8 @@ class TemperatureScaling(Calibrator):
         return cls(_fit_nll(_margins(logits), labels))
 
     @classmethod
-    def fit_with_prior(
-        cls, logits: NDArray[Any], labels: NDArray[np.int64], *, n_bins: int, **options: Any
-    ) -> TemperatureScaling:
-        return cls(_fit_nll(_margins(logits), labels, prior=True))
-
-    @classmethod
     def neutral(cls, num_labels: int) -> TemperatureScaling:
         return cls(1.0)
-
-    def price(self, **options: Any) -> float:
-        return price_of(self.temperature)
 
     def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
         return end_of_range(self.temperature, criterion, lambda: _fit_nll(_margins(logits), labels))
@@ -167,8 +157,7 @@ def smallest_best(errors: NDArray[np.float64]) -> float:
     return float(GRID[np.argmax(errors <= errors.min() + 1e-14)])
 
 
-def _fit_nll(blocks: _Blocks, labels: NDArray[np.int64], prior: bool = False) -> float:
-    """The temperature of smallest NLL; with the prior, of smallest NLL and price together."""
+def _fit_nll(blocks: _Blocks, labels: NDArray[np.int64]) -> float:
     total_true = sum(
         float(np.take_along_axis(margins, np.expand_dims(labels[block], axis), axis).sum())
         for block, margins, axis in blocks
@@ -186,9 +175,6 @@ def _fit_nll(blocks: _Blocks, labels: NDArray[np.int64], prior: bool = False) ->
             weights *= margins
             slope += float(means.sum())
             curvature += float((np.add.reduce(weights, axis=axis) / sums - means**2).sum())
-        if prior:
-            slope += math.log(inverse) / (DEVIATION**2 * inverse)
-            curvature += (1 - math.log(inverse)) / (DEVIATION * inverse) ** 2
         return slope, curvature
 
     # Newton's method between two ends that close in; the ends of the range are tried before anything is halved.
