@@ -435,7 +435,7 @@ def _why_not(calibrator: Calibrator, neutral: Calibrator | None, criterion: str,
 def _change(gain: float) -> str:
     """What a map does to the NLL, where that is too little."""
     change = f"the validation NLL by {abs(gain):.2g}"
-    return f"lower {change}, which chance alone explains" if gain > 0 else f"raise {change}"
+    return f"lower {change}, which chance alone may explain" if gain > 0 else f"raise {change}"
 
 
 def _check_guard(guard: Any, criterion: str, cls: type[Calibrator], num_labels: int) -> bool:
