@@ -99,8 +99,8 @@ def table(cells: list[Cell]) -> list[str]:
 
 
 def summary(name: str, cells: list[Cell]) -> str:
-    mean, harmed = max(cell.change for cell in cells), max(cell.harmed for cell in cells)
-    kept = [f"{cell.kept:.0%}" for cell in cells if cell.size == max(SIZES) and cell.factor != 1]
+    mean, harmed = max(cell.change for cell in cells) + 0.0, max(cell.harmed for cell in cells)
+    kept = [f"{cell.kept:.1%}" for cell in cells if cell.size == max(SIZES) and cell.factor != 1]
     share = np.mean([cell.harmed for cell in cells])
     return f"| {name} | {mean:+.2%} | {share:.1%} | {harmed:.1%} | {', '.join(kept)} |"
 

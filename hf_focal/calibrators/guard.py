@@ -41,4 +41,4 @@ def least_gain(scored: Scored, numbers: int) -> float:
     """By how much the summed NLL has to fall, in nats, for a map of so many fitted numbers to be taken."""
     right = int(np.count_nonzero(scored.correct))
     fewer = min(right, len(scored) - right)
-    return numbers * max(1.0, 0.6 + 40 / max(fewer, 1))
+    return numbers * max(1.0, 0.4 + 60 / max(fewer, 1))

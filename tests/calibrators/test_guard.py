@@ -138,7 +138,7 @@ def test_the_gain_has_to_be_that_of_the_rule(margin, right, helps):
         warnings.simplefilter("ignore")
         fit, free = fit_temperature(logits, labels), fit_temperature(logits, labels, guard=False)
     gain = 100 * (free.before["nll"] - free.after["nll"])
-    assert (gain > 0.6 + 40 / 40) is helps is fit.helped
+    assert (gain > 0.4 + 60 / 40) is helps is fit.helped
 
 
 def test_by_ece_it_judges_by_the_nll_where_it_is_asked_for():
