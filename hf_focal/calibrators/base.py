@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from ..checks import check_logits, check_n_bins
 from ..metrics import Scored, measure
-from .guard import least_gain, what_is_lacking
+from .guard import how_few, least_gain, what_is_lacking
 
 
 if TYPE_CHECKING:
@@ -331,8 +331,8 @@ def fit_temperature(
 
     The guard. The temperature is taken only if it lowers the NLL, summed over the N samples, by more than 0.4 + 60 / m
     and by more than 1 (Akaike's price of a fitted number), where m is the number of right or wrong predictions,
-    whichever are fewer; if there are at least five of each; and if no class is missing of which the model expects more
-    than log(100 K) samples among them. Else T is 1, `helped` is false and `why` says which it was. Where gamma is
+    whichever are fewer and at least one; and if no class is missing of which the model expects more than log(100 K)
+    samples among them. Else T is 1, `helped` is false and `why` says which it was. Where gamma is
     fitted as well, the gain must be twice that. `benchmarks/guard.py` measures what this spares and what it costs.
 
     Without the guard the temperature is returned whatever it does, and `helped` says what the rule finds of it. At an
@@ -418,7 +418,8 @@ def _fitted(
     gain = before["nll"] - after["nll"]
     helped = not lacking and count * gain > least_gain(scored, calibrator.numbers(**options))
     if guard and left_alone and not helped:
-        return replace(left_alone, why=f"{cls.stays}: the best one, {calibrator}, would {_change(gain)}.")
+        few = f", and {how_few(scored)}" if how_few(scored) else ""
+        return replace(left_alone, why=f"{cls.stays}: the best one, {calibrator}, would {_change(gain)}{few}.")
     why = "" if helped else _why_not(calibrator, neutral, criterion, lacking, gain)
     return Fit(calibrator, criterion, count, before, after, helped, why)
 

@@ -10,17 +10,11 @@ import numpy as np
 from ..metrics import Scored
 
 
-LEAST = 5  # right samples, and wrong ones
-
-
 def what_is_lacking(scored: Scored) -> str:
     """Why these samples, with probabilities before calibration, can tell of no map; `""` where they can."""
-    right, count = int(np.count_nonzero(scored.correct)), len(scored)
-    for found, word in ((count - right, "wrong"), (right, "right")):
-        if found < LEAST:
-            few = f"{'none' if found == 0 else f'only {found}'} {'was' if found < 2 else 'were'} {word}"
-            samples = "the one validation sample" if count == 1 else f"{count} validation samples"
-            return f"of {samples} {few}, and at least five right and five wrong ones are needed to tell."
+    count = len(scored)
+    if how_few(scored, least=1):
+        return f"{how_few(scored, least=1)}, and right and wrong ones are needed to tell."
     missing = np.flatnonzero(np.bincount(scored.labels, minlength=scored.num_labels) == 0)
     if not len(missing):
         return ""
@@ -35,6 +29,16 @@ def what_is_lacking(scored: Scored) -> str:
         f"of {count} validation samples none is of the class {which}, where the model expects about "
         f"{expected.max():.0f}, so that they do not tell of data with all classes."
     )
+
+
+def how_few(scored: Scored, least: int = 5) -> str:
+    """That fewer samples than `least` are right, or wrong; else `""`."""
+    right, count = int(np.count_nonzero(scored.correct)), len(scored)
+    for found, word in ((count - right, "wrong"), (right, "right")):
+        if found < least:
+            few = f"{'none' if found == 0 else f'only {found}'} {'was' if found < 2 else 'were'} {word}"
+            return f"of {'the one validation sample' if count == 1 else f'{count} validation samples'} {few}"
+    return ""
 
 
 def least_gain(scored: Scored, numbers: int) -> float:
