@@ -45,4 +45,4 @@ def least_gain(scored: Scored, numbers: int) -> float:
     """By how much the summed NLL has to fall, in nats, for a map of so many fitted numbers to be taken."""
     right = int(np.count_nonzero(scored.correct))
     fewer = min(right, len(scored) - right)
-    return numbers * max(1.0, 0.4 + 60 / max(fewer, 1))
+    return numbers * float(np.clip(0.4 + 60 / max(fewer, 1), 1, 10))
