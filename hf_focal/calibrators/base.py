@@ -329,7 +329,7 @@ def fit_temperature(
     (Komisarenko and Kull, 2024), a temperature and then [`focal_recalibration`], for models of focal loss: it cannot
     be folded into a model, and may overfit small sets where gamma is fitted too.
 
-    The guard. The temperature is taken only if it lowers the NLL, summed over the N samples, by more than 0.4 + 60 / m,
+    The guard. The temperature is taken only if it lowers the NLL, summed over all samples, by more than 0.4 + 60 / m,
     or 1 where that is less (Akaike's price of a fitted number), or 10 where it is more; m is the number of right or
     wrong predictions, whichever are fewer, and at least one; and only if no class is missing of which the model
     expects more than log(100 K) samples among them. Else T is 1, `helped` is false and `why` says which it was. Where
