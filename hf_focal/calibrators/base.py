@@ -331,7 +331,7 @@ def fit_temperature(
 
     The guard. The temperature is taken only if it lowers the NLL, summed over all samples, by more than 0.4 + 60 / m,
     or 1 where that is less (Akaike's price of a fitted number), or 10 where it is more; m is the number of right or
-    wrong predictions, whichever are fewer, and at least one; and only if no class is missing of which the model
+    wrong predictions, whichever are fewer, and at least three; and only if no class is missing of which the model
     expects more than log(100 K) samples among them. Else T is 1, `helped` is false and `why` says which it was. Where
     gamma is fitted as well, the gain must be twice that. `benchmarks/guard.py` measures what this spares and costs.
 

@@ -13,8 +13,8 @@ from ..metrics import Scored
 def what_is_lacking(scored: Scored) -> str:
     """Why these samples, with probabilities before calibration, can tell of no map; `""` where they can."""
     count = len(scored)
-    if how_few(scored, least=1):
-        return f"{how_few(scored, least=1)}, and right and wrong ones are needed to tell."
+    if few := how_few(scored, least=3):
+        return f"{few}, and at least three right and three wrong ones are needed to tell."
     missing = np.flatnonzero(np.bincount(scored.labels, minlength=scored.num_labels) == 0)
     if not len(missing):
         return ""

@@ -85,12 +85,12 @@ def test_faultless_samples_leave_it_at_one():
     fit = fit_temperature(logits, labels)
     assert fit.temperature == 1.0 and fit.helped is False and not fit.at_end
     assert fit.after == fit.before and fit.calibrator == CALIBRATORS["temperature"].neutral(10)
-    needed = "right and wrong ones are needed to tell."
+    needed = "at least three right and three wrong ones are needed to tell."
     assert fit.why == f"T stays 1: of 60 validation samples none was wrong, and {needed}"
     wrong = (logits.argmax(axis=1) + 1) % 10
     assert "of 60 validation samples none was right, and" in fit_temperature(logits, wrong).why
-    with_two = fit_temperature(*constant(4.0, 298, 300))  # 98.2% sure, 99.3% right
-    assert with_two.temperature == 1 and with_two.why.endswith(", and of 300 validation samples only 2 were wrong.")
+    with_four = fit_temperature(*constant(4.0, 296, 300))  # 98.2% sure, 98.7% right
+    assert with_four.temperature == 1 and with_four.why.endswith(", and of 300 validation samples only 4 were wrong.")
 
 
 def test_one_sample_helps_nobody():
