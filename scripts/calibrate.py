@@ -4,8 +4,12 @@ Calibrate a classifier that you have, of images, texts, the words of texts or so
 training: fit a temperature on held-out data, measure what it does on other data, and save (and push) a checkpoint
 whose plain softmax is calibrated.
 
-    accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data --criterion nll
+    accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data
     accelerate launch scripts/calibrate.py --model_name_or_path path/to/model --dataset_name path/to/data --split test
+
+The temperature is that of smallest NLL, and it is taken only where these data show that it helps; else it stays 1, and
+the model's card says why (`--temperature_guard false` takes it all the same). `--criterion ece` takes the one of
+smallest ECE instead, as papers do, whether or not it helps.
 
 Every field below and of `CalibrationTrainingArguments` is a flag, and those of training do nothing here.
 """

@@ -15,7 +15,7 @@ from ..checks import check_gamma
 from ..gamma import focal_log_probabilities
 from ..metrics.bins import equal_width
 from .base import Calibrator, register_calibrator
-from .temperature import GRID, NLL_BOUNDS, check_temperature, effect_of, smallest_best, warn_at_ends
+from .temperature import GRID, NLL_BOUNDS, check_temperature, effect_of, end_of_range, smallest_best
 
 
 GAMMA_GRID = np.arange(11.0)  # where the fit looks first
@@ -28,6 +28,7 @@ class FocalRecalibration(Calibrator):
 
     method: ClassVar[str] = "focal"
     noun: ClassVar[str] = "temperature"
+    stays: ClassVar[str] = "T stays 1 and gamma 0"
     gamma: float = field(metadata={"check": check_gamma})
     temperature: float = field(metadata={"check": check_temperature})
 
@@ -40,11 +41,28 @@ class FocalRecalibration(Calibrator):
             temperature, gamma = _fit_nll(wide, labels, gamma)
         if criterion == "ece":
             temperature = _fit_ece(wide, labels, gamma, n_bins)
-        warn_at_ends(temperature, criterion)
         return cls(gamma, temperature)
+
+    @classmethod
+    def neutral(cls, num_labels: int) -> FocalRecalibration:
+        return cls(0.0, 1.0)
+
+    def numbers(self, **options: Any) -> int:
+        return 1 if options.get("gamma") is not None else 2
+
+    def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
+        wide, known = logits.astype(np.float64), None if options.get("gamma") is None else self.gamma
+        found = end_of_range(self.temperature, criterion, lambda: _fit_nll(wide, labels, known)[0])
+        if not found and known is None and math.isclose(self.gamma, GAMMA_GRID[-1], rel_tol=1e-4):
+            found = f"the best gamma, {self.gamma:g}, is at the end of the range searched, [0, {GAMMA_GRID[-1]:g}]."
+        return found
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
         return focal_log_probabilities(logits / self.temperature, self.gamma)
+
+    @property
+    def softens(self) -> bool | None:
+        return None if self.temperature == 1 or self.gamma else self.temperature > 1
 
     @property
     def named(self) -> str:
@@ -52,8 +70,10 @@ class FocalRecalibration(Calibrator):
 
     @property
     def words(self) -> str:
+        if self.gamma == 0:
+            return f"The {self.named} {effect_of(self.temperature)}."
         undone = f"the bias of focal loss with gamma {self.gamma:.4g} is undone"
-        return f"The {self.named} {effect_of(self.temperature)}, and {undone}."
+        return f"The logits are divided by the {self.named}, and then {undone}."
 
     def by_hand(self, place: str) -> str:
         call = f"`hf_focal.focal_recalibration(logits, {self.gamma}, {self.temperature:.4g})`"

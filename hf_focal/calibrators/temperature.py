@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,22 +43,23 @@ class TemperatureScaling(Calibrator):
 
     method: ClassVar[str] = "temperature"
     noun: ClassVar[str] = "temperature"
+    stays: ClassVar[str] = "T stays 1"
     temperature: float = field(metadata={"check": check_temperature})
 
     @classmethod
     def fit(
         cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int
     ) -> TemperatureScaling:
-        blocks = [
-            (block, values - values.max(axis=axis, keepdims=True), axis)
-            for block, values, axis in row_blocks(logits, np.float64, _CHUNK)
-        ]
         if criterion == "ece":
-            temperature = _fit_ece(blocks, logits.argmax(axis=1) == labels, n_bins)
-        else:
-            temperature = _fit_nll(blocks, labels)
-        warn_at_ends(temperature, criterion)
-        return cls(temperature)
+            return cls(_fit_ece(_margins(logits), logits.argmax(axis=1) == labels, n_bins))
+        return cls(_fit_nll(_margins(logits), labels))
+
+    @classmethod
+    def neutral(cls, num_labels: int) -> TemperatureScaling:
+        return cls(1.0)
+
+    def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
+        return end_of_range(self.temperature, criterion, lambda: _fit_nll(_margins(logits), labels))
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
         return logits / self.temperature
@@ -68,6 +69,10 @@ class TemperatureScaling(Calibrator):
 
     def affine(self, num_labels: int) -> Affine:
         return Affine(1 / self.temperature)
+
+    @property
+    def softens(self) -> bool | None:
+        return None if self.temperature == 1 else self.temperature > 1
 
     @property
     def named(self) -> str:
@@ -91,20 +96,37 @@ def effect_of(temperature: float) -> str:
     return f"{'sharpens' if temperature < 1 else 'softens'} its probabilities"
 
 
-def warn_at_ends(temperature: float, criterion: str) -> None:
-    """Warn if a fitted temperature is at an end of the range that the criterion searches."""
+def end_of_range(temperature: float, criterion: str, by_nll: Callable[[], float]) -> str:
+    """
+    The end of a sentence on a fitted temperature at an end of the range that the criterion searches, with the cause:
+    data that determine nothing, or an optimum that is elsewhere, which `by_nll` finds. Else `""`.
+    """
     ends = (GRID[0], GRID[-1]) if criterion == "ece" else NLL_BOUNDS
-    if any(math.isclose(temperature, end, rel_tol=1e-4) for end in ends):
-        warnings.warn(
-            f"The best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]: "
-            "the data do not determine it. More validation data, or a model that makes some mistakes on it, would.",
-            UserWarning,
-            stacklevel=5,  # who called fit_calibrator
-        )
+    if not _is_one_of(temperature, ends):
+        return ""
+    where = f"the best temperature, {temperature:g}, is at the end of the range searched, [{ends[0]:g}, {ends[1]:g}]"
+    best = temperature if criterion == "nll" else by_nll()
+    if _is_one_of(best, NLL_BOUNDS):
+        cause = "the data do not determine it: more validation data, or a model that makes some mistakes on it, would"
+    else:
+        cause = "the ECE does not determine it" if ends[0] < best < ends[1] else "the optimum is outside"
+        cause += f": the NLL is lowest near T = {best:.3g}, so use criterion='nll'"
+    return f"{where}, and {cause}."
+
+
+def _is_one_of(temperature: float, ends: tuple[float, float]) -> bool:
+    return any(math.isclose(temperature, end, rel_tol=1e-4) for end in ends)
 
 
 # Some rows of the logits, less the maximum of each, and the axis of their classes.
 _Blocks = list[tuple[slice, NDArray[np.float64], int]]
+
+
+def _margins(logits: NDArray[Any]) -> _Blocks:
+    return [
+        (block, values - values.max(axis=axis, keepdims=True), axis)
+        for block, values, axis in row_blocks(logits, np.float64, _CHUNK)
+    ]
 
 
 def _fit_ece(blocks: _Blocks, correct: NDArray[np.bool_], n_bins: int) -> float:

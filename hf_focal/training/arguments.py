@@ -91,10 +91,16 @@ class CalibrationTrainingArguments(TrainingArguments):
         default="temperature", metadata={"help": "The calibrator to fit: a name in hf_focal.CALIBRATORS."}
     )
     temperature_criterion: str = field(
-        default="ece",
+        default="nll",
         metadata={
-            "help": "What the calibrator minimises: 'ece' (on the paper's grid) or 'nll'.",
+            "help": "What the calibrator minimises: 'nll', for models to use, or 'ece', on the paper's grid.",
             "aliases": ["--criterion"],
+        },
+    )
+    temperature_guard: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Keep T = 1 where the data do not show that another helps. Unset: on for 'nll', off for 'ece'."
         },
     )
     fold_temperature: bool = field(

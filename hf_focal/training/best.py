@@ -131,7 +131,7 @@ class KeepBestCallback(TrainerCallback):
 
         Args:
             validation (`Dataset`):
-                Labelled data that each model's own temperature is fitted on.
+                Labelled data that each model's own temperature is fitted on, as `args.temperature_criterion` says.
             test (`Dataset`):
                 Labelled data to measure on, before and after that temperature.
 
@@ -158,8 +158,9 @@ class KeepBestCallback(TrainerCallback):
     def _measure(self, validation: Any, test: Any) -> dict[str, float]:
         args = self.trainer.args
         held_out = Predictions.flatten(self.trainer.predict(validation))
-        n_bins, criterion = getattr(args, "n_bins", 15), getattr(args, "temperature_criterion", "ece")
-        fit = fit_temperature(held_out.logits, held_out.labels, criterion, n_bins)
+        n_bins, criterion = getattr(args, "n_bins", 15), getattr(args, "temperature_criterion", "nll")
+        guard = getattr(args, "temperature_guard", None)
+        fit = fit_temperature(held_out.logits, held_out.labels, criterion, n_bins, guard=guard)
         seen = Predictions.flatten(self.trainer.predict(test))
         numbers = {"temperature": fit.temperature}
         for moment, calibrator in (("before", None), ("after", fit.calibrator)):

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
-from ..calibrators import Fit, calibrator_of, fit_calibrator
-from ..calibrators.base import calibrator_class
+from ..calibrators import Fit, calibrator_of
+from ..calibrators.base import calibrator_class, fit_for_model
 from ..hub.push import push_to_hub
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss, extract_logits
 from ..metrics import BatchMetrics, Scored, measure
@@ -205,11 +205,15 @@ class CalibrationTrainer(BaseTrainer):
         split: str = "validation",
         fold: bool | None = None,
         method: str | None = None,
+        guard: bool | None = None,
         **options: Any,
     ) -> Fit:
         """
         Fit a calibrator, such as a temperature, on held-out data, record it in `model.config.calibration` and fold it
         into the head.
+
+        Where the data do not show that it helps (under the guard), or it is at an end of the range searched (always),
+        the model is left as it is: the record holds the temperature 1, `helped` as false, and `why`.
 
         Args:
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
@@ -226,6 +230,8 @@ class CalibrationTrainer(BaseTrainer):
                 `save_model()` writes the record beside it, into `calibration.json`.
             method (`str`, *optional*, defaults to `args.calibrator`):
                 A name in `hf_focal.CALIBRATORS`, such as `"temperature"` or `"focal"`. `"focal"` cannot be folded.
+            guard (`bool`, *optional*, defaults to `args.temperature_guard`):
+                Take it only where the data show that it helps: unset, on for `"nll"` and off for `"ece"`.
             options:
                 Of the method, such as `gamma` of `"focal"`: the gamma to undo, by default fitted.
 
@@ -265,16 +271,19 @@ class CalibrationTrainer(BaseTrainer):
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
         held_out = self.flatten(predictions, split)
-        fit = fit_calibrator(
+        fit = fit_for_model(
             held_out.logits,
             held_out.labels,
             kind.method,
-            criterion=str(criterion or getattr(self.args, "temperature_criterion", "ece")),
+            criterion=str(criterion or getattr(self.args, "temperature_criterion", "nll")),
             n_bins=getattr(self.args, "n_bins", 15),
+            guard=getattr(self.args, "temperature_guard", None) if guard is None else guard,
             **{name: value for name, value in options.items() if value is not None},
         )
         loss = self._loss_record() if self.state.global_step else self._known_loss
         facts = {"criterion": fit.criterion, **loss, "split": split, "n_samples": fit.n_samples}
+        if fit.unchanged:
+            facts |= {"helped": False, "why": fit.why}
         if fold:
             fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=facts)
         else:

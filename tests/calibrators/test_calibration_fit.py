@@ -55,7 +55,7 @@ def test_ece_grid_equals_the_naive_loop(k, temperature, n_bins):
 def test_ece_grid_of_few_samples_equals_the_naive_loop(seed):
     logits, labels = _data(seed, 40, 4, 2.0)
     with pytest.warns(UserWarning) as caught:
-        temperature = fit_temperature(logits, labels).temperature
+        temperature = fit_temperature(logits, labels, "ece").temperature
     assert temperature == references.best_grid_temperature(logits, labels)
     assert "40 samples" in str(caught[0].message)
 
@@ -64,9 +64,9 @@ def test_ece_grid_in_chunks_is_that_of_the_whole(monkeypatch):
     import hf_focal.calibrators.temperature
 
     logits, labels = _data(20, 250, 5, 2.0)
-    expected = [fit_temperature(logits, labels, criterion).temperature for criterion in ("ece", "nll")]
+    expected = [fit_temperature(logits, labels, criterion, guard=False).temperature for criterion in ("ece", "nll")]
     monkeypatch.setattr(hf_focal.calibrators.temperature, "_CHUNK", 35)  # 7 rows at a time
-    actual = [fit_temperature(logits, labels, criterion).temperature for criterion in ("ece", "nll")]
+    actual = [fit_temperature(logits, labels, criterion, guard=False).temperature for criterion in ("ece", "nll")]
     assert actual[0] == expected[0] and actual[1] == pytest.approx(expected[1], rel=1e-10)
 
 
@@ -86,14 +86,14 @@ def test_the_smallest_of_tied_temperatures_wins(first):
     logits, labels = _constant(margin, 150, 200)
     errors = [references.ece_at(logits, labels, t) for t in (first, second)]
     assert errors[0] == pytest.approx(errors[1], abs=1e-15)
-    assert fit_temperature(logits, labels).temperature == first
-    assert fit_temperature(-logits, 1 - labels).temperature == first
+    assert fit_temperature(logits, labels, "ece").temperature == first
+    assert fit_temperature(-logits, 1 - labels, "ece").temperature == first
 
 
 def test_all_temperatures_tied_give_the_smallest_with_a_warning():
     logits, labels = np.zeros((300, 2)), np.arange(300) % 2
     with pytest.warns(UserWarning, match="0.1, is at the end of the range"):
-        assert fit_temperature(logits, labels).temperature == 0.1
+        assert fit_temperature(logits, labels, "ece").temperature == 0.1
 
 
 def test_real_logits_get_the_temperature_of_the_naive_loop(test_data):
@@ -106,7 +106,7 @@ def test_real_logits_get_the_temperature_of_the_naive_loop(test_data):
         index = np.searchsorted(edges, confidences, side="left")
         groups = [index == b for b in range(1, 16)]
         errors.append(sum(abs(confidences[g].sum() - correct[g].sum()) for g in groups) / len(labels))
-    fit = fit_temperature(data["val_logits"], labels)
+    fit = fit_temperature(data["val_logits"], labels, "ece")
     assert fit.temperature == (int(np.argmin(errors)) + 1) / 10
     assert fit.after["ece"] == pytest.approx(min(errors), abs=1e-12)
     assert fit.before["ece"] == pytest.approx(0.043565, abs=5e-7)
@@ -132,7 +132,7 @@ def _independent_nll_temperature(logits, labels):
 )
 def test_nll_fit_equals_an_independent_minimiser(k, temperature, scale):
     logits, labels = _data(30 + k, 250, k, temperature, scale)
-    fit = fit_temperature(logits, labels, criterion="nll")
+    fit = fit_temperature(logits, labels, criterion="nll", guard=False)
     assert type(fit.temperature) is float
     assert fit.temperature == pytest.approx(_independent_nll_temperature(logits, labels), rel=1e-5)
     best = references.mean_nll_at(logits, labels, fit.temperature)
@@ -145,22 +145,26 @@ def test_nll_fit_of_constant_margins_has_its_closed_form(n_right):
     # The best confidence is the accuracy, so T = margin / logit(accuracy).
     logits, labels = _constant(1.5, n_right, 200)
     expected = 1.5 / math.log(n_right / (200 - n_right))
-    assert fit_temperature(logits, labels, criterion="nll").temperature == pytest.approx(expected, rel=1e-10)
+    assert fit_temperature(logits, labels, criterion="nll", guard=False).temperature == pytest.approx(
+        expected, rel=1e-10
+    )
 
 
 @pytest.mark.parametrize("factor", [0.25, 3.0])
 def test_nll_temperature_scales_with_the_logits(factor):
     logits, labels = _data(50, 400, 4, 1.5)
-    once = fit_temperature(logits, labels, criterion="nll").temperature
-    assert fit_temperature(factor * logits, labels, criterion="nll").temperature == pytest.approx(factor * once, 1e-9)
+    once = fit_temperature(logits, labels, criterion="nll", guard=False).temperature
+    assert fit_temperature(factor * logits, labels, criterion="nll", guard=False).temperature == pytest.approx(
+        factor * once, 1e-9
+    )
     shifted = logits + np.random.default_rng(0).normal(size=(400, 1)) * 50  # softmax does not see it
-    assert fit_temperature(shifted, labels, criterion="nll").temperature == pytest.approx(once, rel=1e-9)
+    assert fit_temperature(shifted, labels, criterion="nll", guard=False).temperature == pytest.approx(once, rel=1e-9)
 
 
 def test_nll_fit_of_real_logits_equals_an_independent_minimiser(test_data):
     data = _real(test_data)
     logits, labels = data["val_logits"][:800], data["val_labels"][:800]
-    fit = fit_temperature(logits, labels, criterion="nll")
+    fit = fit_temperature(logits, labels, criterion="nll", guard=False)
     assert fit.temperature == pytest.approx(_independent_nll_temperature(logits, labels), abs=1e-4)
     assert fit.temperature > 1.5  # trained with cross-entropy: over-confident
 
@@ -168,9 +172,11 @@ def test_nll_fit_of_real_logits_equals_an_independent_minimiser(test_data):
 def test_nll_fit_survives_huge_logits():
     logits, labels = _data(60, 300, 3, 10.0)
     assert np.abs(logits).max() > 50
-    expected = fit_temperature(logits, labels, criterion="nll").temperature
+    expected = fit_temperature(logits, labels, criterion="nll", guard=False).temperature
     lifted = logits + 1e6
-    assert fit_temperature(lifted, labels, criterion="nll").temperature == pytest.approx(expected, rel=1e-6)
+    assert fit_temperature(lifted, labels, criterion="nll", guard=False).temperature == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 @pytest.mark.filterwarnings("ignore:independent is deprecated:DeprecationWarning")  # within pyro
@@ -179,7 +185,7 @@ def test_netcal_fits_the_reciprocal_in_double_and_nothing_in_single_precision(te
     from netcal.scaling import TemperatureScaling
 
     logits, labels = _data(70, 1000, 4, temperature)
-    ours = fit_temperature(logits, labels, criterion="nll").temperature
+    ours = fit_temperature(logits, labels, criterion="nll", guard=False).temperature
     assert abs(ours - 1) > 0.3
     peer = TemperatureScaling()
     peer.fit(references.softmax(logits), labels)  # its temperature multiplies
@@ -187,7 +193,7 @@ def test_netcal_fits_the_reciprocal_in_double_and_nothing_in_single_precision(te
     peer = TemperatureScaling()
     peer.fit(references.softmax(logits).astype(np.float32), labels)  # its optimiser stops where it starts
     assert float(np.ravel(peer.temperature)[0]) == pytest.approx(1, abs=0.01)
-    single = fit_temperature(logits.astype(np.float32), labels, criterion="nll").temperature
+    single = fit_temperature(logits.astype(np.float32), labels, criterion="nll", guard=False).temperature
     assert single == pytest.approx(ours, rel=1e-6)
 
 
@@ -211,9 +217,10 @@ def test_before_and_after_are_the_metrics(criterion, n_bins):
     assert fit.after[criterion] < fit.before[criterion]
 
 
-def test_ece_is_the_default_criterion():
+def test_nll_is_the_default_criterion_under_the_guard_and_ece_goes_without():
     logits, labels = _data(81, 300, 3, 2.0)
-    assert fit_temperature(logits, labels) == fit_temperature(logits, labels, "ece", 15)
+    assert fit_temperature(logits, labels) == fit_temperature(logits, labels, "nll", 15, guard=True)
+    assert fit_temperature(logits, labels, "ece") == fit_temperature(logits, labels, "ece", 15, guard=False)
 
 
 @pytest.mark.parametrize("criterion", ["ece", "nll"])
@@ -282,7 +289,7 @@ def test_any_nll_fit_is_a_minimum(seed, factor):
     logits, labels = _data(seed, 200, 3, factor, scale=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        temperature = fit_temperature(logits, labels, "nll").temperature
+        temperature = fit_temperature(logits, labels, "nll", guard=False).temperature
     best = references.mean_nll_at(logits, labels, temperature)
     for other in (0.98 * temperature, 1.02 * temperature):
         if 0.01 <= other <= 100:
@@ -303,8 +310,9 @@ def test_an_optimum_at_either_end_is_warned_of(criterion, right, temperature):
     with pytest.warns(
         UserWarning, match=f"The best temperature, {temperature:g}, is at the end of the range"
     ) as caught:
-        fit = fit_temperature(logits, labels, criterion)
+        fit = fit_temperature(logits, labels, criterion, guard=False)
     assert type(fit.temperature) is float and fit.temperature == temperature
+    assert fit.at_end and not fit.helped and fit.why == str(caught[0].message)
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
@@ -322,8 +330,8 @@ def test_few_samples_are_warned_of(criterion):
 @pytest.mark.parametrize("criterion", ["ece", "nll"])
 def test_one_sample_is_fitted_with_warnings(criterion):
     with pytest.warns(UserWarning) as caught:
-        fit = fit_temperature([[2.0, 0.0, 1.0]], [0], criterion)
-    assert fit.temperature == (0.1 if criterion == "ece" else 0.01)
+        fit = fit_temperature([[2.0, 0.0, 1.0]], [0], criterion, guard=False)
+    assert fit.temperature == (0.1 if criterion == "ece" else 0.01) and fit.at_end and not fit.helped
     assert ["1 samples" in str(w.message) for w in caught] == [True, False] and fit.n_samples == 1
 
 

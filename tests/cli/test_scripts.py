@@ -92,7 +92,7 @@ def test_results_are_those_of_the_stored_logits(run, predictions):
 def test_the_config_tells_how_the_temperature_was_obtained(run, predictions):
     config = json.loads((run[0] / "config.json").read_text())
     assert config["calibration"] == {
-        "method": "temperature", "criterion": "ece", "loss": "flsd-53", "split": "validation", "n_samples": 359,
+        "method": "temperature", "criterion": "nll", "loss": "flsd-53", "split": "validation", "n_samples": 359,
         "temperature": float(predictions[1]["temperature"]), "folded": True,
     }  # fmt: skip
     assert "hf_focal" not in json.dumps(config)

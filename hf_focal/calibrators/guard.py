@@ -1,0 +1,48 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""When a fitted map is taken: only where the data show that it helps. The rule is that of [`fit_temperature`]."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..metrics import Scored
+
+
+def what_is_lacking(scored: Scored) -> str:
+    """Why these samples, with probabilities before calibration, can tell of no map; `""` where they can."""
+    count = len(scored)
+    if few := how_few(scored, least=3):
+        return f"{few}, and at least three right and three wrong ones are needed to tell."
+    missing = np.flatnonzero(np.bincount(scored.labels, minlength=scored.num_labels) == 0)
+    if not len(missing):
+        return ""
+    expected = np.zeros(len(missing))
+    for _, values, axis in scored.blocks():
+        expected += (values[:, missing] if axis else values[missing].T).sum(axis=0)
+    # As a Poisson variable each would be missing in exp(-expected) of all sets: in 1% for the classes together.
+    if expected.max() <= math.log(100 * scored.num_labels):
+        return ""
+    which = int(missing[expected.argmax()])
+    return (
+        f"of {count} validation samples none is of the class {which}, where the model expects about "
+        f"{expected.max():.0f}, so that they do not tell of data with all classes."
+    )
+
+
+def how_few(scored: Scored, least: int = 5) -> str:
+    """That fewer samples than `least` are right, or wrong; else `""`."""
+    right, count = int(np.count_nonzero(scored.correct)), len(scored)
+    for found, word in ((count - right, "wrong"), (right, "right")):
+        if found < least:
+            few = f"{'none' if found == 0 else f'only {found}'} {'was' if found < 2 else 'were'} {word}"
+            return f"of {'the one validation sample' if count == 1 else f'{count} validation samples'} {few}"
+    return ""
+
+
+def least_gain(scored: Scored, numbers: int) -> float:
+    """By how much the summed NLL has to fall, in nats, for a map of so many fitted numbers to be taken."""
+    right = int(np.count_nonzero(scored.correct))
+    fewer = min(right, len(scored) - right)
+    return numbers * float(np.clip(0.4 + 60 / max(fewer, 1), 1, 10))
