@@ -68,7 +68,7 @@ def test_results_and_dynamics_are_read(tmp_path):
     results |= {"seed": 42, "epoch": 20.0, "temperature": 0.2, "temperature_criterion": "ece", "n_bins": 15}
     (tmp_path / "all_results.json").write_text(json.dumps(results))
     head, _, row = compare_runs([tmp_path]).splitlines()
-    assert row.startswith("| flsd-53 | 0.2 | 75.00% | 25.00% |") and "MCE before" in head
+    assert row.startswith("| flsd-53 | 0.2 | 75.00% | 0.2500 |") and "MCE before" in head
     numbers = ["nll", "nll_correct", "nll_incorrect", "entropy", "entropy_correct", "entropy_incorrect"]
     numbers += ["error", "ece", "weight_norm"]
     row = {"epoch": 1.0, "step": 5, "split": "test", "loss": "focal (gamma 3)", "n_samples": 4}

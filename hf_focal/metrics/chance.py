@@ -222,15 +222,14 @@ class Law:
     def interval(self, level: float) -> tuple[float, float]:
         """
         The true errors under which the observed one lies in neither tail: a test that is inverted along gaps that are
-        the observed ones, shrunk, times any factor.
+        the observed ones, shrunk, times any factor. That fewer gaps are seen than chance shows tells nothing: the
+        upper end takes an observed error for no less than the lower quartile of a calibrated model's.
         """
-        tail, observed, rounding = (1 - level) / 2, self.observed, 1e-12
-        low = self._end(
-            self.along(self.error.low), lambda values: bool(np.quantile(values, 1 - tail) >= observed - rounding)
-        )
-        high = self._end(
-            self.along(self.error.high), lambda values: bool(np.quantile(values, tail) > observed + rounding)
-        )
+        tail, rounding = (1 - level) / 2, 1e-12
+        usual = np.quantile(self.error.observed(self.drawn(self.mean), self.shape), 0.25)
+        least, most = self.observed - rounding, max(self.observed, usual) + rounding
+        low = self._end(self.along(self.error.low), lambda drawn: bool(np.quantile(drawn, 1 - tail) >= least))
+        high = self._end(self.along(self.error.high), lambda drawn: bool(np.quantile(drawn, tail) > most))
         return min(low, high), high
 
     def _end(self, gaps: Floats, beyond: Callable[[Floats], bool]) -> float:
@@ -261,7 +260,7 @@ class Law:
 def _outcomes(standard: Floats, uniform: Floats, counts: Floats, shares: Floats, spread: Floats) -> Floats:
     """How many of each cell come true, less what is to be expected: binomial, normal where that is as good."""
     variance = counts * shares * (1 - shares)
-    noise = standard * np.sqrt(variance)
+    noise = np.rint(counts * shares + standard * np.sqrt(variance)) - counts * shares  # whole numbers come true
     for cell in np.flatnonzero(variance < SPARSE):
         count, share = counts[cell], shares[cell]
         rare, sign, levels = (share, 1, uniform[:, cell]) if share <= 0.5 else (1 - share, -1, 1 - uniform[:, cell])

@@ -20,6 +20,7 @@ from ..metrics import METRICS, Scored
 from ..metrics.comparison import compare_scored
 from ..predictions import load_predictions
 from .folder import PREDICTIONS, RESULTS
+from .report import PROPER
 from .tables import PERCENT, cell, markdown_table
 
 
@@ -34,7 +35,6 @@ _SETTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "bins": lambda results: results.get("n_bins"),
 }
 _MOMENTS = ("before", "after")
-_PROPER = ("nll", "brier")
 _MANY = 1 << 23  # probabilities: above, metrics that go through them are not compared
 _AT_LEAST = ("ece", "adaptive_ece", "classwise_ece", "nll")  # held by every file that names no metrics
 
@@ -159,7 +159,7 @@ def _measured(rows: list[list[dict[str, Any]]], folders: list[list[str]]) -> lis
         ("T", _cells(values("temperature"), ".3g")),
         ("error", column("accuracy", "after", errors, accuracy, 1)),
     ]
-    ordered = sorted(metrics.items(), key=lambda item: (item[0] not in _PROPER, not item[1]["style"].endswith("%")))
+    ordered = sorted(metrics.items(), key=lambda item: (item[0] not in PROPER, not item[1]["style"].endswith("%")))
     for key, metric in ordered:
         for moment in _MOMENTS if key != "accuracy" else ():  # it is there as the error
             sign = 1 if metric["lower_is_better"] else -1

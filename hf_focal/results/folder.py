@@ -104,6 +104,7 @@ def save_run(
     save_predictions(folder / PREDICTIONS, parts, scaled="false", **metadata, id2label=names)
     entries = {**results, "calibrator": fit.method, "temperature": None, **numbers}
     entries |= {"temperature_criterion": fit.criterion, "n_bins": report.n_bins}
+    entries |= {"helped": fit.helped, **({"why": fit.why} if fit.unchanged else {})}
     for split, moments in (("validation", (fit.before, fit.after)), ("test", (report.before, report.after))):
         for moment, values in zip(("before", "after"), moments, strict=True):
             entries |= {f"{split}_{moment}_{key}": value for key, value in values.items()}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 LEVEL = 0.9  # of the intervals
+PROPER = ("nll", "brier")  # what decides between models
 LEGEND = (
     "true value: what endless data would show, a 90% interval; by chance: what a perfectly calibrated model of the "
     "same confidences would show on as many {unit}, median and 90% range."
@@ -108,6 +109,11 @@ class Report:
         return " ".join(sentences)
 
     @property
+    def worse(self) -> bool:
+        """Whether a proper score, NLL or Brier, is worse after calibration by more than noise."""
+        return any(self.changes[key].verdict == "a_is_better" for key in PROPER if key in self.changes)
+
+    @property
     def legend(self) -> str:
         """What the lines of a calibration error mean; nothing where there are none."""
         return LEGEND.format(unit=self.unit) if any(self.floors.values()) else ""
@@ -155,7 +161,7 @@ def make_report(
         fit=fit,
         before=values["before"],
         after=values["after"],
-        words=describe(scored["before"], fit.calibrator),
+        words=describe(scored["before"], fit, groups),
         intervals={moment: intervals for moment, (intervals, _) in found.items()},
         bins={moment: one.bins(n_bins) for moment, one in scored.items()},
         n_samples=len(predictions),

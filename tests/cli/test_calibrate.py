@@ -146,14 +146,16 @@ def test_a_foreign_text_model_gets_the_temperature_of_its_data(calibrate, text, 
 
 def test_table_and_card_tell_the_same_intervals_and_no_loss(calibrate, text, tmp_path):
     results, output = calibrate(text[0], text[3])
-    table = dict(re.findall(r"^([\w-]+) +(\d.*\)) *$", output, flags=re.MULTILINE))
+    table = re.findall(r"^([\w-]+|- true value|- by chance)  +(\d.*[%)]) *$", output, flags=re.MULTILINE)
     card = (tmp_path / "out" / "README.md").read_text()
     metrics = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["metrics"]
     assert len(metrics) == 2 * len(METRICS)
-    assert list(table) == ["Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"]
-    for title, cells in table.items():
+    errors = ("ECE", "AdaECE", "Classwise-ECE", "MCE")
+    lines = [line for title in errors for line in (title, "- true value", "- by chance")]
+    assert [title for title, _ in table] == ["Error", "NLL", *lines, "Brier"]
+    for title, cells in table:
         assert f"| {title} | " + " | ".join(re.split(r" {2,}", cells)) + " |" in card
-        assert cells.count(" to ") == 2
+        assert cells.count(" to ") == (0 if title in errors else 2)
     for metric in metrics:
         moment = metric["name"].split()[1]
         assert metric["value"] == pytest.approx(results[f"test_{moment}_{metric['type']}"])

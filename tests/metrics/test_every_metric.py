@@ -174,7 +174,8 @@ def test_the_interval_and_the_floor_are_within_the_bounds_of_the_metric(key):
     assert confidence_interval(metric.value, data.probabilities, data.labels) == (low, high)
     intervals, floors = appraise(data)
     assert intervals[key] == (low, high)
-    assert (key in {"ece", "adaptive_ece", "classwise_ece", "mce", "rmsce"}) == (key in floors)
+    assert (key in floors) == (metric.gap_error(data, 15) is not None)
+    assert {"ece", "adaptive_ece", "classwise_ece", "mce", "rmsce"} <= {*floors} and "nll" not in floors
     floor = noise_floor(key, data.probabilities)
     assert metric.bounds[0] <= floor.low <= floor.median <= floor.high <= metric.bounds[1]
     assert floors.get(key, floor) == floor

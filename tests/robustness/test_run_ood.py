@@ -9,7 +9,6 @@ import sys
 
 import numpy as np
 import pytest
-import references
 import torch
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
@@ -21,6 +20,7 @@ from hf_focal import (
     ImageCorruption,
     auroc,
     calibration_metrics_from_logits,
+    confidence_interval,
     create_image_classifier,
     fold_temperature,
     from_pretrained,
@@ -101,8 +101,10 @@ def test_folded_and_unfolded_checkpoints_give_the_same_tables(models, pictures, 
     first, second = (part.split("\n", 1)[1] for part in text.split("== ")[1:])
     assert first.strip() == second.strip() and text.strip() in output.out
     assert re.search(r"^noise +entropy +[\d.]+% \([\d.]+% to [\d.]+%\) +[\d.]+% \(", text, flags=re.MULTILINE)
-    interval = r" +[\d.]+% \([\d.]+% to [\d.]+%\)"
-    assert re.search(rf"^severity 5 +[\d.]+%{interval}{interval} +[\d.]+ +[\d.]+$", text, flags=re.MULTILINE)
+    ends = r" +[\d.]+% to [\d.]+%"
+    assert re.search(r"^severity 5 +[\d.]+% +[\d.]+%.* +[\d.]+%.* +[\d.]+ +[\d.]+$", text, flags=re.MULTILINE)
+    assert re.search(rf"^- true value{ends}{ends}$", text, flags=re.MULTILINE)
+    assert re.search(rf"^- by chance +[\d.]+% \({ends.strip(' +')}\) +[\d.]+% \(", text, flags=re.MULTILINE)
     assert re.search(r"^before +\d+ \([\d.]+%\) +[\d.]+% +[\d.]+%$", text, flags=re.MULTILINE)
     assert re.search(r"^after +0 \(0.00%\) +- +[\d.]+%$", text, flags=re.MULTILINE)
     assert "gaussian_noise 5" in text and "gaussian_noise 1" not in text  # in the JSON
@@ -120,16 +122,6 @@ def logits_of(folder, images):
     )
     with torch.no_grad():
         return model(pixels["pixel_values"]).logits.double().numpy()
-
-
-def basic_interval(metric, probabilities, labels):
-    """Of 5 resamples, by a plain loop: the percentile interval, mirrored at the estimate and cut off at 0."""
-    options = {"n_bins": 5} if metric is references.ece else {}
-    generator = np.random.default_rng(0)
-    rows = [generator.integers(0, len(labels), len(labels)) for _ in range(5)]
-    values = [metric(probabilities[row], labels[row], **options) for row in rows]
-    estimate = metric(probabilities, labels, **options)
-    return [max(2 * estimate - np.quantile(values, share), 0) for share in (0.95, 0.05)]
 
 
 def test_figures_are_those_of_the_logits(models, pictures, tmp_path, start):
@@ -153,12 +145,12 @@ def test_figures_are_those_of_the_logits(models, pictures, tmp_path, start):
         for severity, part in (("0", logits), ("2", corrupted)):
             expected = calibration_metrics_from_logits(part, labels, 5, temperature)
             row = found["shift"]["contrast"][severity][moment]
-            intervals = row.pop("intervals")
+            intervals, chance = row.pop("intervals"), row.pop("by_chance")
+            assert 0 < chance["low"] < chance["median"] < chance["high"] < 1
             assert row == pytest.approx(expected, abs=1e-3)
-            for key, metric in (("ece", references.ece), ("nll", references.nll), ("accuracy", references.accuracy)):
-                assert intervals[key] == pytest.approx(
-                    basic_interval(metric, softmax(part / temperature, axis=1), labels), abs=1e-3
-                )
+            for key in ("ece", "nll", "accuracy"):
+                ends = confidence_interval(key, softmax(part / temperature, axis=1), labels, n_bins=5)
+                assert intervals[key] == pytest.approx(ends, abs=2e-3)
         probabilities = softmax(logits / temperature, axis=1)
         selective = found["selective"][moment]
         assert selective["aurc"] == pytest.approx(risk_coverage_curve(probabilities, labels)[1].mean(), abs=1e-3)
@@ -196,7 +188,7 @@ def test_one_labelled_split_will_do_whatever_the_order_of_its_classes(models, tm
     assert results["num_samples"] == 40 and list(results["models"]) == ["flsd-53"]
     expected = calibration_metrics_from_logits(logits_of(models / "plain", images), labels, 15, 2.5)
     clean = results["models"]["flsd-53"]["shift"]["contrast"]["0"]["after"]
-    del clean["intervals"]
+    del clean["intervals"], clean["by_chance"]
     assert clean == pytest.approx(expected, abs=1e-3) and 0 < clean["accuracy"] < 1
     with pytest.raises(ValueError, match="no split 'tests'; it has \\['test'\\]"):
         start("--model_name_or_path", models / "folded", "--dataset_name", tmp_path / "one", "--split", "tests",
