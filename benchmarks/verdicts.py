@@ -4,9 +4,9 @@ How often `paired_bootstrap` decides between models of equal true calibration er
 
     python benchmarks/verdicts.py --draws 200
 
-Pairs of equal true error: two exact posteriors of accuracy 50% and 99% (0 and 0); the class frequencies and a posterior
-(0 and 0); a model as over-confident as the other is under-confident (ECE 5.9%); a model and itself with a little noise.
-Pairs that differ: ECE 2% and 8%. Beside it the percentile bootstrap of the difference, 200 resamples.
+Pairs of equal true error: two exact posteriors of accuracy 50% and 99% (0 and 0); the class frequencies and a
+posterior (0 and 0); a model as over-confident as the other is under-confident (ECE 5.9%); a model and itself with a
+little noise. Pairs that differ: ECE 2% and 8%. Beside it the percentile bootstrap of the difference, 200 resamples.
 """
 
 from __future__ import annotations
