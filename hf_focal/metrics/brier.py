@@ -32,7 +32,6 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 @register_metric(
     "brier",
     title="Brier",
-    rank=2,
     style=".4f",
     bounds=(0.0, 2.0),
     binned=False,

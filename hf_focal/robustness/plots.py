@@ -73,7 +73,9 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
 
     Args:
         results (`Mapping`): By model, severity (0 for clean data), and `"before"` and `"after"` (dashed and solid):
-            what [`calibration_metrics`] returns and, under `"intervals"` if at all, each metric's interval (bars).
+            what [`calibration_metrics`] returns and, under `"intervals"` if at all, each metric's interval (bars: of
+            its true value) and, under `"by_chance"`, the [`NoiseFloor`] of the ECE as a mapping (dotted: its upper
+            end).
 
     Returns:
         `matplotlib.figure.Figure`: Three panels, 11 inches wide.
@@ -96,6 +98,9 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
                 if all("intervals" in row for row in rows):
                     ends = np.array([[shown(end) for end in row["intervals"][key]] for row in rows])
                     axis.vlines(severities, ends.min(axis=1), ends.max(axis=1), color=style["color"], linewidth=1)
+            if all("by_chance" in row for row in rows):
+                chance = [100 * row["by_chance"]["high"] for row in rows]
+                axes[0].plot(severities, chance, color=style["color"], linestyle=":", linewidth=1)
     ticks = sorted(set().union(*results.values()))
     for axis, name in zip(axes, ("ECE in %", "NLL in nats", "error in %"), strict=True):
         axis.set(xlabel="severity", ylabel=name, xticks=ticks)

@@ -152,7 +152,7 @@ def test_table_and_card_tell_the_same_intervals_and_no_loss(calibrate, text, tmp
     assert len(metrics) == 2 * len(METRICS)
     errors = ("ECE", "AdaECE", "Classwise-ECE", "MCE")
     lines = [line for title in errors for line in (title, "- true value", "- by chance")]
-    assert [title for title, _ in table] == ["Error", "NLL", *lines, "Brier"]
+    assert [title for title, _ in table] == ["Error", "NLL", "Brier", *lines]
     for title, cells in table:
         assert f"| {title} | " + " | ".join(re.split(r" {2,}", cells)) + " |" in card
         assert cells.count(" to ") == (0 if title in errors else 2)

@@ -21,7 +21,7 @@ from hf_focal import (
     register_metric,
 )
 from hf_focal.metrics.bins import bin_indices
-from hf_focal.metrics.noise import binomial_band, calibrated_band
+from hf_focal.metrics.noise import appraise, binomial_band, calibrated_band
 
 
 ERRORS = ("ece", "adaptive_ece", "debiased_ece", "mce", "classwise_ece")
@@ -322,3 +322,11 @@ def test_the_upper_end_of_few_sure_and_right_answers_is_far_off():
     """Four right answers of confidence 0.93: half of all may be wrong, which the gap of 0.07 upwards does not tell."""
     low, high = confidence_interval("ece", np.tile([0.93, 0.07], (4, 1)), np.zeros(4, int))
     assert low == 0 and 0.93 - 0.05 ** (1 / 4) == pytest.approx(high, abs=0.1)
+
+
+def test_the_nll_of_logits_has_a_finite_interval_where_probabilities_are_zero():
+    rng = np.random.default_rng(15)
+    logits = 1000 * rng.normal(size=(50, 3))
+    scored = Scored.from_logits(logits, rng.integers(0, 3, 50))
+    low, high = appraise(scored)[0]["nll"]
+    assert 0 < low < scored.nll.mean() < high < 5000

@@ -211,7 +211,7 @@ def test_table_shows_errors_in_percent_and_scores_plain():
     table = {title: (old, new) for title, old, new in found.rows()}
     assert table["Error"][0] == "10.00% (5.00% to 12.50%)" and table["ECE"] == ("5.50%", "1.23%")
     assert table["NLL"][0] == "0.5000" and table["Brier"][0] == "0.2500"
-    assert list(table) == ["Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"]
+    assert list(table) == ["Error", "NLL", "Brier", "ECE", "AdaECE", "Classwise-ECE", "MCE"]
 
 
 # ---- Reports --------------------------------------------------------------------------------------------------------
