@@ -19,7 +19,7 @@ from .gaps import Cells, ClassCells, Floats, GapError, Gaps, Parts, TopCells
 SPARSE = 10.0  # variance of a count below which it is drawn as the binomial that it is
 DRAWS, CLASS_DRAWS = 1000, 200
 _DRAWN = 1 << 25  # labels that are drawn at most, down to 100 of each sample
-_FAR = 9.0  # how much a variance may differ from the one that noise was drawn with
+_RATIO = 9.0  # how much a variance may differ from the one that noise was drawn with
 _LEAST = 0.1  # of a standard error: what a gap must be to have a direction
 _NEAR = 1 / 3  # of the gaps that were found: up to here the noise is that of a calibrated model
 
@@ -190,27 +190,27 @@ class Law:
         few = len(weights[0]) / max(len(weights[0]) - 1, 1)
         return np.sqrt(few) * (self.residuals.T @ weights.T).T, self._plain_shares
 
-    @property
-    def _class_draws(self) -> int:
-        return int(np.clip(_DRAWN // len(self.cells.scored), 100, CLASS_DRAWS))  # type: ignore[attr-defined]
+    def _of_labels(self, ratios: Floats | None = None) -> Floats:
+        """Noise of labels that are drawn row by row."""
+        cells = cast(ClassCells, self.cells)
+        draws = int(np.clip(_DRAWN // len(cells.scored), 100, CLASS_DRAWS))
+        return cells.drawn(self.generator, draws, ratios)[:, cells.filled]
 
     @cached_property
     def _of_null(self) -> tuple[Floats, Floats]:
-        noise = self.cells.drawn(self.generator, self._class_draws)  # type: ignore[attr-defined]
-        return noise[:, self.cells.filled], self.mean
+        return self._of_labels(), self.mean
 
     @cached_property
     def _of_fit(self) -> tuple[Floats, Floats]:
         ratios = np.ones(len(self.cells.counts))
         ratios[self.cells.filled] = np.clip(self._fitted_shares, 1e-12, 1) / np.maximum(self.mean, 1e-12)
-        noise = self.cells.drawn(self.generator, self._class_draws, ratios)  # type: ignore[attr-defined]
-        return noise[:, self.cells.filled], self._fitted_shares
+        return self._of_labels(ratios), self._fitted_shares
 
     @staticmethod
     def _scaled(reference: tuple[Floats, Floats], shares: Floats) -> Floats:
         noise, where = reference
         ratios = shares * (1 - shares) / np.maximum(where * (1 - where), 1e-9)
-        return noise * np.sqrt(np.clip(ratios, 1 / _FAR, _FAR))
+        return noise * np.sqrt(np.clip(ratios, 1 / _RATIO, _RATIO))
 
     # ---- What follows from them -------------------------------------------------------------------------------------
 
