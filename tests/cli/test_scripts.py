@@ -100,9 +100,11 @@ def test_the_config_tells_how_the_temperature_was_obtained(run, predictions):
 
 def test_the_end_of_the_output_is_the_table_and_a_verdict(run):
     output = run[1].stdout
-    for title in ("Error", "NLL", "ECE", "AdaECE", "Classwise-ECE", "MCE", "Brier"):
-        cell = r" +[\d.]+%? \([\d.]+%? to [\d.]+%?\)"
+    cell, noise = r" +[\d.]+%? \([\d.]+%? to [\d.]+%?\)", r" +[\d.]+%( \(within noise\))?"
+    for title in ("Error", "NLL", "Brier", "- by chance"):
         assert re.search(rf"^{title}{cell}{cell}$", output, flags=re.MULTILINE), title
+    for title in ("ECE", "AdaECE", "Classwise-ECE", "MCE"):
+        assert re.search(rf"^{title}{noise}{noise}\n- true value +[\d.]+% to ", output, flags=re.MULTILINE), title
     assert re.search(r"(over|under)-confident", output)
     assert "it/s" in run[1].stderr  # progress bars
 
@@ -267,10 +269,14 @@ from transformers import ViTConfig, ViTForImageClassification
 config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8,
                    patch_size=4, num_labels=3)
 model = ViTForImageClassification(config)
-def data(count):
-    return [{"pixel_values": torch.randn(3, 8, 8), "labels": index % 3} for index in range(count)]
-train, validation, test = data(32), data(240), data(60)
 base_model, image_size = ViTForImageClassification(config), 8
+base_model.classifier.weight.data.mul_(100)  # over-confident: of every two labels one is what it says
+def data(count):
+    pixels = torch.randn(count, 3, 8, 8)
+    said = base_model(pixels).logits.argmax(-1).tolist()
+    return [{"pixel_values": image, "labels": label if index % 2 else index % 3}
+            for index, (image, label) in enumerate(zip(pixels, said))]
+train, validation, test = data(32), data(240), data(60)
 base_model.save_pretrained("base"); base_model.config._name_or_path = base_model.name_or_path = "base"
 generator = np.random.default_rng(0)
 validation_logits, test_logits = generator.normal(size=(300, 3)), generator.normal(size=(300, 3))

@@ -543,7 +543,8 @@ def test_the_script_pushes_a_model_whose_card_works(hub, repo, tmp_path, fold):
     card = files["README.md"].data.decode()
     (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     assert ("import hf_focal.networks" in snippet) is fold
-    assert ("from hf_focal import pipeline" in snippet) is not fold
+    helped = json.loads(files["config.json"].data)["calibration"].get("helped", True)
+    assert ("from hf_focal import pipeline" in snippet) is (helped and not fold)
     from hf_focal import load_image_dataset
 
     load_image_dataset()["test"][0]["image"].save(tmp_path / "image.png")

@@ -39,8 +39,8 @@ import hf_focal
 from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
-    bootstrap_interval,
     calibration_metrics_from_logits,
+    confidence_interval,
     create_text_classifier,
     load_token_dataset,
     parse_tree,
@@ -360,12 +360,12 @@ def test_intervals_are_of_sentences_and_the_card_counts_tokens(run):
     values = {result.metric_name: result.metric_args for result in card.data.eval_results}
     for moment, temperature in (("before", 1), ("after", results["temperature"])):
         arguments = "nll", probabilities(arrays, temperature), labels
-        interval = bootstrap_interval(*arguments, method="basic", groups=sentences_of)
+        interval = confidence_interval(*arguments, groups=sentences_of)
         assert values[f"NLL {moment} temperature"]["interval"] == pytest.approx(interval, abs=1e-9)
-        assert interval != pytest.approx(bootstrap_interval(*arguments, method="basic"), abs=1e-6)
+        assert interval != pytest.approx(confidence_interval(*arguments), abs=1e-6)
     n_validation = len(arrays["validation_labels"])
     assert f"({len(labels)} tokens)" in card.text and f"on {n_validation} tokens of the split" in card.text
-    assert "intervals, of whole sentences;" in card.text and "samples" not in card.text
+    assert "intervals, of whole sentences. True value" in card.text and "samples" not in card.text
     assert 'aggregation_strategy="first"' in card.text and card.data.pipeline_tag == "token-classification"
 
 
@@ -386,8 +386,8 @@ def test_a_card_without_a_report_has_intervals_of_sentences_too(run, treebank, t
     found = {r.metric_name: r.metric_args for r in ModelCard.load(tmp_path / "README.md").data.eval_results}
     arrays = run[1]
     scaled = softmax(arrays["validation_logits"].astype(np.float64) / fit.temperature, axis=1)
-    arguments = {"method": "basic", "groups": arrays["validation_sentences"]}
-    interval = bootstrap_interval("brier", scaled, arrays["validation_labels"], **arguments)
+    groups = arrays["validation_sentences"]
+    interval = confidence_interval("brier", scaled, arrays["validation_labels"], groups=groups)
     assert found["Brier after temperature"]["interval"] == pytest.approx(interval, abs=1e-5)
 
 
