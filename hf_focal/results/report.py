@@ -101,7 +101,8 @@ class Report:
         """One sentence for each metric that is worse after calibration by more than noise."""
         sentences = []
         for key, change in self.changes.items():
-            if change.verdict == "a_is_better":
+            # The largest gap is compared among well-filled bins alone: what is shown may say otherwise.
+            if change.verdict == "a_is_better" and (change.difference < 0) == METRICS[key].lower_is_better:
                 metric = METRICS[key]
                 moments = (metric.show(values[key]) for values in (self.before, self.after))
                 before, after = (cell(value, metric.style) for value in moments)

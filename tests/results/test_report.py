@@ -3,6 +3,7 @@
 
 import json
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -217,6 +218,9 @@ def test_table_shows_errors_in_percent_and_scores_plain():
 # ---- Reports --------------------------------------------------------------------------------------------------------
 
 
+MOMENTS = ("before", "after")
+
+
 def overconfident(count=600, classes=4, seed=0):
     generator = np.random.default_rng(seed)
     logits = 2 * generator.normal(size=(count, classes))
@@ -256,6 +260,60 @@ def test_a_report_is_what_the_functions_of_the_package_say(method):
         f"by chance {made.floors[moment]['ece'].low:.2%} to {made.floors[moment]['ece'].high:.2%}"
         for title, moment in (("before", "before"), (f"after ({fit.calibrator})", "after"))
     ]
+
+
+def test_harm_beyond_noise_is_said_in_table_and_card():
+    logits, labels = overconfident()
+    logits = logits / 3  # calibrated
+    fit = Fit(TemperatureScaling(0.4), "ece", 100, {}, {})
+    made = make_report(Predictions(logits, labels), fit)
+    values = made.before["nll"], made.after["nll"]
+    sentence = f"NLL got worse by more than noise: {values[1]:.4f} after, {values[0]:.4f} before."
+    assert made.worse and sentence in made.notes and sentence in str(made)
+    text = create_model_card(About("m", calibration={"temperature": 0.4, "folded": True}), made).text
+    assert sentence in text and "its probabilities are worse with it than without" in text
+    assert "with calibrated probabilities" not in text
+    helpful = make_report(Predictions(3 * logits, labels), replace(fit, calibrator=TemperatureScaling(3.0)))
+    assert not helpful.worse and helpful.notes == ""
+    assert (
+        "with calibrated probabilities"
+        in create_model_card(About("m", calibration={"temperature": 3.0}), helpful).text
+    )
+
+
+def test_a_temperature_that_stayed_one_is_said_with_the_reason():
+    logits, labels = overconfident()
+    right = logits.argmax(axis=1) == labels
+    with pytest.warns(UserWarning, match="fewer than 200"):
+        fit = fit_temperature(logits[right][:60], labels[right][:60])
+    made = make_report(Predictions(logits, labels), fit)
+    assert fit.temperature == 1 and not fit.helped and fit.why in made.words and made.notes == ""
+    record = {"temperature": 1.0, "folded": True, "helped": False, "why": fit.why}
+    text = create_model_card(About("m", "text-classification", calibration=record), made).text
+    assert "No map was found" in text and text.count(fit.why) == 2 and "scores are those of the plain softmax" in text
+    assert "calibrated probabilities" not in text.split("## Training")[0]
+    unfolded = create_model_card(About("m", "text-classification", calibration={**record, "folded": False}), made).text
+    assert "from transformers import pipeline" in unfolded
+
+
+def test_a_calibration_error_is_told_with_its_true_value_and_what_chance_shows():
+    logits, labels = overconfident()
+    fit = fit_temperature(logits, labels)
+    made = make_report(Predictions(logits, labels), fit)
+    rows = made.rows()
+    (index,) = (index for index, row in enumerate(rows) if row[0] == "ECE")
+    error, true, chance = rows[index : index + 3]
+    assert error[1] == f"{made.before['ece']:.2%}" and error[2] == f"{made.after['ece']:.2%} (within noise)"
+    assert true == ("- true value", *(" to ".join(f"{end:.2%}" for end in made.intervals[m]["ece"]) for m in MOMENTS))
+    floors = [made.floors[moment]["ece"] for moment in MOMENTS]
+    assert chance == ("- by chance", *(f"{one.median:.2%} ({one.low:.2%} to {one.high:.2%})" for one in floors))
+    assert (
+        "by chance: what a perfectly calibrated" in str(made).replace("\n", " ")
+        and max(map(len, str(made).split("\n")[1:-1])) <= 88
+    )
+    card = create_model_card(About("m", calibration={"temperature": fit.temperature}), made)
+    (result,) = (r for r in card.data.eval_results if r.metric_name == "ECE after temperature")
+    assert result.metric_args["by_chance"] == asdict(floors[1])
 
 
 def test_samples_without_groups_are_not_said_to_be_drawn_by_any():
