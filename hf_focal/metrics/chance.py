@@ -223,10 +223,10 @@ class Law:
         """
         The true errors under which the observed one lies in neither tail: a test that is inverted along gaps that are
         the observed ones, shrunk, times any factor. That fewer gaps are seen than chance shows tells nothing: the
-        upper end takes an observed error for no less than the lower quartile of a calibrated model's.
+        upper end takes an observed error for no less than what a calibrated model shows in 15% of all data.
         """
         tail, rounding = (1 - level) / 2, 1e-12
-        usual = np.quantile(self.error.observed(self.drawn(self.mean), self.shape), 0.25)
+        usual = np.quantile(self.error.observed(self.drawn(self.mean), self.shape), 0.15)
         least, most = self.observed - rounding, max(self.observed, usual) + rounding
         low = self._end(self.along(self.error.low), lambda drawn: bool(np.quantile(drawn, 1 - tail) >= least))
         high = self._end(self.along(self.error.high), lambda drawn: bool(np.quantile(drawn, tail) > most))
