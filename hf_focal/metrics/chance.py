@@ -136,13 +136,15 @@ class Law:
     def along(self, direction: Callable[[Gaps], Floats]) -> Floats:
         """
         Gaps to look along. Where 0 or 1 is nearer than a standard error, as where a sure model was always right, what
-        was observed says little of the direction, and the other one leads further.
+        was observed says little of the direction, and the other one leads further. Classes tell it of each other.
         """
         gaps = direction(self.gaps)
         shares = (self.came + 0.5) / (self.counts + 1)
         error = np.sqrt(shares * (1 - shares) / self.counts)
-        ahead = np.where(gaps > 0, 1 - self.mean, self.mean)
         inwards = np.where(self.mean < 0.5, 1, -1) * np.maximum(np.abs(gaps), _LEAST * error)
+        if isinstance(self.cells, ClassCells):
+            return gaps if np.abs(gaps).max() > 1e-12 else inwards
+        ahead = np.where(gaps > 0, 1 - self.mean, self.mean)
         return np.where((ahead < error) | (np.abs(gaps) < _LEAST * error), inwards, gaps)
 
     # ---- Draws ------------------------------------------------------------------------------------------------------
