@@ -20,6 +20,7 @@ from .scored import Scored
 
 _DRAWS, _GRID = 400, 16  # of the law of a difference: draws, and true errors tried of each model
 _PLAUSIBLE = 0.99  # level of the intervals within which those lie
+_TAILS = 0.75  # of those that the level leaves: the law is estimated, and measured verdicts were wrong too often
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,11 @@ def _inverted(
         return -high, -low, 1 - share
     (true_a, drawn_a), (true_b, drawn_b) = map(_plausible, laws)
     observed = laws[0].observed - laws[1].observed
-    tails = (1 - level) / 2, (1 + level) / 2
+    tail = _TAILS * (1 - level) / 2
     low, high = np.inf, -np.inf
     for true, drawn in zip(true_a, drawn_a, strict=True):
         # The larger the error of B, the smaller the difference: those of B lie between two crossings.
-        lower, upper = np.quantile(drawn - drawn_b, tails, axis=1)
+        lower, upper = np.quantile(drawn - drawn_b, (tail, 1 - tail), axis=1)
         if lower[-1] > observed or upper[0] < observed:
             continue
         least, most = _crossing(lower, true_b, observed), _crossing(upper, true_b, observed)
