@@ -14,10 +14,12 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..calibrators import fit_temperature
 from ..metrics import METRICS, Scored, measure
+from ..metrics.noise import floor_of
 from ..models.record import calibration_record
 from ..predictions import Predictions
 from ..results.folder import BEST
-from ..results.tables import PERCENT, cell, text_table
+from ..results.report import LEVEL
+from ..results.tables import PERCENT, cell, text_table, with_noise
 from .arguments import lower_is_better
 from .dynamics import refuse_sharded
 
@@ -137,7 +139,8 @@ class KeepBestCallback(TrainerCallback):
 
         Returns:
             `dict[str, dict[str, float]]`: Criterion, or `last`, to `epoch`, `step`, `value` (of the criterion),
-            `temperature`, and `test_before_<metric>` and `test_after_<metric>`.
+            `temperature`, `test_before_<metric>` and `test_after_<metric>`, and `test_before_ece_by_chance` and
+            `test_after_ece_by_chance`, the upper end of the [`noise_floor`] of the ECE.
 
         Raises:
             ValueError: If nothing was kept, or the model was calibrated in the meantime.
@@ -164,18 +167,29 @@ class KeepBestCallback(TrainerCallback):
         seen = Predictions.flatten(self.trainer.predict(test))
         numbers = {"temperature": fit.temperature}
         for moment, calibrator in (("before", None), ("after", fit.calibrator)):
-            metrics = measure(Scored.from_logits(seen.logits, seen.labels, calibrator), n_bins)
-            numbers |= {f"test_{moment}_{key}": value for key, value in metrics.items()}
+            scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
+            numbers |= {f"test_{moment}_{key}": value for key, value in measure(scored, n_bins).items()}
+            numbers[f"test_{moment}_ece_by_chance"] = floor_of(METRICS["ece"], scored, n_bins, LEVEL).high
         return numbers
 
 
 def stopping_table(compared: Mapping[str, Mapping[str, float]]) -> str:
-    """What [`KeepBestCallback.compare`] found, as text, one line per criterion: percent, and NLL in nats."""
-    header = ["best by", "epoch", "T", "error", "ECE before", "after", "NLL before", "after"]
-    styles = {"epoch": ".4g", "temperature": ".3g", "error": PERCENT, "test_before_ece": PERCENT}
-    styles |= {"test_after_ece": PERCENT, "test_before_nll": ".4f", "test_after_nll": ".4f"}
+    """
+    What [`KeepBestCallback.compare`] found, as text, one line per criterion: NLL in nats, else percent, and whether
+    the ECE is within noise.
+    """
+    header = ["best by", "epoch", "T", "error", "NLL before", "after", "ECE before", "after"]
+    styles = {
+        "epoch": ".4g",
+        "temperature": ".3g",
+        "error": PERCENT,
+        "test_before_nll": ".4f",
+        "test_after_nll": ".4f",
+    }
     rows = []
     for criterion, row in compared.items():
         numbers = {**row, "error": 1 - row["test_before_accuracy"]}
-        rows.append([criterion, *(cell(numbers[key], style) for key, style in styles.items())])
+        errors = ((row[f"test_{moment}_ece"], row[f"test_{moment}_ece_by_chance"]) for moment in ("before", "after"))
+        cells = [cell(numbers[key], style) for key, style in styles.items()]
+        rows.append([criterion, *cells, *(with_noise(*pair) for pair in errors)])
     return text_table(header, rows, numbers=True)

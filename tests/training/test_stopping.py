@@ -15,6 +15,7 @@ from hf_focal import (
     KeepBestCallback,
     calibration_metrics_from_logits,
     fit_temperature,
+    noise_floor,
     stopping_table,
 )
 
@@ -97,12 +98,17 @@ def test_models_are_compared_each_at_its_own_temperature(kept, monkeypatch):
             metrics = calibration_metrics_from_logits(*logits_and_labels(model, test), 15, value)
             for key, expected in metrics.items():
                 assert compared[name][f"test_{moment}_{key}"] == pytest.approx(expected, abs=1e-5)
+            logits, _ = logits_and_labels(model, test)
+            floor = noise_floor("ece", torch.tensor(logits, dtype=torch.float64).div(value).softmax(-1))
+            assert compared[name][f"test_{moment}_ece_by_chance"] == pytest.approx(floor.high, abs=1e-4)
     lines = stopping_table(compared).splitlines()
     assert [line.split()[0] for line in lines] == ["best", "last", *CRITERIA]
     row = compared["nll"]
     assert lines[3].split()[1:4] == [
         f"{row['epoch']:g}", f"{row['temperature']:.3g}", f"{1 - row['test_before_accuracy']:.2%}"
     ]  # fmt: skip
+    within = row["test_before_ece"] <= row["test_before_ece_by_chance"]
+    assert f"  {row['test_before_ece']:.2%}{' (within noise)' * within}  " in lines[3]
     json.dumps(compared)
 
 
