@@ -263,14 +263,15 @@ def _outcomes(standard: Floats, uniform: Floats, counts: Floats, shares: Floats,
     """How many of each cell come true, less what is to be expected: binomial, normal where that is as good."""
     variance = counts * shares * (1 - shares)
     noise = np.rint(counts * shares + standard * np.sqrt(variance)) - counts * shares  # whole numbers come true
-    for cell in np.flatnonzero(variance < SPARSE):
+    noise *= np.sqrt(np.clip(1 - spread / np.maximum(variance, 1e-300), 0.25, 1.0))
+    for cell in np.flatnonzero(variance < SPARSE):  # exact, so that what is observed can tie with what is drawn
         count, share = counts[cell], shares[cell]
         rare, sign, levels = (share, 1, uniform[:, cell]) if share <= 0.5 else (1 - share, -1, 1 - uniform[:, cell])
         expected = count * rare
         most = int(min(count, expected + 10 * np.sqrt(expected) + 10))
         table = bdtr(np.arange(most), int(count), rare)
         noise[:, cell] = sign * (np.searchsorted(table, levels) - expected)
-    return noise * np.sqrt(np.clip(1 - spread / np.maximum(variance, 1e-300), 0.25, 1.0))
+    return noise
 
 
 def wholly_dependent(cells: Cells, numbers: NDArray[np.int64], seed: int, error: GapError) -> Floats:

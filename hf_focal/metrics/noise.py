@@ -117,7 +117,8 @@ def calibration_p_value(
     How often a perfectly calibrated model with these probabilities would show as large an error, by chance alone
     (Vaicenavicius et al., 2019).
 
-    A small one speaks against calibration; a large one does not prove it, least of all on few samples.
+    A small one speaks against calibration; a large one does not prove it, least of all on few samples. As large an
+    error counts half (mid-p), for that of few samples takes few values.
 
     Args:
         metric (`str` or `Callable`, *optional*, defaults to `"ece"`):
@@ -143,7 +144,8 @@ def calibration_p_value(
     numbers = group_numbers(groups, len(scored), least=2 if groups is not None else 1)
     law = Law(error, error.cells(scored, n_bins), numbers, seed)
     drawn, shown = law.calibrated, error.value(law.came - law.said, law.shape)
-    return float((1 + np.count_nonzero(drawn >= shown - 1e-12)) / (1 + len(drawn)))
+    larger, equal = np.count_nonzero(drawn > shown + 1e-12), np.count_nonzero(np.abs(drawn - shown) <= 1e-12)
+    return float((1 + larger + equal / 2) / (1 + len(drawn)))
 
 
 def appraise(

@@ -202,15 +202,16 @@ def test_labels_tell_how_much_the_samples_of_a_group_depend_on_each_other():
     assert informed.median == pytest.approx(np.sqrt(2.4) * independent.median, rel=0.25)  # 2.4 times the variance
 
 
-@pytest.mark.parametrize("key", ["ece", "adaptive_ece", "classwise_ece"])
+@pytest.mark.parametrize("key", ["ece", "adaptive_ece", "mce", "classwise_ece"])
 def test_false_alarms_of_the_p_value_come_as_often_as_they_should(key):
     """Of 300 at 5% between 3 and 29: four standard deviations."""
     rng = np.random.default_rng(8)
     draws = 100 if key == "classwise_ece" else 300
     alarms = sum(calibration_p_value(*drawn(rng, 300)[:2], metric=key) <= 0.05 for _ in range(draws))
     assert 0.01 * draws <= alarms <= 0.1 * draws
-    said, labels, _ = drawn(rng, 1000, 1.5)
-    assert calibration_p_value(said, labels, metric=key) < 0.01
+    if key != "mce":  # single samples can set the largest gap, which tells little
+        said, labels, _ = drawn(rng, 1000, 1.5)
+        assert calibration_p_value(said, labels, metric=key) < 0.01
 
 
 def test_only_calibration_errors_have_a_p_value():
