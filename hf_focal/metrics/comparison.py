@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_n_bins
 from .base import Metric
 from .chance import CLASS_DRAWS, Law, group_numbers
-from .gaps import Cells, ClassCells, Floats, GapError
+from .gaps import Cells, ClassCells, Floats, GapError, TopCells
 from .intervals import check_options, interval_ends, resamples_of
 from .lookup import AnyMetric, metric_of
 from .scored import Scored
@@ -152,7 +152,7 @@ def _drawn_together(
 ) -> list[Law]:
     """The laws of both, whose noise is correlated as what the two models get right and wrong."""
     generator = np.random.default_rng(seed)
-    if numbers is None and any(isinstance(one, ClassCells) or one.parts.weights is not None for one in cells):
+    if numbers is None and not all(isinstance(one, TopCells) and one.parts.weights is None for one in cells):
         # The classes of a row depend on each other, and so do bins that share samples: a sample is a group.
         numbers = np.arange(size)
     if numbers is not None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,7 +51,7 @@ class Parts(NamedTuple):
     weights: Floats | None
 
 
-class Cells:
+class Cells(ABC):
     """
     Pairs of a probability that was said and whether it came true, counted in cells.
 
@@ -65,14 +66,9 @@ class Cells:
     came: Floats
     n_bins: int
 
-    @property
-    def parts(self) -> Parts:
-        """Whose outcomes are counted together."""
-        raise NotImplementedError
-
+    @abstractmethod
     def pairs(self) -> Iterator[RowCells]:
         """Every pair, some rows at a time."""
-        raise NotImplementedError
 
     @cached_property
     def filled(self) -> NDArray[np.intp]:

@@ -16,12 +16,12 @@ AnyMetric = str | Callable[[Any, Any], float]
 
 def metric_of(metric: AnyMetric) -> Metric:
     """The entry of a metric given by its key or its function, or one for any other function."""
-    if isinstance(metric, str) and metric in METRICS:
-        return METRICS[metric]
     known = [*METRICS.values(), DEBIASED]
-    named = {name: entry for entry in known for name in (entry.key, getattr(entry.function, "__name__", ""))}
-    if isinstance(metric, str) and metric in named:
-        return named[metric]
+    if isinstance(metric, str):
+        named = {entry.function.__name__: entry for entry in known if entry.function is not None}
+        named |= {entry.key: entry for entry in known}  # a key comes before the name of another's function
+        if metric in named:
+            return named[metric]
     if not callable(metric):
         raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.")
     function: Callable[[Any, Any], float] = metric

@@ -55,7 +55,8 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
 
     The best value of a column is bold only where it is: where its row beats every other row of the same data set by
     [`paired_bootstrap`] at 90%, each of its seeds each of theirs, on the predictions that the runs saved. Rows that
-    are alone with their data set, whose data set is not recorded, or whose test labels differ are not compared.
+    are alone with their data set, whose data set is not recorded, or whose test labels differ are not compared, nor
+    are calibration errors of different numbers of bins.
 
     Args:
         folders (`Sequence` of `str` or `Path`):
@@ -133,7 +134,7 @@ def _measured(rows: list[list[dict[str, Any]]], folders: list[list[str]]) -> lis
     metrics: dict[str, dict[str, Any]] = {}
     for results in (results for runs in rows for results in runs):
         metrics |= {key: metric for key, metric in _metrics(results).items() if key not in metrics}
-    judge = _Judge(folders, rows[0][0].get("n_bins", 15))
+    judge = _Judge(folders, [runs[0].get("n_bins", 15) for runs in rows])
 
     def values(key: str) -> list[list[float | None]]:
         return [[results.get(key) for results in runs] for runs in rows]
@@ -183,7 +184,7 @@ def _cells(rows: list[list[Any]], style: str) -> list[str]:
 class _Judge:
     """Says which row is best, from the test predictions of the runs of each row, where they were kept."""
 
-    def __init__(self, folders: list[list[str]], n_bins: int) -> None:
+    def __init__(self, folders: list[list[str]], n_bins: list[int]) -> None:
         self._folders, self._n_bins = folders, n_bins
         self._read = lru_cache(maxsize=4)(self._scored)
 
@@ -191,18 +192,21 @@ class _Judge:
         """The row that is better than all others by more than noise, of those with a mean, or `None`."""
         if key not in METRICS or len(means) < 2 or any(mean is None or math.isnan(mean) for mean in means.values()):
             return None
+        n_bins = {self._n_bins[index] for index in means}
+        if METRICS[key].binned and len(n_bins) > 1:  # errors of other bins are other numbers
+            return None
         first, *others = sorted(means, key=lambda index: sign * (means[index] or 0.0))
         pairs = ((a, b) for other in others for a in self._folders[first] for b in self._folders[other])
-        return first if all(self._beats(key, moment, a, b) for a, b in pairs) else None
+        return first if all(self._beats(key, moment, a, b, min(n_bins)) for a, b in pairs) else None
 
-    def _beats(self, key: str, moment: str, folder: str, other: str) -> bool:
+    def _beats(self, key: str, moment: str, folder: str, other: str, n_bins: int) -> bool:
         ours, theirs = self._read(folder, moment), self._read(other, moment)
         if ours is None or theirs is None or not np.array_equal(ours[0].labels, theirs[0].labels):
             return False
         (scored, groups), (rival, _) = ours, theirs
         if METRICS[key].whole_rows and len(scored) * scored.num_labels > _MANY:
             return False
-        return compare_scored(METRICS[key], scored, rival, self._n_bins, groups=groups).verdict == "a_is_better"
+        return compare_scored(METRICS[key], scored, rival, n_bins, groups=groups).verdict == "a_is_better"
 
     @staticmethod
     def _scored(folder: str, moment: str) -> tuple[Scored, Any] | None:

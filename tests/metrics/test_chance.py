@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from scipy.special import softmax
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from hf_focal import (
     METRICS,
@@ -122,8 +122,6 @@ def test_one_bin_gives_the_interval_of_one_gap():
 
 def test_accuracy_has_the_interval_of_wilson_and_the_mean_that_of_its_bootstrap():
     said, labels = np.tile([0.9, 0.1], (10, 1)), np.repeat([0, 1], [9, 1])
-    from scipy.stats import binomtest
-
     assert confidence_interval("accuracy", said, labels) == pytest.approx(
         binomtest(9, 10).proportion_ci(0.9, "wilson"), abs=1e-12
     )
@@ -331,3 +329,13 @@ def test_the_nll_of_logits_has_a_finite_interval_where_probabilities_are_zero():
     scored = Scored.from_logits(logits, rng.integers(0, 3, 50))
     low, high = appraise(scored)[0]["nll"]
     assert 0 < low < scored.nll.mean() < high < 5000
+
+
+def test_a_metric_goes_by_its_key_its_name_or_its_function():
+    said, labels, _ = drawn(np.random.default_rng(16), 100)
+    names = ("debiased_ece", "debiased_calibration_error", debiased_calibration_error)
+    assert len({confidence_interval(name, said, labels) for name in names}) == 1
+    assert noise_floor("ece", said) == noise_floor("expected_calibration_error", said)
+    for unknown in ("", "debiased", None):
+        with pytest.raises(ValueError, match="metric must be a function or one of"):
+            confidence_interval(unknown, said, labels)

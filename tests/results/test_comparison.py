@@ -83,6 +83,15 @@ def test_the_best_is_marked_where_it_is_best_beyond_noise(tmp_path):
     assert [cell.endswith(" ~") for cell in table["ECE after"]] == [True, True, False]
 
 
+def test_errors_of_other_bins_are_not_compared(tmp_path):
+    logits, labels = drawn()
+    runs = [
+        measured(tmp_path, f"{bins}", factor * logits, labels, n_bins=bins) for bins, factor in ((10, 1.0), (15, 2.0))
+    ]
+    marked = bold(compare_runs(runs))
+    assert marked["NLL before"] == [0] and marked["ECE before"] == marked["MCE before"] == []
+
+
 def test_each_seed_must_beat_each_of_the_others(tmp_path):
     logits, labels = drawn()
     runs = [
