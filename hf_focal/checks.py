@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import sys
+import warnings
 from collections.abc import Iterator
 from numbers import Real
 from typing import Any
@@ -12,22 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import leave_out_masked, to_numpy
+
 
 BLOCK = 1 << 16  # values read at a time: they stay in the cache
-
-
-def to_numpy(name: str, value: Any) -> NDArray[Any]:
-    """The values as a real NumPy array."""
-    if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16
-        value = value.detach().cpu()
-        value = value.float() if "float16" in str(value.dtype) else value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of numbers, got rows of unequal length.") from error
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, got an array of dtype {array.dtype}.")
-    return array
+SUM_TOLERANCE = 1e-3  # of the sum of probabilities, without asking for a reason
 
 
 def _to_rows(name: str, value: Any) -> NDArray[Any]:
@@ -42,6 +33,8 @@ def _to_rows(name: str, value: Any) -> NDArray[Any]:
             f"{name} must have a column for each of at least 2 classes, got shape {array.shape}. For a binary "
             "classifier that gives one probability p, stack [1 - p, p]."
         )
+    if array.dtype == np.float16:  # with which NumPy reckons some thirty times slower
+        return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)[array.view(np.uint16)]
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
@@ -66,8 +59,11 @@ def check_probabilities(
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
     """
     The two as arrays of shapes `(num_samples, num_labels)` and `(num_samples,)`, and the largest probability of each
-    row (nothing where those are not asked for), or a `ValueError` that says what was found and what is needed.
+    row (nothing where those are not asked for), or a `ValueError` that says what was found and what is needed. Rows
+    that are masked, or whose label is, are left out. Rows that sum to 1 within 0.001 stay as they are; of others that
+    rounding explains each row is divided by its sum, with a warning.
     """
+    probabilities, labels = leave_out_masked(probabilities=probabilities, labels=labels)
     array = _to_rows("probabilities", probabilities)
     dtype = np.promote_types(array.dtype, np.float32)
     sums, maxima, lowest = np.empty(len(array), dtype), np.empty(len(array) * with_maxima, dtype), np.inf
@@ -79,17 +75,112 @@ def check_probabilities(
         lowest = min(lowest, values.min())
     if not np.all(np.isfinite(sums)) and not np.all(np.isfinite(array)):
         raise ValueError("probabilities must be finite, got NaN or infinity.")
-    half = "float16" in str(getattr(probabilities, "dtype", array.dtype))  # bfloat16 too
-    tolerance = 1e-2 if half else 1e-3
     sums -= 1
-    if lowest < 0 or max(-sums.min(), sums.max()) > tolerance:
-        worst = int(np.argmax(np.abs(sums)))
-        found = f"a value of {lowest:g}" if lowest < 0 else f"row {worst}, which sums to {sums[worst] + 1:g}"
-        raise ValueError(
-            f"probabilities must not be negative and each row must sum to 1 within {tolerance:g}, got {found}. "
-            "If these are logits, apply a softmax over the classes first."
-        )
+    if lowest < 0 or max(-sums.min(), sums.max()) > SUM_TOLERANCE:
+        array = _unrounded(array, sums, float(lowest))
+        maxima = array.max(axis=1) if with_maxima else maxima
     return array, _check_labels("probabilities", labels, *array.shape), maxima
+
+
+def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray[Any]:
+    """Probabilities whose rows are off by so much, divided by their sums where rounding explains that."""
+    half = all(map(_of_half_precision, _parts(array)))
+    most_negative = 1e-3 if half else 1e-6
+    negative = np.maximum(array, 0) if -most_negative <= lowest < 0 else None
+    if negative is not None:
+        off = negative.sum(axis=1) - 1
+    far, rounded = float(np.abs(off).max()), array if negative is None else negative
+    digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in _parts(rounded))), None)
+    by_decimals = 0.0 if digits is None else array.shape[1] * 0.5 * 10.0**-digits
+    bound, cause = SUM_TOLERANCE, ""
+    if far > bound and half:
+        bound, cause = 1e-2, "half precision"
+    if far > bound and digits is not None:
+        bound, cause = min(by_decimals, 5e-2), f"{digits} decimals"
+    if lowest < -most_negative or far > bound * (1 + 1e-4):
+        row = int(array.min(axis=1).argmin() if lowest < -most_negative else np.abs(off).argmax())
+        found = f"row {row}, which sums to {off[row] + 1:g}"
+        found = f"a value of {lowest:g} in row {row}" if lowest < -most_negative else found
+        hint = "If these are logits, apply a softmax over the classes first."
+        if lowest >= 0 and np.abs(off - 99).max() <= 5:
+            hint = "If these are percentages, divide them by 100 first."
+        elif lowest >= 0 and far <= by_decimals and far < 1:
+            hint += f" If they were rounded to {digits} decimals, that is too few for {array.shape[1]} classes."
+        raise ValueError(
+            f"probabilities must not be negative and each row must sum to 1 within {SUM_TOLERANCE:g}, got {found}. "
+            f"{hint}"
+        )
+    told = []
+    if negative is not None:
+        told.append(f"some are below 0 by at most {most_negative:g} and were set to 0")
+    if cause:
+        told.append(f"rows sum to 1 only within {bound:g}, as after rounding to {cause}")
+    warnings.warn(
+        f"The probabilities are rounded: {', and '.join(told)}. Each row was divided by its sum.",
+        UserWarning,
+        stacklevel=_outside(),
+    )
+    sums = (off + 1).astype(rounded.dtype, copy=False)[:, None]
+    return np.divide(rounded, sums, out=negative)
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    rows = max(1, BLOCK // array.shape[1])
+    return (array[start : start + rows] for start in range(0, len(array), rows))
+
+
+def _of_half_precision(values: NDArray[Any]) -> bool:
+    """Whether bfloat16, or float16, holds all values exactly."""
+    with np.errstate(over="ignore"):
+        single, half = values.astype(np.float32), values.astype(np.float16)
+    brain = (single == values) & (single.view(np.uint32) & 0xFFFF == 0)
+    return bool(brain.all() or (half == values).all())
+
+
+def _of_decimals(values: NDArray[Any], digits: int) -> bool:
+    """Whether all values have so many decimals, as far as their type can tell."""
+    scaled = values.astype(np.float64) * 10.0**digits
+    return bool((np.abs(scaled - np.rint(scaled)) <= np.finfo(values.dtype).eps * np.abs(scaled)).all())
+
+
+def _outside() -> int:
+    """The `stacklevel` of a warning that points at who called this package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def warn_of_probabilities(name: str, array: NDArray[Any]) -> None:
+    """
+    Warn where what should be logits looks like probabilities: values in [0, 1] of at least 5 rows that all sum to 1,
+    or that reach from below 0.1 to above 0.9 as sigmoid outputs do. Logits that are all so are next to impossible, but
+    for those of a ReLU, of which many are 0, and for one-hot rows, which are left alone.
+    """
+    if len(array) < 5:
+        return
+    low, high, whole, off = np.inf, -np.inf, 0, 0.0
+    for part in _parts(array):
+        low, high = min(low, part.min()), max(high, part.max())
+        if not (low >= 0 and high <= 1):  # logits, or NaN: mostly known after the first block
+            return
+        whole += int(np.count_nonzero((part == 0) | (part == 1)))
+        off = max(off, float(np.abs(part.sum(axis=1, dtype=np.float64) - 1).max()))
+    softmax = off <= 1e-2 and whole < array.size
+    sigmoid = low < 0.1 and high > 0.9 and whole < array.size / 3
+    if not (softmax or sigmoid):
+        return
+    if softmax:
+        seen, out = "rows sum to 1, as after a softmax", "`np.log(probabilities)`, whose softmax they are"
+    else:
+        seen, out = "they look like sigmoid outputs", "`scipy.special.logit(probabilities)`"
+    warnings.warn(
+        f"The {name} look like probabilities: all lie in [0, 1], and {seen}. Their softmax is much flatter than they "
+        f"are. Pass the model's raw outputs, or {out}; metrics of probabilities have functions of their own, such as "
+        "`calibration_metrics`.",
+        UserWarning,
+        stacklevel=_outside(),
+    )
 
 
 def row_blocks(array: NDArray[Any], dtype: Any, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
@@ -109,9 +200,12 @@ def check_logits(
     logits: ArrayLike, labels: ArrayLike | None = None, name: str = "logits"
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """As [`check_probabilities`], for logits: any finite values. Without labels the second array is empty."""
+    if labels is not None:
+        logits, labels = leave_out_masked(**{name: logits, "labels": labels})
     array = _to_rows(name, logits)
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    warn_of_probabilities(name, array)
     return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
 
 

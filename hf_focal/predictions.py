@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from .checks import to_numpy
+from .arrays import check_groups, to_numpy
 
 
 IGNORED = -100  # the label that no loss and no metric counts
@@ -76,7 +76,7 @@ class Predictions:
 
 def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metadata: str) -> None:
     """
-    Write predictions as safetensors: logits in float32, labels and groups in int64.
+    Write predictions as safetensors: logits in float32, labels and the numbers of groups in int64.
 
     Args:
         path (`str` or `Path`):
@@ -90,6 +90,7 @@ def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metad
     for part, predictions in parts.items():
         for field, suffix in _SUFFIXES.items():
             if (values := getattr(predictions, field)) is not None:
+                values = check_groups(values, len(predictions)) if field == "groups" else values
                 dtype = np.float32 if field == "logits" else np.int64
                 arrays[f"{part}_{suffix}"] = np.ascontiguousarray(values, dtype=dtype)
     splits = json.dumps({part: predictions.split for part, predictions in parts.items()})

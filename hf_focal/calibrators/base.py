@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
+from ..arrays import check_groups, leave_out_masked
 from ..checks import check_logits, check_n_bins
 from ..metrics import Scored, measure
+from ..metrics.scored import ScoredLogits
 from .guard import how_few, least_gain, what_is_lacking
 
 
@@ -398,7 +400,7 @@ def _fitted(
     keep_ends: bool, options: dict[str, Any],
 ) -> Fit:  # fmt: skip
     """The fit of checked arrays, and what the guard says of it."""
-    scored, count, neutral = Scored.from_logits(logits, labels), len(labels), cls.neutral(logits.shape[1])
+    scored, count, neutral = ScoredLogits(logits, labels), len(labels), cls.neutral(logits.shape[1])
     before = measure(scored, n_bins)
     left_alone = Fit(neutral, criterion, count, before, dict(before), helped=False) if neutral else None
     calibrator = cls.fit(logits, labels, criterion=criterion, n_bins=n_bins, **options)
@@ -412,9 +414,9 @@ def _fitted(
                 warnings.warn(f"{sentence[:-1]}; the model is left as it is.", UserWarning, stacklevel=4)
             return replace(left_alone, why=f"{cls.stays}: {end}")
         warnings.warn(sentence, UserWarning, stacklevel=4)
-        after = measure(Scored.from_logits(logits, labels, calibrator), n_bins)
+        after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
         return Fit(calibrator, criterion, count, before, after, helped=False, why=sentence, at_end=True)
-    after = measure(Scored.from_logits(logits, labels, calibrator), n_bins)
+    after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
     gain = before["nll"] - after["nll"]
     helped = not lacking and count * gain > least_gain(scored, calibrator.numbers(**options))
     if guard and left_alone and not helped:
@@ -470,7 +472,9 @@ def describe_confidence(
     """
     if not isinstance(temperature, Calibrator | Fit):
         temperature = calibrator_of({"temperature": temperature}, "temperature")
-    return describe(Scored.from_logits(logits, labels), temperature, groups)
+    logits, labels, groups = leave_out_masked(logits=logits, labels=labels, groups=groups)
+    scored = Scored.from_logits(logits, labels)
+    return describe(scored, temperature, None if groups is None else check_groups(groups, len(scored)))
 
 
 def describe(before: Scored, fitted: Calibrator | Fit, groups: ArrayLike | None = None) -> str:
@@ -500,7 +504,7 @@ def _standard_error(scored: Scored, groups: ArrayLike | None) -> float:
     gaps = scored.confidences - scored.correct
     gaps = gaps - gaps.mean()
     if groups is not None:
-        gaps = np.bincount(np.unique(groups, return_inverse=True)[1].ravel(), gaps)
+        gaps = np.bincount(check_groups(groups, count), gaps)
     if len(gaps) == 1:
         return math.inf
     return max(float(chance), math.sqrt((gaps**2).sum() * len(gaps) / (len(gaps) - 1)) / count)

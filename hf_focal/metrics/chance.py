@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.special import bdtr, ndtr
 
+from ..arrays import check_groups
 from .gaps import Cells, ClassCells, Floats, GapError, Gaps, Parts, TopCells
 
 
@@ -25,19 +26,13 @@ _NEAR = 1 / 3  # of the gaps that were found: up to here the noise is that of a 
 
 
 def group_numbers(groups: ArrayLike | None, num_samples: int, least: int = 1) -> NDArray[np.int64] | None:
-    """The groups of the samples, numbered from 0, or a `ValueError`; `least` is how many there must be."""
-    array = np.arange(num_samples) if groups is None else np.asarray(groups)
-    if array.shape != (num_samples,) or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"groups must hold a whole number for each of the {num_samples} samples, got an array of shape "
-            f"{array.shape} and dtype {array.dtype}."
-        )
-    numbers = np.unique(array, return_inverse=True)[1] if groups is not None else array
-    found = int(numbers.max()) + 1
+    """As [`check_groups`]; `least` is how many groups there must be, or samples where there are no groups."""
+    numbers = None if groups is None else check_groups(groups, num_samples)
+    found = num_samples if numbers is None else int(numbers.max()) + 1
     if found < least:
         what = "group" if groups is not None else "sample"
         raise ValueError(f"An interval needs at least {least} {what}s, got {found}: nothing tells how they scatter.")
-    return None if groups is None else numbers
+    return numbers
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import leave_out_masked
 from ..checks import check_n_bins
 from .base import Metric
 from .chance import CLASS_DRAWS, Law, group_numbers
@@ -81,6 +82,9 @@ def paired_bootstrap(
     """
     check_options(level, n_resamples)
     entry, n_bins = metric_of(metric), check_n_bins(n_bins)
+    probabilities_a, probabilities_b, labels, groups = leave_out_masked(
+        probabilities_a=probabilities_a, probabilities_b=probabilities_b, labels=labels, groups=groups
+    )
     scored_a, scored_b = Scored(probabilities_a, labels), Scored(probabilities_b, labels)
     return compare_scored(entry, scored_a, scored_b, n_bins, level, groups, seed, n_resamples)
 

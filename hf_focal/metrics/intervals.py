@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
+from ..arrays import leave_out_masked
 from ..checks import check_count, check_n_bins
 from .base import METRICS, Metric, Statistic
 from .chance import Law, group_numbers
@@ -48,7 +49,7 @@ def confidence_interval(
         level (`float`, *optional*, defaults to `0.9`):
             In (0, 1).
         groups (`np.ndarray` of shape `(num_samples,)`, *optional*):
-            Whole number of the group of each sample, such as that of the sentence of a token: samples of a group may
+            Number or name of the group of each sample, such as that of the sentence of a token: samples of a group may
             depend on each other, and enter by how the sums of groups scatter.
         seed (`int`, *optional*, defaults to `0`):
             Of what is drawn.
@@ -57,8 +58,8 @@ def confidence_interval(
         `tuple[float, float]`: The lower and the upper end.
 
     Raises:
-        ValueError: If the metric is unknown, `level` is not in (0, 1), groups are no whole numbers, or there is but
-            one sample or group.
+        ValueError: If the metric is unknown, `level` is not in (0, 1), groups are missing or fractions, or there is
+            but one sample or group.
 
     Example:
     >>> probabilities, labels = [[0.9, 0.1]] * 100, [0] * 90 + [1] * 10
@@ -67,7 +68,9 @@ def confidence_interval(
     True
     """
     check_level(level)
-    entry, n_bins, scored = metric_of(metric), check_n_bins(n_bins), Scored(probabilities, labels)
+    entry, n_bins = metric_of(metric), check_n_bins(n_bins)
+    probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
+    scored = Scored(probabilities, labels)
     return interval_of(entry, scored, n_bins, level, groups, seed)
 
 
@@ -119,13 +122,13 @@ def bootstrap_interval(
         method (`str`, *optional*, defaults to `"percentile"`):
             `"percentile"` or `"basic"`.
         seed (`int`, *optional*, defaults to `0`):
-            Resample i takes the rows (or the groups, in the order of their numbers) `generator.integers(0, N, N)`,
+            Resample i takes the rows (or the groups, in their order) `generator.integers(0, N, N)`,
             drawn in turn from `numpy.random.default_rng(seed)`.
         n_bins (`int`, *optional*, defaults to `15`):
             Number of bins, where `metric` is a key or function of this package that has bins.
         groups (`np.ndarray` of shape `(num_samples,)`, *optional*):
-            Whole number of the group of each sample, such as that of the sentence of a token. A resample then draws as
-            many groups as there are, and all samples of each: the cluster bootstrap (Davison and Hinkley, 1997,
+            Number or name of the group of each sample, such as that of the sentence of a token. A resample then draws
+            as many groups as there are, and all samples of each: the cluster bootstrap (Davison and Hinkley, 1997,
             Section 3.8; Cameron, Gelbach and Miller, 2008). Samples of a group mostly resemble one another, and the
             interval of samples drawn singly is then too narrow.
 
@@ -133,8 +136,8 @@ def bootstrap_interval(
         `tuple[float, float]`: The lower and the upper end.
 
     Raises:
-        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, groups are no
-            whole numbers, or there is but one sample or group.
+        ValueError: If the metric or method is unknown, `level` is not in (0, 1), `n_resamples < 1`, groups are
+            missing or fractions, or there is but one sample or group.
         TypeError: If `n_resamples` is not a whole number.
 
     Example:
@@ -145,8 +148,10 @@ def bootstrap_interval(
     check_options(level, n_resamples)
     if method not in ("percentile", "basic"):
         raise ValueError(f"method must be one of percentile, basic, got {method!r}.")
-    entry, n_bins, scored = metric_of(metric), check_n_bins(n_bins), Scored(probabilities, labels)
-    group_numbers(groups, len(scored), least=2)
+    entry, n_bins = metric_of(metric), check_n_bins(n_bins)
+    probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
+    scored = Scored(probabilities, labels)
+    groups = group_numbers(groups, len(scored), least=2)
     resamples = resamples_of(len(scored), n_resamples, seed, groups, entry)
     return _interval(entry.statistic(scored, n_bins), len(scored), resamples, level, method)
 

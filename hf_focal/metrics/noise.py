@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
+from ..arrays import leave_out_masked, to_numpy
 from ..checks import check_n_bins
 from .base import METRICS, Metric
 from .bins import BinStatistics
@@ -65,8 +66,9 @@ def noise_floor(
     """
     check_level(level)
     entry, n_bins = metric_of(metric), check_n_bins(n_bins)
-    any_labels = np.zeros(len(probabilities), np.int64) if labels is None else labels  # type: ignore[arg-type]
-    scored = Scored(probabilities, any_labels)
+    probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
+    rows = to_numpy("probabilities", probabilities)
+    scored = Scored(rows, np.zeros(rows.shape[:1], np.int64) if labels is None else labels)
     return floor_of(entry, scored, n_bins, level, groups, labels is not None, seed)
 
 
@@ -136,7 +138,9 @@ def calibration_p_value(
     >>> calibration_p_value([[0.9, 0.1]] * 100, [0] * 60 + [1] * 40) < 0.01
     True
     """
-    entry, n_bins, scored = metric_of(metric), check_n_bins(n_bins), Scored(probabilities, labels)
+    entry, n_bins = metric_of(metric), check_n_bins(n_bins)
+    probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
+    scored = Scored(probabilities, labels)
     error = entry.gap_error(scored, n_bins)
     if error is None:
         known = [key for key, one in METRICS.items() if one.gap_error(scored, n_bins) is not None]

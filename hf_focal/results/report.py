@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import check_groups, leave_out_masked
 from ..calibrators import Fit
 from ..calibrators.base import describe
+from ..checks import check_logits
 from ..metrics import METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored, measure
 from ..metrics.comparison import compare_scored
 from ..metrics.noise import appraise, calibrated_band
+from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .plots.reliability import draw_reliability
 from .tables import cell, text_table, with_interval, with_noise
@@ -153,9 +156,12 @@ def make_report(
         n_bins, unit, group (*optional*):
             As of [`Report`].
     """
-    logits, labels, groups = predictions.logits, predictions.labels, predictions.groups
-    moments = {"before": None, "after": fit.calibrator}
-    scored = {moment: Scored.from_logits(logits, labels, calibrator) for moment, calibrator in moments.items()}
+    logits, labels, groups = leave_out_masked(
+        logits=predictions.logits, labels=predictions.labels, groups=predictions.groups
+    )
+    checked = check_logits(logits, labels)
+    groups = None if groups is None else check_groups(groups, len(checked[1]))
+    scored = {"before": ScoredLogits(*checked), "after": ScoredLogits(*checked, fit.calibrator)}
     values = {moment: measure(one, n_bins) for moment, one in scored.items()}
     found = {moment: appraise(one, n_bins, groups, LEVEL) for moment, one in scored.items()}
     return Report(
@@ -165,7 +171,7 @@ def make_report(
         words=describe(scored["before"], fit, groups),
         intervals={moment: intervals for moment, (intervals, _) in found.items()},
         bins={moment: one.bins(n_bins) for moment, one in scored.items()},
-        n_samples=len(predictions),
+        n_samples=len(checked[1]),
         n_bins=n_bins,
         split=predictions.split,
         unit=unit,

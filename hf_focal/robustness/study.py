@@ -25,6 +25,7 @@ from ..metrics import measure as measure_metrics
 from ..metrics.intervals import interval_of
 from ..metrics.noise import floor_of
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
+from ..metrics.scored import ScoredLogits
 from ..models.record import calibration_record
 from ..results.tables import cell, text_table, with_interval, with_noise
 from ..tasks import ImageClassification
@@ -118,7 +119,7 @@ def measure(
 
     clean = {}
     for moment, one in moments.items() if corruptions or threshold is not None else ():
-        scored = Scored.from_logits(array, indices, one)
+        scored = ScoredLogits(array, indices, one)
         if corruptions:
             clean[moment] = metrics(scored)
         if threshold is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
+from ...arrays import to_numpy
 from ...checks import check_n_bins, check_probabilities
 from ...metrics.base import METRICS, bin_statistics
 from ...metrics.bins import BinStatistics, equal_width
@@ -91,7 +92,7 @@ def classwise_reliability_diagram(
     probabilities: ArrayLike,
     labels: ArrayLike,
     n_bins: int = 15,
-    classes: Sequence[int] | None = None,
+    classes: ArrayLike | None = None,
     label_names: Sequence[str] | None = None,
     level: float = 0.9,
 ) -> Figure:
@@ -99,7 +100,7 @@ def classwise_reliability_diagram(
     One small diagram per class: how often the class is the true one, against the probability that it was given.
 
     Args:
-        classes (`Sequence[int]`, *optional*):
+        classes (`Sequence[int]` or array of them, *optional*):
             Classes to draw; by default the 12 that add most to Classwise-ECE, the worst first.
         label_names (`Sequence[str]`, *optional*):
             Names for the titles.
@@ -118,9 +119,10 @@ def classwise_reliability_diagram(
     num_labels = array.shape[1]
     if label_names is not None and len(label_names) != num_labels:
         raise ValueError(f"label_names must hold {num_labels} names, got {len(label_names)}.")
-    if classes is not None and (not classes or not all(0 <= index < num_labels for index in classes)):
-        raise ValueError(f"classes must be indices in [0, {num_labels - 1}], got {list(classes)}.")
-    drawn = range(num_labels) if classes is None else classes
+    chosen = np.arange(num_labels) if classes is None else to_numpy("classes", classes)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not all(0 <= index < num_labels for index in chosen):
+        raise ValueError(f"classes must be indices in [0, {num_labels - 1}], got {chosen.tolist()}.")
+    drawn = chosen.tolist()
     statistics = {index: equal_width(array[:, index], indices == index, n_bins) for index in drawn}
     if classes is None:
         worst = sorted(statistics, key=lambda index: -statistics[index].expected_error())
