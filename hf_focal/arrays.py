@@ -135,28 +135,33 @@ def check_groups(groups: Any, num_samples: int) -> NDArray[np.int64]:
     Groups are told apart by whole numbers, texts, dates or any other ids that can be keys of a dictionary.
     """
     array = _read("groups", groups)
-    if isinstance(groups, list | tuple) and array.dtype.kind not in "iub":  # one of NumPy would have one type for all
+    if isinstance(groups, list | tuple) and array.dtype.kind not in "iufb":  # as an array all would be of one type
         array = np.fromiter(groups, dtype=object, count=len(groups))
-    missing = array.dtype.kind in "mM" and bool(np.isnat(array).any())
-    if array.dtype.kind == "O":
-        missing = any(_is_missing(one) for one in array.flat)
-    strange = array.dtype.kind in "fcV" or any(isinstance(one, float) for one in array.flat if array.dtype.kind == "O")
     found = f"an array of shape {array.shape} and dtype {array.dtype}"
-    if array.shape == (num_samples,) and not (missing or strange):
-        if array.dtype.kind != "O":
-            return np.unique(array, return_inverse=True)[1].astype(np.int64, copy=False)
+    if array.shape == (num_samples,) and array.dtype.kind not in "cV":
         try:
-            names = dict.fromkeys(array)
-            with suppress(TypeError):  # they have no order
-                names = dict.fromkeys(sorted(names))
-            places = {one: place for place, one in enumerate(names)}
-            return np.array([places[one] for one in array], dtype=np.int64)
-        except TypeError:
-            found = f"ids of type {type(array[0]).__name__}"
+            return _numbered(array)
+        except (TypeError, ValueError) as error:
+            found = str(error)
     raise ValueError(
-        f"groups must hold a whole number for each of the {num_samples} samples, got "
-        f"{'missing values' if missing else found}. Texts, dates and other ids are good as well."
+        f"groups must hold a whole number for each of the {num_samples} samples, got {found}. Texts, dates and other "
+        "ids are good as well."
     )
+
+
+def _numbered(array: NDArray[Any]) -> NDArray[np.int64]:
+    """The place of each value among all different ones."""
+    if any(map(_is_missing, array)) if array.dtype.kind == "O" else np.any(array != array):
+        raise ValueError("missing values")
+    if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.floor(array))):
+        raise ValueError("fractions or infinity")
+    if array.dtype.kind != "O":
+        return np.unique(array, return_inverse=True)[1].astype(np.int64, copy=False)
+    names = dict.fromkeys(array)
+    with suppress(TypeError):  # they have no order
+        names = dict.fromkeys(sorted(names))
+    places = {one: place for place, one in enumerate(names)}
+    return np.array([places[one] for one in array], dtype=np.int64)
 
 
 def _is_missing(value: Any) -> bool:

@@ -19,6 +19,7 @@ from .arrays import leave_out_masked, to_numpy
 
 BLOCK = 1 << 16  # values read at a time: they stay in the cache
 SUM_TOLERANCE = 1e-3  # of the sum of probabilities, without asking for a reason
+_NO_SOFTMAX = "If these are logits, apply a softmax over the classes first."
 
 
 def _to_rows(name: str, value: Any) -> NDArray[Any]:
@@ -83,45 +84,46 @@ def check_probabilities(
 
 
 def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray[Any]:
-    """Probabilities whose rows are off by so much, divided by their sums where rounding explains that."""
+    """Probabilities whose rows miss 1 by `off`, divided by their sums where rounding explains that."""
+    num_labels, told = array.shape[1], []
     half = all(map(_of_half_precision, _parts(array)))
-    most_negative = 1e-3 if half else 1e-6
-    negative = np.maximum(array, 0) if -most_negative <= lowest < 0 else None
-    if negative is not None:
-        off = negative.sum(axis=1) - 1
-    far, rounded = float(np.abs(off).max()), array if negative is None else negative
-    digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in _parts(rounded))), None)
-    by_decimals = 0.0 if digits is None else array.shape[1] * 0.5 * 10.0**-digits
-    bound, cause = SUM_TOLERANCE, ""
-    if far > bound and half:
-        bound, cause = 1e-2, "half precision"
-    if far > bound and digits is not None:
-        bound, cause = min(by_decimals, 5e-2), f"{digits} decimals"
-    if lowest < -most_negative or far > bound * (1 + 1e-4):
-        row = int(array.min(axis=1).argmin() if lowest < -most_negative else np.abs(off).argmax())
-        found = f"row {row}, which sums to {off[row] + 1:g}"
-        found = f"a value of {lowest:g} in row {row}" if lowest < -most_negative else found
-        hint = "If these are logits, apply a softmax over the classes first."
-        if lowest >= 0 and np.abs(off - 99).max() <= 5:
-            hint = "If these are percentages, divide them by 100 first."
-        elif lowest >= 0 and far <= by_decimals and far < 1:
-            hint += f" If they were rounded to {digits} decimals, that is too few for {array.shape[1]} classes."
-        raise ValueError(
-            f"probabilities must not be negative and each row must sum to 1 within {SUM_TOLERANCE:g}, got {found}. "
-            f"{hint}"
-        )
-    told = []
-    if negative is not None:
-        told.append(f"some are below 0 by at most {most_negative:g} and were set to 0")
-    if cause:
-        told.append(f"rows sum to 1 only within {bound:g}, as after rounding to {cause}")
+    below = 1e-3 if half else 1e-6  # 0
+    if lowest < -below:
+        row = int(array.min(axis=1).argmin())
+        raise _no_probabilities(f"a value of {lowest:g} in row {row}", _NO_SOFTMAX)
+    clipped = np.maximum(array, 0) if lowest < 0 else None
+    if clipped is not None:
+        told.append(f"some are below 0 by at most {below:g} and were set to 0")
+        array, off = clipped, clipped.sum(axis=1) - 1
+    row = int(np.abs(off).argmax())
+    far = abs(float(off[row]))
+    if far > SUM_TOLERANCE:
+        digits = next((one for one in range(2, 7) if all(_of_digits(part, one) for part in _parts(array))), None)
+        by_digits = 0.0 if digits is None else num_labels * 0.5 * 10.0**-digits * (1 + 1e-4)
+        bound = min(by_digits, 5e-2)
+        if half and far <= 1e-2:
+            told.append("rows sum to 1 only within 0.01, as after rounding to half precision")
+        elif far <= bound:
+            told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} digits")
+        else:
+            hint = _NO_SOFTMAX
+            if np.abs(off - 99).max() <= 5:
+                hint = "If these are percentages, divide them by 100 first."
+            elif far <= min(by_digits, 0.5):
+                hint += f" If they were rounded to {digits} digits, that is too few for {num_labels} classes."
+            raise _no_probabilities(f"row {row}, which sums to {off[row] + 1:g}", hint)
     warnings.warn(
         f"The probabilities are rounded: {', and '.join(told)}. Each row was divided by its sum.",
         UserWarning,
         stacklevel=_outside(),
     )
-    sums = (off + 1).astype(rounded.dtype, copy=False)[:, None]
-    return np.divide(rounded, sums, out=negative)
+    return np.divide(array, (off + 1).astype(array.dtype, copy=False)[:, None], out=clipped)
+
+
+def _no_probabilities(found: str, hint: str) -> ValueError:
+    return ValueError(
+        f"probabilities must not be negative and each row must sum to 1 within {SUM_TOLERANCE:g}, got {found}. {hint}"
+    )
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -137,10 +139,12 @@ def _of_half_precision(values: NDArray[Any]) -> bool:
     return bool(brain.all() or (half == values).all())
 
 
-def _of_decimals(values: NDArray[Any], digits: int) -> bool:
-    """Whether all values have so many decimals, as far as their type can tell."""
-    scaled = values.astype(np.float64) * 10.0**digits
-    return bool((np.abs(scaled - np.rint(scaled)) <= np.finfo(values.dtype).eps * np.abs(scaled)).all())
+def _of_digits(values: NDArray[Any], digits: int) -> bool:
+    """Whether all values have so many decimals, or significant digits, as far as their type can tell."""
+    wide = values.astype(np.float64)
+    leading = np.floor(np.log10(wide, out=np.full_like(wide, -1), where=wide > 0))
+    scaled = wide * 10.0 ** (digits - 1 - np.clip(leading, -290, -1))
+    return bool((np.abs(scaled - np.rint(scaled)) <= np.finfo(values.dtype).eps * scaled).all())
 
 
 def _outside() -> int:

@@ -250,8 +250,10 @@ def test_intervals_of_groups_cover_the_truth_where_those_of_samples_do_not():
     assert covered["samples"] < 60  # the interval is too narrow by the square root of ten: 40%
 
 
-@pytest.mark.parametrize("groups", [[0, 1], [0.0, 1.0, 2.0], [[0], [1], [2]], ["a", "b", "c"]])
-def test_groups_that_are_no_numbers_of_samples_are_refused(groups):
+@pytest.mark.parametrize(
+    "groups", [[0, 1], [0.0, 1.5, 2.0], [0, np.nan, 2], [[0], [1], [2]], ["a", None, "c"], ["a", "b"]]
+)
+def test_groups_that_are_no_ids_of_samples_are_refused(groups):
     with pytest.raises(ValueError, match="groups must hold a whole number for each of the 3 samples, got"):
         bootstrap_interval("accuracy", [[0.5, 0.5]] * 3, [0, 1, 0], groups=groups)
 
