@@ -9,6 +9,8 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "hf_focal" / "version.py").read_text(encoding="utf-8"))[1]
 
+modules = [f"hf_focal.evaluate_modules.{path.parent.name}" for path in sorted(here.glob("metrics/*/app.py"))]
+
 install_requires = [
     "accelerate>=1.1.0",
     "datasets>=4.0.0",
@@ -56,8 +58,14 @@ setup(
     author="The hf_focal authors",
     license="Apache-2.0",
     keywords="calibration focal-loss uncertainty transformers timm",
-    packages=find_packages(include=["hf_focal", "hf_focal.*"]),
-    package_data={"hf_focal": ["py.typed", "*.pyi"], "hf_focal.results": ["*.md"]},
+    # The modules for evaluate stay in one place, metrics/; hf_focal.metric_path finds their copy in the wheel.
+    packages=[*find_packages(include=["hf_focal", "hf_focal.*"]), *modules],
+    package_dir={"hf_focal.evaluate_modules": "metrics"},
+    package_data={
+        "hf_focal": ["py.typed", "*.pyi"],
+        "hf_focal.results": ["*.md"],
+        **{module: ["*.md", "*.txt"] for module in modules},
+    },
     python_requires=">=3.10",
     install_requires=install_requires,
     extras_require=extras,

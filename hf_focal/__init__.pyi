@@ -11,6 +11,7 @@ from .calibrators.base import fit_calibrator as fit_calibrator
 from .calibrators.base import fit_temperature as fit_temperature
 from .calibrators.base import register_calibrator as register_calibrator
 from .cli.arguments import parse_arguments as parse_arguments
+from .cli.evaluate_metric import metric_path as metric_path
 from .gamma import focal_gradient_ratio as focal_gradient_ratio
 from .gamma import focal_recalibration as focal_recalibration
 from .gamma import gamma_for_threshold as gamma_for_threshold

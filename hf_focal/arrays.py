@@ -84,7 +84,7 @@ def _split_mask(name: str, value: Any) -> tuple[Any, NDArray[np.bool_] | None]:
     """The values without their mask, and which rows it hides, if any."""
     if isinstance(value, list | tuple) and any(isinstance(one, np.ma.MaskedArray) for one in value):
         try:
-            value = np.ma.array(value)
+            value = np.ma.stack([np.ma.asanyarray(one) for one in value])
         except ValueError:  # of unequal length, which is refused when it is read
             return value, None
     if not isinstance(value, np.ma.MaskedArray):

@@ -107,7 +107,7 @@ def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray
             told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} digits")
         else:
             hint = _NO_SOFTMAX
-            if np.abs(off - 99).max() <= 5:
+            if abs(np.median(off) - 99) <= 5:
                 hint = "If these are percentages, divide them by 100 first."
             elif far <= min(by_digits, 0.5):
                 hint += f" If they were rounded to {digits} digits, that is too few for {num_labels} classes."

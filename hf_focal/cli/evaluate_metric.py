@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import evaluate
 from evaluate.naming import camelcase_to_snakecase
+from numpy.typing import NDArray
+
+from ..arrays import leave_out_masked, to_numpy
 
 
 _PAPER = """
@@ -29,9 +33,9 @@ _PAPER = """
 """
 _INPUTS = """
 Args:
-    predictions (`list` of `list` of `float`, or array of shape `(num_samples, num_labels)`):
+    predictions (`list` of `list` of `float`, or array or tensor of shape `(num_samples, num_labels)`):
         Probabilities; each row sums to 1.
-    references (`list` of `int`, or array of shape `(num_samples,)`):
+    references (`list` of `int`, or array or tensor of shape `(num_samples,)`):
         Class indices in `[0, num_labels)`.
 {bins}
 Returns:
@@ -39,8 +43,8 @@ Returns:
 
 Example:
 
-    >>> import evaluate
-    >>> {name} = evaluate.load("metrics/{name}")
+    >>> import evaluate, hf_focal
+    >>> {name} = evaluate.load(hf_focal.metric_path("{name}"))
     >>> probabilities = [[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]
     >>> labels = [0, 1, 1, 2]
     >>> results = {name}.compute(predictions=probabilities, references=labels{options})
@@ -79,8 +83,39 @@ class CalibrationMetric(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2002.09437"],
         )
 
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, float] | None:
+        """
+        As of any metric of `evaluate`, and of whatever the function takes. What is given all at once goes straight to
+        the function: as rows of Arrow it would take some hundred times longer.
+        """
+        given = predictions is not None or references is not None
+        if given and self.num_process == 1 and self.writer is None:
+            predictions, references = _plain(predictions, references)
+            if predictions.ndim == 2 and references.shape == predictions.shape[:1]:
+                return self._compute(predictions, references, **options)
+        return super().compute(predictions=predictions, references=references, **options)
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **others: Any) -> None:
+        """As of any metric of `evaluate`, of whatever the function takes; what is masked is left out."""
+        predictions, references = _plain(predictions, references)
+        if predictions.ndim < 2 or len(predictions):  # of no samples Arrow finds no type
+            super().add_batch(predictions=predictions, references=references, **others)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **others: Any) -> None:
+        """One sample, as [`add_batch`] takes several."""
+        sample = {"predictions": prediction, "references": reference, **others}  # `evaluate.combine` has these names
+        self.add_batch(**{name: [value] for name, value in sample.items()})
+
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         return {self.name: self.function(predictions, references)}
+
+
+def _plain(predictions: Any, references: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both as arrays, without rows that are masked."""
+    if predictions is None or references is None:
+        raise ValueError("predictions and references belong together, got one of them alone.")
+    predictions, references = leave_out_masked(predictions=predictions, references=references)
+    return to_numpy("predictions", predictions), to_numpy("references", references)
 
 
 class BinnedMetric(CalibrationMetric):
@@ -90,6 +125,39 @@ class BinnedMetric(CalibrationMetric):
 
     def _compute(self, predictions: Any, references: Any, n_bins: int = 15) -> dict[str, float]:
         return {self.name: self.function(predictions, references, n_bins)}
+
+
+def metric_path(name: str) -> str:
+    """
+    Where a module of `metrics/` is, for `evaluate.load` in any folder.
+
+    Args:
+        name (`str`):
+            One of `adaptive_ece`, `classwise_ece`, `ece`, `mce`, `multiclass_brier` and `nll`.
+
+    Returns:
+        `str`: Its folder, in the installed package or in the checkout that the package is imported from.
+
+    Raises:
+        ValueError: If there is no module of that name.
+
+    Example:
+    >>> evaluate.load(metric_path("ece")).compute(predictions=[[0.75, 0.25]], references=[0])
+    {'ece': 0.25}
+    """
+    package = Path(__file__).parents[1]
+    folder = package / "evaluate_modules"  # of a wheel, which has a copy of metrics/ there
+    folder = folder if folder.is_dir() else package.parent / "metrics"
+    names = sorted(path.parent.name for path in folder.glob("*/*.py") if path.stem == path.parent.name)
+    if not names:
+        raise FileNotFoundError(f"The modules for evaluate are missing from {package}: install hf_focal once more.")
+    if name not in names:
+        near = get_close_matches(str(name), names, n=1, cutoff=0.4)
+        raise ValueError(
+            f"There is no module {name!r} for evaluate, only {', '.join(names)}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    return str(folder / name)
 
 
 def launch(app: str) -> None:
