@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,3 +158,33 @@ def check_count(name: str, value: Any) -> int:
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}.")
     return count
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """A question for the end of an error: whether the nearest of the names is meant; nothing where none is near."""
+    known = {one.lower(): one for one in names}
+    return "".join(f" Did you mean {known[one]!r}?" for one in get_close_matches(name.lower(), known, n=1))
+
+
+def means_folder(name: str) -> bool:
+    """Whether a name is a path; an id on the Hub is one word, or two with a slash between."""
+    parts = name.split("/")
+    return (
+        name.startswith((".", "~"))
+        or "\\" in name
+        or "" in parts
+        or len(parts) > 2
+        or len(parts) == 2
+        and Path(parts[0]).is_dir()
+    )
+
+
+def refuse_missing_folder(name: str, argument: str) -> None:
+    """Refuse a path where there is nothing, for the argument or flag that it was given for; ids on the Hub pass."""
+    path = Path(name)
+    if path.exists() or not means_folder(name):
+        return
+    near = suggestion(path.name, (one.name for one in path.parent.iterdir()) if path.parent.is_dir() else ())
+    if path.expanduser() != path and path.expanduser().exists():
+        near = f" Did you mean {path.expanduser()}?"
+    raise FileNotFoundError(f"{argument}: there is no such folder: {name}.{near}")
