@@ -179,12 +179,12 @@ def means_folder(name: str) -> bool:
     )
 
 
-def refuse_missing_folder(name: str, argument: str) -> None:
-    """Refuse a path where there is nothing, for the argument or flag that it was given for; ids on the Hub pass."""
+def refuse_missing_folder(name: str, what: str = "folder") -> None:
+    """Refuse a path where there is nothing; `what` should be there. Ids on the Hub pass."""
     path = Path(name)
     if path.exists() or not means_folder(name):
         return
     near = suggestion(path.name, (one.name for one in path.parent.iterdir()) if path.parent.is_dir() else ())
     if path.expanduser() != path and path.expanduser().exists():
         near = f" Did you mean {path.expanduser()}?"
-    raise FileNotFoundError(f"{argument}: there is no such folder: {name}.{near}")
+    raise FileNotFoundError(f"There is no such {what}: {name}.{near}")
