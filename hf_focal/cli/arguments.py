@@ -155,7 +155,8 @@ def parse_arguments(
             raise ValueError(f"{config}: {error}") from error
     *parsed, _, unused = parser.parse_args_into_dataclasses(rest, True, look_for_args_file=False)
     if unused:
-        raise ValueError(f"{unused[0]!r} belongs to no flag.{suggestion(unused[0], map('--{}'.format, fields))}")
+        what = f"There is no flag {unused[0]}." if unused[0].startswith("-") else f"{unused[0]!r} belongs to no flag."
+        raise ValueError(what + suggestion(unused[0], map("--{}".format, fields)))
     return tuple(parsed)
 
 

@@ -32,6 +32,10 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_PLAIN = (":null", ":bool", ":int", ":float", ":str", ":seq", ":map")
+_Loader.yaml_constructors = {
+    tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag.endswith(_PLAIN)
+}
 _FLOAT = r"[-+]?(\.\d+|\d[\d_]*\.[\d_]*|\d+(?=[eE]))([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), list("-+0123456789."))
 
@@ -52,21 +56,26 @@ def read_config(path: Path) -> dict[str, Any]:
     is_json = path.suffix.lower() == ".json"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = json.loads(text, object_pairs_hook=_json_mapping) if is_json else _read_yaml(text)
+        values = _read_json(text) if is_json else _read_yaml(text)
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        reason = f"{error.problem or ''} {error.context or ''}".strip()
+        reason = ": ".join(part for part in (error.context, error.problem) if part)
         raise ValueError(f"{path} is not valid YAML{line}: {reason}.") from error
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not valid {'JSON' if is_json else 'YAML'}: {reason}.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8: {error}. Convert it.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}.")
-    return {key: _as_written(value) for key, value in values.items()} if is_json else values
+    return values
+
+
+def _read_json(text: str) -> Any:
+    values = json.loads(text, object_pairs_hook=_json_mapping)
+    return {key: _as_written(value) for key, value in values.items()} if isinstance(values, dict) else values
 
 
 def _read_yaml(text: str) -> Any:
