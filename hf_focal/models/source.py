@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers.utils import CONFIG_NAME, cached_file
@@ -14,31 +13,39 @@ from transformers.utils import CONFIG_NAME, cached_file
 from ..checks import refuse_missing_folder, suggestion
 
 
-@contextmanager
-def naming_source(name: str, others: Iterable[str] = ()) -> Iterator[None]:
-    """Refuse a missing folder. Where the Hub does not give a model, say what was looked for; `others` are near names."""
+_T = TypeVar("_T")
+
+
+def look_up(name: str, ask: Callable[[], _T], others: Iterable[str] = ()) -> _T:
+    """
+    What `ask` finds of a checkpoint. An OSError says where it is neither a folder nor on the Hub, and which of the
+    `others`, names that would do as well, is nearest.
+    """
     refuse_missing_folder(name)
     try:
-        yield
+        return ask()
     except OSError as error:
-        cause = error.__cause__
-        if Path(name).is_file():
-            raise OSError(f"{name} is a file, but a model is a folder.") from error
-        if name and Path(name).exists() or isinstance(cause, GatedRepoError):
+        why = _what_is_missing(name, error.__cause__)
+        if why is None:
             raise
-        if isinstance(cause, HFValidationError):
-            why = "no model on the Hub can be called so"
-        elif isinstance(cause, RepositoryNotFoundError):
-            why = "the Hub has no such model (or it is private: log in with `hf auth login`)"
-        elif isinstance(cause, LocalEntryNotFoundError):
-            why = "it is not in the cache of the Hub, which cannot be reached"
-        else:
-            raise
-        raise OSError(f"There is no folder {name!r} here, and {why}.{suggestion(name, others)}") from error
+    # With nothing behind it, for that is advice on ids and connections.
+    raise OSError(f"{why}.{suggestion(name, others)}")
 
 
 def find_config(name: str, others: Iterable[str] = (), **source: Any) -> None:
-    """Find the config of a checkpoint, on the Hub or in a folder, before anything else of it is asked for."""
-    with naming_source(name, others):
-        if cached_file(name, CONFIG_NAME, **source) is None:
-            raise OSError(f"{name} holds no model: there is no {CONFIG_NAME} in it.")
+    """Find the config of a checkpoint before anything else of it is asked for; errors are those of [`look_up`]."""
+    if look_up(name, lambda: cached_file(name, CONFIG_NAME, **source), others) is None:
+        raise OSError(f"{name} holds no model: there is no {CONFIG_NAME} in it.")
+
+
+def _what_is_missing(name: str, cause: BaseException | None) -> str | None:
+    here = f"There is no folder {name!r} here"
+    if Path(name).is_file():
+        return f"{name} is a file, but a model is a folder"
+    if isinstance(cause, HFValidationError):
+        return f"{here}, and no model on the Hub can be called so"
+    if isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError):
+        return f"{here}, and the Hub has no such model (or it is private: log in with `hf auth login`)"
+    if isinstance(cause, LocalEntryNotFoundError):
+        return f"{here}, and it is not in the cache of the Hub, which cannot be asked"
+    return None
