@@ -160,10 +160,12 @@ def check_count(name: str, value: Any) -> int:
     return count
 
 
-def suggestion(name: str, names: Iterable[str]) -> str:
+def suggestion(name: object, names: Iterable[str]) -> str:
     """A question for the end of an error: whether the nearest of the names is meant; nothing where none is near."""
     known = {one.lower(): one for one in names}
-    return "".join(f" Did you mean {known[one]!r}?" for one in get_close_matches(name.lower(), known, n=1, cutoff=0.7))
+    return "".join(
+        f" Did you mean {known[one]!r}?" for one in get_close_matches(str(name).lower(), known, n=1, cutoff=0.7)
+    )
 
 
 def means_folder(name: str) -> bool:
@@ -179,10 +181,10 @@ def means_folder(name: str) -> bool:
     )
 
 
-def refuse_missing_folder(name: str, what: str = "folder") -> None:
-    """Refuse a path where there is nothing; `what` should be there. Ids on the Hub pass."""
+def refuse_missing_folder(name: str | Path, what: str = "folder", on_hub: bool = True) -> None:
+    """Refuse the name of a folder where there is nothing; what may be an id `on_hub` passes, unless it is a path."""
     path = Path(name)
-    if path.exists() or not means_folder(name):
+    if path.exists() or on_hub and not means_folder(str(name)):
         return
     near = suggestion(path.name, (one.name for one in path.parent.iterdir()) if path.parent.is_dir() else ())
     if path.expanduser() != path and path.expanduser().exists():
