@@ -163,9 +163,8 @@ def check_count(name: str, value: Any) -> int:
 def suggestion(name: object, names: Iterable[str]) -> str:
     """A question for the end of an error: whether the nearest of the names is meant; nothing where none is near."""
     known = {one.lower(): one for one in names}
-    return "".join(
-        f" Did you mean {known[one]!r}?" for one in get_close_matches(str(name).lower(), known, n=1, cutoff=0.7)
-    )
+    near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.7)
+    return f" Did you mean {known[near[0]]!r}?" if near else ""
 
 
 def means_folder(name: str) -> bool:

@@ -23,6 +23,7 @@ from transformers.hf_argparser import HfArg, string_to_bool
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..checks import suggestion
+from ..metrics import METRICS
 from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments
 from .config_file import read_config
@@ -63,6 +64,13 @@ class TrainArguments(RunArguments):
     dynamics_gradient_epochs: list[int] = flag(default_factory=list, help="Track gradients as well, after these.")
     dynamics_every: int = flag(default=1, help="Epochs from one measurement of these to the next.")
     stopping_criteria: list[str] = flag(default_factory=list, help="Compare the best models by these: ece nll ...")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        metric, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), [*METRICS, "loss"]
+        if metric not in known:
+            near = suggestion(metric, known)
+            raise ValueError(f"metric_for_best_model must be one of {', '.join(known)}, got {metric!r}.{near}")
 
 
 @dataclass
