@@ -60,7 +60,7 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130) if others else _end(f"interrupted. {stop}".strip(), 130)
     except Exception as error:
         if others:
-            time.sleep(5)  # if the main process has failed as well, its launcher ends this one meanwhile
+            time.sleep(20)  # if the main process has failed as well, its launcher ends this one meanwhile
         said = None if os.environ.get(TRACEBACK) else _mistake(error)
         if said is None:
             raise
