@@ -69,7 +69,8 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}.")
+        found = "nothing" if values is None else type(values).__name__
+        raise ValueError(f"{path} must hold a mapping of argument names to values, got {found}.")
     return values
 
 
