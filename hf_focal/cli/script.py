@@ -105,9 +105,11 @@ def _mistake(error: BaseException) -> str | None:
     elif "DatasetGenerationError" in names and error.__cause__ is not None:
         said = f"{error}: {error.__cause__}"
     said = " ".join(said.split()) or type(error).__name__
-    *_, last = traceback.extract_tb(error.__traceback__)
-    ours = Path(__file__).parents[1], Path(sys.argv[0]).resolve().parent
-    if not any(folder in Path(last.filename).resolve().parents for folder in ours):
+    raised = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+    if (
+        Path(__file__).resolve().parents[1] not in raised.parents
+        and raised.parent != Path(sys.argv[0]).resolve().parent
+    ):
         said += f" ({TRACEBACK}=1 in the environment shows where.)"
     return said
 
