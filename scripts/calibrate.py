@@ -23,6 +23,7 @@ from transformers.hf_argparser import HfArg
 from hf_focal import CalibrationTrainer, from_pretrained, get_task, parse_arguments
 from hf_focal.cli.arguments import LabelledDataArguments, RunArguments
 from hf_focal.cli.run import end_run, start_run
+from hf_focal.cli.script import run_script
 from hf_focal.hub.load import load_processor
 from hf_focal.tasks import task_of
 from hf_focal.tasks.splits import held_out_pair, take
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

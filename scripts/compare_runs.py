@@ -10,13 +10,14 @@ import argparse
 from pathlib import Path
 
 from hf_focal import compare_runs
+from hf_focal.cli.script import Parser, run_script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="Output folders of finished runs.")
     print(compare_runs(parser.parse_args().runs))
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from hf_focal import create_loss, weight_norm_curves
+from hf_focal.cli.script import Parser, run_script
 
 
 CLASSES, DIMENSIONS, POINTS, LEARNING_RATE = 10, 20, 1000, 0.02
@@ -41,7 +42,7 @@ def train(loss_name: str, epochs: int, seed: int, **parameters: float) -> list[d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gamma", type=float, default=3.0, help="Gamma of focal loss.")
     parser.add_argument("--epochs", type=int, default=200, help="Steps of gradient descent on all points.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the points.")
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -12,10 +12,11 @@ import argparse
 from pathlib import Path
 
 import hf_focal
+from hf_focal.cli.script import Parser, run_script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="Output folders of runs with --track_dynamics.")
     parser.add_argument("--average", action="store_true", help="Draw the mean of runs of one loss, and the range.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the pictures.")
@@ -33,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

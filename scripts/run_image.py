@@ -17,6 +17,7 @@ from transformers.hf_argparser import HfArg
 from hf_focal import CalibrationTrainer, create_image_classifier, load_image_dataset, parse_arguments
 from hf_focal.cli.arguments import TrainArguments, TrainDataArguments
 from hf_focal.cli.run import start_run, train_run
+from hf_focal.cli.script import run_script
 from hf_focal.tasks import ImageClassification
 from hf_focal.tasks.embedded import DIGITS
 from hf_focal.tasks.transforms import AUGMENTATIONS, create_image_inputs, largest_side
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

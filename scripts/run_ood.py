@@ -20,6 +20,7 @@ from datasets import Dataset
 from hf_focal import ImageCorruption, load_image_dataset, load_images, parse_arguments
 from hf_focal.checks import check_count
 from hf_focal.cli.run import start_logging
+from hf_focal.cli.script import run_script
 from hf_focal.metrics.risk_coverage import check_threshold
 from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from hf_focal.robustness.study import Study, UncalibratedModel, measure, save, tables, titles_of
@@ -145,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

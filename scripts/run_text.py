@@ -24,6 +24,7 @@ from transformers.hf_argparser import HfArg
 from hf_focal import CalibrationTrainer, create_text_classifier, get_task, parse_arguments
 from hf_focal.cli.arguments import TrainArguments, TrainDataArguments, json_object
 from hf_focal.cli.run import start_run, train_run
+from hf_focal.cli.script import run_script
 from hf_focal.models.create import LEARNED, SMALL_BERT, TREE_LSTM, freeze_all_but_last, text_tasks
 from hf_focal.networks.adagrad_sgd import AdagradWithEmbeddingSGD
 from hf_focal.networks.trees import TreeTokenizer, parse_tree, phrase_classes, tokenize_trees
@@ -135,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from ..arrays import check_groups, leave_out_masked
-from ..checks import check_logits, check_n_bins
+from ..checks import check_logits, check_n_bins, suggestion
 from ..metrics import Scored, measure
 from ..metrics.scored import ScoredLogits
 from .guard import how_few, least_gain, what_is_lacking
@@ -198,7 +198,8 @@ def register_calibrator(cls: type[C]) -> type[C]:
 def calibrator_class(method: str) -> type[Calibrator]:
     """The method of that name, or a `ValueError`."""
     if method not in CALIBRATORS:
-        raise ValueError(f"method must be one of {', '.join(CALIBRATORS)}, got {method!r}.")
+        near = suggestion(method, CALIBRATORS)
+        raise ValueError(f"method must be one of {', '.join(CALIBRATORS)}, got {method!r}.{near}")
     return CALIBRATORS[method]
 
 

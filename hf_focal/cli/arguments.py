@@ -7,21 +7,27 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
-import yaml
 from datasets import DatasetDict
 from transformers import HfArgumentParser
-from transformers.hf_argparser import HfArg
+from transformers.hf_argparser import HfArg, string_to_bool
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
+from ..checks import suggestion
+from ..metrics import METRICS
 from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments
+from .config_file import read_config
+from .script import Parser
 
 
 AUTO = "auto"
@@ -47,17 +53,24 @@ class TrainArguments(RunArguments):
     num_train_epochs: float = flag(default=20, help="Number of epochs.")
     per_device_train_batch_size: int = flag(default=64, help="Batch size per device.")
     learning_rate: float = flag(default=2e-3, help="Peak learning rate.")
-    lr_scheduler_type: str = flag(default="cosine", help="Learning rate schedule.")
+    lr_scheduler_type: SchedulerType | str = flag(default="cosine", help="Learning rate schedule.")
     warmup_steps: float = flag(default=0.1, help="Warm-up: steps, or a share of them below 1.")
     weight_decay: float = flag(default=0.01, help="Weight decay.")
-    eval_strategy: str = flag(default="epoch", help="When to evaluate: no, epoch or steps.")
-    save_strategy: str = flag(default="epoch", help="When to save a checkpoint: no, epoch or steps.")
+    eval_strategy: IntervalStrategy | str = flag(default="epoch", help="When to evaluate: no, epoch or steps.")
+    save_strategy: SaveStrategy | str = flag(default="epoch", help="When to save a checkpoint: no, epoch or steps.")
     save_total_limit: int | None = flag(default=1, help="Checkpoints to keep.")
-    logging_strategy: str = flag(default="epoch", help="When to log: no, epoch or steps.")
+    logging_strategy: IntervalStrategy | str = flag(default="epoch", help="When to log: no, epoch or steps.")
     track_dynamics: bool = flag(default=False, help="Keep NLL, entropy and weight norm of each epoch in a file.")
     dynamics_gradient_epochs: list[int] = flag(default_factory=list, help="Track gradients as well, after these.")
     dynamics_every: int = flag(default=1, help="Epochs from one measurement of these to the next.")
     stopping_criteria: list[str] = flag(default_factory=list, help="Compare the best models by these: ece nll ...")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        metric, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), [*METRICS, "loss"]
+        if metric not in known:
+            near = suggestion(metric, known)
+            raise ValueError(f"metric_for_best_model must be one of {', '.join(known)}, got {metric!r}.{near}")
 
 
 @dataclass
@@ -116,29 +129,86 @@ def parse_arguments(
         `tuple`: One instance per dataclass.
 
     Raises:
-        ValueError: If the file cannot be read, is no mapping, or has a key that no dataclass has.
-        SystemExit: If a flag is unknown or its value does not parse, as usual for argparse.
+        ValueError: If a flag is unknown, or its value does not parse; or if the file cannot be read, is no mapping, or
+            has a key twice or one that no dataclass has.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     about = "YAML or JSON file of arguments; explicit flags override it."
-    early.add_argument("--config", type=Path, nargs="?", const=Path(), help=about)
+    early.add_argument("--config", type=Path, nargs="?", const=Path(), action="append", default=[], help=about)
     about = "Python files or modules to import first: what they register works by name."
     early.add_argument("--plugin", nargs="+", action="extend", default=[], help=about)
-    given, rest = early.parse_known_args(arguments)
-    values = {} if given.config is None else _read(given.config)
+    try:
+        given, rest = early.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    if len(given.config) > 1:
+        raise ValueError(f"--config is given {len(given.config)} times. Give one file.")
+    config = given.config[0].expanduser() if given.config else None
+    values = {} if config is None else read_config(config)
     plugins = values.pop("plugin", None) or []
     for name in [*([plugins] if isinstance(plugins, str) else plugins), *given.plugin]:
         import_plugin(str(name))
     # Abbreviations are off: `--learning_rat` in a job script should fail, not guess.
-    types: Any = list(dataclass_types)
-    parser = HfArgumentParser(types, allow_abbrev=False, parents=[early], **parser_kwargs)
-    fields = {field.name for cls in dataclass_types for field in dataclasses.fields(cls) if field.init}
-    if unknown := [str(key) for key in values if key not in fields]:
-        raise ValueError(f"{given.config} has unknown keys: {', '.join(unknown)}. Keys are the names of flags.")
-    # Of a flag given twice argparse keeps the last, so the file's come first.
-    *parsed, _ = parser.parse_args_into_dataclasses([*_tokens(values), *rest], look_for_args_file=False)
+    parser = _FlagParser(list(dataclass_types), allow_abbrev=False, parents=[early], **parser_kwargs)
+    kinds = {name: _kinds(hint) for cls in dataclass_types for name, hint in get_type_hints(cls).items()}
+    fields = [field.name for cls in dataclass_types for field in dataclasses.fields(cls) if field.init]
+    if unknown := [key for key in values if key not in fields]:
+        near = suggestion(unknown[0], fields)
+        raise ValueError(f"{config} has unknown keys: {', '.join(unknown)}. Keys are the names of flags.{near}")
+    for key, value in values.items():
+        try:
+            parser.take(key, value, kinds[key])
+        except (ValueError, argparse.ArgumentError) as error:
+            raise ValueError(f"{config}: {error}") from error
+    *parsed, _, unused = parser.parse_args_into_dataclasses(rest, True, look_for_args_file=False)
+    if unused:
+        what = f"There is no flag {unused[0]}." if unused[0].startswith("-") else f"{unused[0]!r} belongs to no flag."
+        raise ValueError(what + suggestion(unused[0], map("--{}".format, fields)))
     return tuple(parsed)
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """The types that a field may have, without those of elements."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return {get_origin(part) or part for part in parts}
+
+
+class _FlagParser(Parser, HfArgumentParser):
+    """A parser of dataclasses' flags, some of which a file may have set."""
+
+    def __init__(self, dataclass_types: Any, **kwargs: Any) -> None:
+        self._taken: dict[str, Any] = {}
+        super().__init__(dataclass_types, **kwargs)
+
+    def take(self, key: str, value: Any, kinds: set[Any]) -> None:
+        """Let what [`read_config`] gave for a flag, of these types, stand where the command line says nothing."""
+        action = self._option_string_actions[f"--{key}"]
+        if value is None and type(None) not in kinds:
+            raise ValueError(f"{key} has no value. Leave the line out for the default.")
+        if isinstance(value, (dict, list)) and type(value) not in kinds:
+            raise ValueError(f"{key} takes a single value, got {value}.")
+        if isinstance(value, list) and not all(isinstance(element, str) for element in value):
+            raise ValueError(f"{key} takes a list of single values, got {value}.")
+        texts = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        found = [self._get_value(action, text) for text in texts if text is not None]
+        for one in found:
+            self._check_value(action, one)
+        many = isinstance(value, list) or found and action.nargs == "+"
+        self._taken[action.dest] = found if many else next(iter(found), None)
+        action.required = False
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """As usual, but a home folder may be called `~`, and a switch be on or off."""
+        if action.type is string_to_bool:
+            arg_string = {"on": "true", "off": "false"}.get(arg_string.lower(), arg_string)
+        elif arg_string == "~" or arg_string.startswith("~/"):
+            arg_string = os.path.expanduser(arg_string)
+        return super()._get_value(action, arg_string)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual; what a file has set is there before."""
+        return super().parse_known_args(args, namespace or argparse.Namespace(**self._taken))
 
 
 def import_plugin(name: str) -> ModuleType:
@@ -172,28 +242,3 @@ def json_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any]
     if not isinstance(parsed, dict | None):
         raise ValueError(f"{flag} must be a JSON object, got {value!r}.")
     return parsed
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The values of a YAML or JSON file, by the names of flags."""
-    if not path.is_file():
-        raise ValueError(f"--config needs the path of a file; {str(path)!r} is no file.")
-    kind, load = ("JSON", json.loads) if path.suffix == ".json" else ("YAML", yaml.safe_load)
-    try:
-        values = load(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not valid {kind}: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a mapping of argument names to values, got {type(values).__name__}.")
-    return values
-
-
-def _tokens(values: dict[str, Any]) -> list[str]:
-    """Values as command-line tokens, so that one parser checks every one."""
-    tokens = []
-    for key, value in values.items():
-        if isinstance(value, list):
-            tokens += [f"--{key}", *map(str, value)]
-        elif value is not None:
-            tokens.append(f"--{key}={json.dumps(value) if isinstance(value, dict) else value}")
-    return tokens

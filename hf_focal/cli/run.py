@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,19 @@ def start_logging(level: int = logging.INFO) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
+@contextmanager
+def telling_how_to_go_on() -> Iterator[None]:
+    """Let an interruption by the keyboard say how the run is resumed."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        what = (
+            "The same command with --resume_from_checkpoint last goes on from the newest checkpoint, if there is one."
+        )
+        raise KeyboardInterrupt(what) from stop
+
+
+@telling_how_to_go_on()
 def train_run(
     trainer: CalibrationTrainer,
     test: Any,

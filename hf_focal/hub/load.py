@@ -21,6 +21,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, fi
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
+from ..models.source import look_up
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 
 
@@ -73,8 +74,9 @@ def from_pretrained(
     name = str(name_or_path)
     source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
     source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
-    adapter = find_adapter_config_file(name, **source)
-    found = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=adapter is None, **source)
+    adapter = look_up(name, lambda: find_adapter_config_file(name, **source))
+    options = {"_raise_exceptions_for_missing_entries": adapter is None, **source}
+    found = look_up(name, lambda: cached_file(name, CONFIG_NAME, **options))
     if (path := found or adapter) is None:
         raise OSError(f"{name} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
     folder = Path(path).parent

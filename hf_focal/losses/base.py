@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias,
 import torch
 from torch import Tensor, nn
 
+from ..checks import suggestion
 from .rows import Rows, extract_logits, is_traced, widen
 
 
@@ -349,11 +350,12 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
     FocalLoss(gamma=2.0, reduction='mean', ignore_index=-100)
     """
     if name not in LOSSES:
-        raise ValueError(f"Unknown loss {name!r}. Valid names: {', '.join(LOSSES)}.")
+        raise ValueError(f"Unknown loss {name!r}.{suggestion(name, LOSSES)} Valid names: {', '.join(LOSSES)}.")
     accepted = list(inspect.signature(LOSSES[name]).parameters)
     for parameter in parameters:
         if parameter not in accepted:
-            raise ValueError(f"The loss {name!r} takes no {parameter!r}; it takes {', '.join(accepted)}.")
+            near = suggestion(parameter, accepted)
+            raise ValueError(f"The loss {name!r} takes no {parameter!r}; it takes {', '.join(accepted)}.{near}")
     loss = LOSSES[name](**parameters)
     forgotten = [parameter for parameter in accepted if not hasattr(loss, parameter)]
     if forgotten:  # its results could not say what it was

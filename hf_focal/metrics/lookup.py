@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..checks import suggestion
 from .base import METRICS, Metric, Statistic
 from .debiased_ece import DEBIASED
 from .scored import Scored
@@ -23,7 +24,8 @@ def metric_of(metric: AnyMetric) -> Metric:
         if metric in named:
             return named[metric]
     if not callable(metric):
-        raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.")
+        near = suggestion(metric, METRICS)
+        raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.{near}")
     function: Callable[[Any, Any], float] = metric
 
     def resampled(scored: Scored, n_bins: int) -> Statistic:

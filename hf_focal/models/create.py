@@ -26,10 +26,13 @@ from transformers import (
 )
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
+from ..checks import suggestion
+
 # Which also registers our architectures with timm.
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
 from ..tasks import TASKS, TextClassification, get_task
 from ..tasks.text import train_tokenizer
+from .source import find_config
 
 
 logger = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ def create_image_classifier(
         if value is not None:
             where = f"a timm architecture trained from scratch; the image processor of {name!r} has its own"
             raise ValueError(f"{argument}={value} only applies to {where}.")
+    find_config(name, timm.list_models(), **kwargs)
     processor = AutoImageProcessor.from_pretrained(name, **kwargs)
     return _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs), processor
 
@@ -129,6 +133,7 @@ def create_text_classifier(
     if given := [key for key, value in settings.items() if value is not None]:
         only = f"networks whose vocabulary is learned ({', '.join(LEARNED)})"
         raise ValueError(f"{', '.join(given)} can only be set for {only}; {name!r} has its own.")
+    find_config(name, LEARNED, **kwargs)
     tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     model = _model(get_task(task).auto_class, name, label_names, from_scratch, kwargs)
     get_task(task).prepare(model, tokenizer, max_seq_length)
@@ -206,7 +211,11 @@ def _labels(label_names: Sequence[str]) -> dict[str, Any]:
 
 def _timm_checkpoint(name: str) -> str:
     """The Hub id of the pretrained weights of a timm name."""
-    cfg = timm.get_pretrained_cfg(name)
+    try:
+        cfg = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # the part after the dot
+        near = suggestion(name, timm.list_pretrained(f"{name.split('.')[0]}.*"))
+        raise ValueError(f"timm has no weights {name!r}.{near}") from error
     if cfg is None or not cfg.hf_hub_id:
         raise ValueError(f"timm has no pretrained weights for {name!r}. Train it from scratch (from_scratch=True).")
     return cfg.hf_hub_id if "." in cfg.hf_hub_id else f"{cfg.hf_hub_id}{name}"

@@ -16,6 +16,8 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..checks import refuse_missing_folder
+
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +84,10 @@ def load_word_vectors(folder: str | Path) -> tuple[list[str], Tensor]:
         `tuple[list[str], torch.Tensor]`: The words, and their vectors in float32.
 
     Raises:
+        FileNotFoundError: If there is no such folder.
         ValueError: If a file is missing or damaged, or the two do not go together.
     """
+    refuse_missing_folder(folder, on_hub=False)
     folder = Path(folder)
     for name in (VECTORS, VOCABULARY):
         if not (folder / name).is_file():

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from ..calibrators import calibrator_of
 from ..calibrators.base import is_known
+from ..checks import refuse_missing_folder
 from ..losses import loss_label
 from ..metrics import METRICS, Scored
 from ..metrics.comparison import compare_scored
@@ -66,6 +67,7 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
         `str`: A table in Markdown.
 
     Raises:
+        FileNotFoundError: If a folder is not there.
         ValueError: If there is no folder, one is given twice or holds no results, or two runs that would become one
             row have the same seed.
     """
@@ -118,9 +120,15 @@ def _read(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
     for folder in map(str, map(Path, folders)):
         if folder in runs:
             raise ValueError(f"{folder} is given twice.")
+        refuse_missing_folder(folder, on_hub=False)
         if not (Path(folder) / RESULTS).is_file():
             raise ValueError(f"{folder} holds no {RESULTS}: is its run finished?")
-        runs[folder] = json.loads((Path(folder) / RESULTS).read_text("utf-8"))
+        try:
+            runs[folder] = json.loads((Path(folder) / RESULTS).read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{Path(folder) / RESULTS} is damaged: {error}") from error
+        if not isinstance(runs[folder], dict):
+            raise ValueError(f"{Path(folder) / RESULTS} holds no results of a run.")
         needed = [f"test_{moment}_{key}" for moment in _MOMENTS for key in runs[folder].get("metrics", _AT_LEAST)]
         missing = [key for key in ["temperature", *needed, "test_after_accuracy"] if key not in runs[folder]]
         if missing:

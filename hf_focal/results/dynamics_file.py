@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checks import refuse_missing_folder
+
 
 DYNAMICS = "training_dynamics.parquet"
 # Its numbers: of all samples, of those classified rightly, and of those classified wrongly.
@@ -59,11 +61,13 @@ def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[
         the same loss and are not averaged; in it, one row per epoch and data set.
 
     Raises:
+        FileNotFoundError: If a folder is not there.
         ValueError: If a folder holds no training dynamics, or is given twice; or if runs to be averaged were not
             measured on the same data sets at the same epochs.
     """
     runs = {}
     for folder in map(Path, folders):
+        refuse_missing_folder(folder, on_hub=False)
         if not (folder / DYNAMICS).is_file():
             raise ValueError(
                 f"{folder} holds no {DYNAMICS}. Train with --track_dynamics, or with a TrainingDynamicsCallback."

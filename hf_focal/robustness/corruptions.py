@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from ..checks import suggestion
 from ..tasks.transforms import to_rgb
 
 
@@ -79,7 +80,8 @@ class ImageCorruption:
 
     def __init__(self, name: str, severity: int, seed: int = 0) -> None:
         if name not in CORRUPTIONS:
-            raise ValueError(f"Unknown corruption {name!r}. Known: {', '.join(CORRUPTIONS)}.")
+            near = suggestion(name, CORRUPTIONS)
+            raise ValueError(f"Unknown corruption {name!r}.{near} Known: {', '.join(CORRUPTIONS)}.")
         if severity not in SEVERITIES:
             raise ValueError(f"severity must be a whole number from 1 to 5, got {severity!r}.")
         np.random.SeedSequence(seed)  # refuses what is no seed

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..calibrators import fit_temperature
+from ..checks import suggestion
 from ..metrics import METRICS, Scored, measure
 from ..metrics.noise import floor_of
 from ..models.record import calibration_record
@@ -51,7 +52,8 @@ class KeepBestCallback(TrainerCallback):
     def __init__(self, trainer: Trainer, criteria: Sequence[str] = ("ece", "nll", "accuracy")) -> None:
         unknown = [criterion for criterion in criteria if criterion not in METRICS]
         if unknown or not criteria:
-            raise ValueError(f"criteria must be some of {', '.join(METRICS)}, got {list(criteria)}.")
+            near = suggestion(unknown[0], METRICS) if unknown else ""
+            raise ValueError(f"criteria must be some of {', '.join(METRICS)}, got {list(criteria)}.{near}")
         self.trainer = trainer
         self.criteria = list(dict.fromkeys(criteria))
         self.best: dict[str, dict[str, float]] = {}

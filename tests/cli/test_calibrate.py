@@ -59,7 +59,7 @@ def calibrate(monkeypatch, capsys, tmp_path):
         arguments = ["--model_name_or_path", str(model), "--dataset_name", str(data), "--use_cpu", "true"]
         arguments += ["--output_dir", str(tmp_path / folder), "--criterion", "nll", "--disable_tqdm", "true", *flags]
         monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments])
-        runpy.run_path(SCRIPT, run_name="__main__")
+        runpy.run_path(SCRIPT)["main"]()
         return json.loads((tmp_path / folder / "all_results.json").read_text()), capsys.readouterr().out
 
     return run

@@ -63,15 +63,14 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [["--rat", "1"], ["--rate", "much"], ["--ratee", "1"]])
-def test_flags_are_neither_guessed_nor_ignored(flags, capsys):
-    with pytest.raises((SystemExit, ValueError)):
+def test_flags_are_neither_guessed_nor_ignored(flags):
+    with pytest.raises(ValueError, match="--rat"):
         parse_arguments([Options], flags)
 
 
-def test_values_of_the_file_are_checked_like_flags(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+def test_values_of_the_file_are_checked_like_flags(tmp_path):
+    with pytest.raises(ValueError, match="config.yaml: argument --rate: invalid float value: 'much'"):
         parse_arguments([Options], ["--config", write(tmp_path, "rate: much\n")])
-    assert "--rate" in capsys.readouterr().err
 
 
 def test_training_arguments_take_dicts_and_lists_from_a_file(tmp_path):

@@ -56,7 +56,7 @@ def train(monkeypatch, tmp_path):
             *flags,
         ]
         monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments])
-        runpy.run_path(SCRIPT, run_name="__main__")
+        runpy.run_path(SCRIPT)["main"]()
         return json.loads((tmp_path / folder / "all_results.json").read_text())
 
     return run

@@ -209,9 +209,12 @@ def test_a_model_that_was_saved_serves_as_the_start_of_another(run, tmp_path):
 def test_a_wrong_flag_is_one_clear_error_before_training(pictures, tmp_path, flags, message, monkeypatch, capsys):
     arguments = ["--dataset_name", pictures, *QUICK, "--output_dir", str(tmp_path / "out"), *flags]
     monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments])
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(SystemExit) as ended:
         runpy.run_path(SCRIPT, run_name="__main__")
-    assert "it/s" not in capsys.readouterr().err and not (tmp_path / "out" / "all_results.json").exists()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and "Traceback" not in error and "it/s" not in error
+    assert error.splitlines()[-1].startswith("run_image.py: error: ") and message in error.splitlines()[-1]
+    assert not (tmp_path / "out" / "all_results.json").exists()
 
 
 def test_two_processes_give_the_results_of_one(pictures, tmp_path):

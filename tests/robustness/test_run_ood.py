@@ -72,7 +72,7 @@ def pictures(tmp_path_factory):
 def start(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
-        runpy.run_path(SCRIPT, run_name="__main__")
+        runpy.run_path(SCRIPT)["main"]()
         return capsys.readouterr()
 
     return run

@@ -301,7 +301,7 @@ def flags(folder, *more):
 def train(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [SCRIPT, *arguments])
-        runpy.run_path(SCRIPT, run_name="__main__")
+        runpy.run_path(SCRIPT)["main"]()
 
 
 MEASURED = ["--num_train_epochs", "2", "--track_dynamics", "--dynamics_gradient_epochs", "2"]
