@@ -66,7 +66,7 @@ def from_pretrained(
 
     Raises:
         ValueError: If `config.json` holds a malformed `calibration` or names no classifier, `calibration.json` is
-            malformed, or weights are missing.
+            malformed, weights are missing, or an unfolded temperature was fitted to another head than the one there.
         OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
     """
     refuse_code(kwargs)
@@ -91,9 +91,9 @@ def from_pretrained(
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(f"{name} lacks weights of {type(model).__name__}, which would be random: {names}.")
-    record = calibration_record(model)
-    if record is None:
+    if getattr(model.config, "calibration", None) is None:
         logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
+    record = calibration_record(model)
     return model if record is None or record["folded"] else apply_temperature(model)
 
 
