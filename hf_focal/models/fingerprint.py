@@ -84,7 +84,9 @@ def _is_print(module: Any) -> bool:
     def is_one(value: Any) -> bool:
         return (
             isinstance(value, Mapping)
-            and all(isinstance(value.get(key), list) and all(map(is_number, value[key])) for key in ("shape", "numbers"))
+            and all(
+                isinstance(value.get(key), list) and all(map(is_number, value[key])) for key in ("shape", "numbers")
+            )
             and is_number(value.get("bits"))
             and len(value["numbers"]) == 1 + len(_PRIMES)
         )
@@ -143,7 +145,9 @@ def _weights(module: Any) -> dict[str, Tensor | None]:
 def _own(module: Any) -> dict[str, Tensor]:
     if found := dict(module.named_parameters(recurse=False)):
         return found
-    both = {name: getattr(module, name, None) for name in ("weight", "bias")}  # methods, of layers that torch quantised
+    both = {
+        name: getattr(module, name, None) for name in ("weight", "bias")
+    }  # methods, of layers that torch quantised
     called = {name: one() for name, one in both.items() if callable(one)}
     return {name: one for name, one in called.items() if isinstance(one, Tensor)}
 

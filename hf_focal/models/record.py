@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ..calibrators.base import Calibrator, UnfoldableError, calibrator_of, is_known
+from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
 from .fingerprint import check_fingerprint, difference
 
 
@@ -78,14 +78,15 @@ def forget_record(model: PreTrainedModel, reason: str) -> None:
 
 def why_of_another_head(model: PreTrainedModel, record: Mapping[str, Any]) -> str:
     """The end of a sentence on what shows that a checked record is of another head; `""` where nothing does."""
-    if is_known(record):
+    num_labels = getattr(model.config, "num_labels", None)
+    if is_known(record) and isinstance(num_labels, int):
         try:
-            affine = calibrator_of(record).affine(num_labels := model.config.num_labels)
+            affine = calibrator_of(record).affine(num_labels)
         except UnfoldableError:
-            pass
-        else:
-            if np.shape(affine.scale)[-1:] not in ((), (num_labels,)):
-                return f"it is for {len(affine.scale)} classes, and the model has {num_labels}"
+            affine = Affine()
+        for values in (affine.scale, affine.shift):
+            if np.ndim(values) and len(np.asarray(values)) != num_labels:
+                return f"it is for {len(np.asarray(values))} classes, and the model has {num_labels}"
     return difference(model, record["head"]) if record.get("head") is not None else ""
 
 
