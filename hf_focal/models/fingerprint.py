@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)  # their square roots are phases that never repeat
@@ -29,7 +30,7 @@ def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[
     model without given modules they are the likely head, and that of an adapter's layers which comes last.
     """
     prints = _prints(_likely_head(model) if heads is None else heads)
-    if not prints or _sharded(model):
+    if not prints:
         return {}
     found: dict[str, Any] = {"kind": _kind(model), "modules": prints}
     if heads is None and (adapter := _prints(_adapter_part(model))):
@@ -38,8 +39,10 @@ def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[
 
 
 def _prints(modules: list[nn.Module]) -> list[dict[str, Any]]:
-    found = [{name: one if one is None else _print(one) for name, one in _weights(head).items()} for head in modules]
-    return found if all(one and None not in one.values() for one in found) else []
+    weights = [_weights(module) for module in modules]
+    if any(one is None or not one.isfinite().all() for of_module in weights for one in of_module.values()):
+        return []
+    return [{name: _print(one) for name, one in of_module.items() if one is not None} for of_module in weights]
 
 
 def difference(model: nn.Module, found: Mapping[str, Any]) -> str:
@@ -51,8 +54,10 @@ def difference(model: nn.Module, found: Mapping[str, Any]) -> str:
     kind = _kind(model)
     if found["kind"] and kind and kind != found["kind"]:
         return f"that was one of a model *{found['kind']}, and this is {type(model).__name__}"
+    if _is_sharded(model):
+        return ""
     modules = [module for module in _in_effect(model) if _shapes(module)]
-    for head in () if _sharded(model) else found["modules"]:
+    for head in found["modules"]:
         shapes = {name: tuple(one["shape"]) for name, one in head.items()}
         of_shape = [module for module in modules if _may_have(module, shapes)]
         if any(_matches(module, head) for module in of_shape):
@@ -67,31 +72,24 @@ def difference(model: nn.Module, found: Mapping[str, Any]) -> str:
 
 def check_fingerprint(found: Any, name: str) -> None:
     """Refuse what is none."""
-    given = found if isinstance(found, Mapping) else {}
-    kind, modules, adapter = given.get("kind"), given.get("modules"), given.get("adapter", [])
-    lists = isinstance(modules, list) and isinstance(adapter, list) and modules
-    if not (lists and isinstance(kind, str | None) and all(map(_is_print, [*modules, *adapter]))):
+    known = isinstance(found, Mapping) and isinstance(found.get("kind"), str | None)
+    modules, adapter = (found.get("modules"), found.get("adapter", [])) if known else (None, None)
+    if not isinstance(modules, list) or not modules or not isinstance(adapter, list) or not all(
+        isinstance(module, Mapping) and all(map(_is_print, module.values())) for module in [*modules, *adapter]
+    ):  # fmt: skip
         raise ValueError(
             f"{name} must be the fingerprint of a head, as hf_focal writes it, got {str(found)[:200]}. Without it the "
             "record is taken to be of the head that is there."
         )
 
 
-def _is_print(module: Any) -> bool:
-    def is_number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    def is_one(value: Any) -> bool:
-        return (
-            isinstance(value, Mapping)
-            and all(
-                isinstance(value.get(key), list) and all(map(is_number, value[key])) for key in ("shape", "numbers")
-            )
-            and is_number(value.get("bits"))
-            and len(value["numbers"]) == 1 + len(_PRIMES)
-        )
-
-    return isinstance(module, Mapping) and bool(module) and all(map(is_one, module.values()))
+def _is_print(one: Any) -> bool:
+    if not isinstance(one, Mapping):
+        return False
+    bits, shape, numbers = one.get("bits"), one.get("shape"), one.get("numbers")
+    if not isinstance(shape, list) or not isinstance(numbers, list) or len(numbers) != 1 + len(_PRIMES):
+        return False
+    return all(isinstance(number, int | float) for number in [bits, *shape, *numbers])
 
 
 def _likely_head(model: Any) -> list[nn.Module]:
@@ -105,16 +103,16 @@ def _likely_head(model: Any) -> list[nn.Module]:
 def _adapter_part(model: nn.Module) -> list[nn.Module]:
     """The last module that an adapter adds to a layer."""
     layers = [module for module in _in_effect(model) if _changed(module)]
-    parts = [part for name, part in layers[-1].named_modules() if not name.startswith("base_layer")] if layers else []
+    named = layers[-1].named_modules() if layers else ()
+    parts = [part for name, part in named if not name.startswith("base_layer")]
     return [part for part in parts if not _changed(part) and _own(part)][-1:]
 
 
 def _in_effect(module: nn.Module) -> Iterator[nn.Module]:
     """The modules that make the outputs: those of the active adapter in place of others, changed layers as a whole."""
     kept = getattr(module, "modules_to_save", None)
-    if isinstance(kept, nn.ModuleDict) and hasattr(module, "original_module"):
-        active = [kept[name] for name in getattr(module, "active_adapters", []) if name in kept]
-        for child in active or [module.original_module]:
+    if isinstance(kept, nn.ModuleDict) and isinstance(original := getattr(module, "original_module", None), nn.Module):
+        for child in [kept[name] for name in getattr(module, "active_adapters", []) if name in kept] or [original]:
             yield from _in_effect(child)
         return
     yield module
@@ -143,38 +141,31 @@ def _weights(module: Any) -> dict[str, Tensor | None]:
 
 
 def _own(module: Any) -> dict[str, Tensor]:
-    if found := dict(module.named_parameters(recurse=False)):
-        return found
-    both = {
-        name: getattr(module, name, None) for name in ("weight", "bias")
-    }  # methods, of layers that torch quantised
-    called = {name: one() for name, one in both.items() if callable(one)}
-    return {name: one for name, one in called.items() if isinstance(one, Tensor)}
+    if hasattr(module, "_packed_params"):  # of a layer that torch quantised, whose weights are methods
+        return {name: one for name in ("weight", "bias") if (one := getattr(module, name)()) is not None}
+    return dict(module.named_parameters(recurse=False))
 
 
 def _values(tensor: Tensor) -> Tensor | None:
-    if tensor.device.type == "meta" or _is_sharded(tensor):
+    values = tensor.detach()
+    if values.device.type == "meta" or _is_part(tensor):
         return None
-    plain = tensor.detach()
-    if _is_quantised(plain):
-        try:
-            plain = plain.dequantize()
-        except (RuntimeError, NotImplementedError, TypeError):
-            return None
-    return plain.cpu().double() if plain.is_floating_point() else None
+    if _is_quantised(tensor):
+        values = values.dequantize()
+    return values.cpu().double() if values.is_floating_point() and values.element_size() > 1 else None
 
 
 def _is_quantised(tensor: Tensor) -> bool:
-    return tensor.is_quantized or type(tensor) not in (Tensor, nn.Parameter) or not tensor.is_floating_point()
+    return tensor.is_quantized or type(tensor).dequantize is not Tensor.dequantize
 
 
-def _is_sharded(tensor: Tensor) -> bool:
-    return any(hasattr(tensor, name) for name in ("ds_id", "placements", "_is_flat_param")) or tensor.numel() == 0
+def _is_part(tensor: Tensor) -> bool:
+    """Whether the rest of it may be with other processes, as DeepSpeed, DTensor and FSDP have it."""
+    return any(hasattr(tensor, name) for name in ("ds_id", "placements", "_is_flat_param")) or tensor.shape == (0,)
 
 
-def _sharded(model: nn.Module) -> bool:
-    """Whether parts of the model are with other processes."""
-    return any(map(_is_sharded, model.parameters()))
+def _is_sharded(model: nn.Module) -> bool:
+    return any(map(_is_part, model.parameters()))
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
@@ -253,11 +244,11 @@ def _half_steps(values: Tensor) -> float:
     The norm of half a step a weight, where every stretch of them lies on a grid of at most 256 steps, as weights do
     that were quantised and put back; else 0.
     """
+    if values.dim() < 2 or values.numel() < 16:
+        return 0.0
     per_row = values[0].numel()
     length = 32 if per_row % 32 == 0 else per_row if per_row >= 16 else values.numel()
     stretches = values.reshape(-1, length)
-    if values.dim() < 2 or length < 16:
-        return 0.0
     ordered = torch.cat([stretches, torch.zeros(len(stretches), 1, dtype=torch.float64)], dim=1).sort().values
     largest = stretches.abs().amax(1, keepdim=True)
     gaps = ordered.diff(dim=1)
@@ -272,9 +263,10 @@ def _half_steps(values: Tensor) -> float:
 
 
 def _kind(model: nn.Module) -> str | None:
-    """What the class of the model ends in, such as `"ForTokenClassification"`."""
+    """What the class of the model in transformers ends in, such as `"ForTokenClassification"`."""
     for module in model.modules():  # of wrappers, too
-        for cls in type(module).__mro__:
-            if (match := re.search("For[A-Z].*$", cls.__name__)) and hasattr(module, "config"):
+        if isinstance(module, PreTrainedModel):
+            names = [cls.__name__ for cls in reversed(type(module).__mro__)]  # anybody may subclass one
+            for match in filter(None, (re.search("For[A-Z].*$", name) for name in names)):
                 return match.group()
     return None

@@ -84,9 +84,9 @@ def why_of_another_head(model: PreTrainedModel, record: Mapping[str, Any]) -> st
             affine = calibrator_of(record).affine(num_labels)
         except UnfoldableError:
             affine = Affine()
-        for values in (affine.scale, affine.shift):
-            if np.ndim(values) and len(np.asarray(values)) != num_labels:
-                return f"it is for {len(np.asarray(values))} classes, and the model has {num_labels}"
+        for values in (np.asarray(affine.scale), np.asarray(affine.shift)):
+            if values.ndim and len(values) != num_labels:
+                return f"it is for {len(values)} classes, and the model has {num_labels}"
     return difference(model, record["head"]) if record.get("head") is not None else ""
 
 
