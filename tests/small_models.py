@@ -78,5 +78,12 @@ def flat(model):
     return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
 
 
+def without_head(record):
+    """What a record says but for the fingerprint of the head it was fitted to, which must be there."""
+    record = dict(record)
+    assert record.pop("head")["modules"]
+    return record
+
+
 def data(kind, count, seed=0):
     return samples("timm" if kind == "cifar_resnet8" else kind, count, seed)

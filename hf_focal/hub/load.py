@@ -11,12 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from safetensors.torch import load_file
 from transformers import AutoConfig, Pipeline, PreTrainedModel
-from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    CONFIG_NAME,
+    cached_file,
+    find_adapter_config_file,
+)
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
@@ -67,7 +75,7 @@ def from_pretrained(
 
     Raises:
         ValueError: If `config.json` holds a malformed `calibration` or names no classifier, `calibration.json` is
-            malformed, or weights are missing.
+            malformed, weights are missing, or an unfolded temperature was fitted to another head than the one there.
         OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
     """
     refuse_code(kwargs)
@@ -93,9 +101,9 @@ def from_pretrained(
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(f"{name} lacks weights of {type(model).__name__}, which would be random: {names}.")
-    record = calibration_record(model)
-    if record is None:
+    if getattr(model.config, "calibration", None) is None:
         logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
+    record = calibration_record(model)
     return model if record is None or record["folded"] else apply_temperature(model)
 
 
@@ -173,12 +181,68 @@ def _load_adapter(
     kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
     model, lacking = _load_weights(base, Path(found).parent, config, found_task, base_source, kwargs)
     model.config.architectures = [type(model).__name__]
+    added = _add_adapter(model, name, folder, settings, source)
+    replaced = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "modules_to_save"))
+    return model, {key for key in lacking if not key.startswith(replaced)} | added
+
+
+def _add_adapter(model: Any, name: str, folder: Path, settings: dict[str, Any], source: dict[str, Any]) -> set[str]:
+    """Add an adapter to its base model. The names of weights that it lacks; a kind that cannot be added is refused."""
+    pruned = _pruned_weights(name, settings, source)
     try:
-        info = model.load_adapter(name, adapter_kwargs=source)
+        if pruned is None:
+            info = model.load_adapter(name, adapter_kwargs=source)
+        else:
+            from peft import PeftConfig
+
+            config = PeftConfig.from_pretrained(name, **source)
+            info = model.load_adapter(peft_config=config, adapter_state_dict=pruned)
+    except (ValueError, RuntimeError, NotImplementedError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{_not_added(name, settings)}: {error} {_WAY_OUT}") from error
     finally:
         _refuse_damaged(folder)
-    replaced = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "modules_to_save"))
-    return model, {key for key in lacking if not key.startswith(replaced)} | info.missing_and_mismatched()
+    ranks = {key for key in info.missing_keys if settings.get("peft_type") == "ADALORA" and ".ranknum." in key}
+    for key in ranks:  # not saved: it is the rank that training began with
+        model.get_parameter(key).data.fill_(settings["init_r"])
+    lacking = info.missing_and_mismatched() - ranks
+    if of_kind := [key for key in lacking if not any(part in key for part in (".modules_to_save.", ".lora_A."))]:
+        raise ValueError(f"{_not_added(name, settings)}: {', '.join(sorted(of_kind))} would be random. {_WAY_OUT}")
+    return lacking
+
+
+def _not_added(name: str, settings: dict[str, Any]) -> str:
+    kind = "DoRA" if settings.get("use_dora") else settings.get("peft_type")
+    return f"The adapter {name} is of the kind {kind}, which transformers cannot add to its base model"
+
+
+_WAY_OUT = (
+    "Load it by PEFT (peft.PeftModel.from_pretrained of the base model and the adapter) and use that model, or, if the "
+    "kind can be merged, save it whole by merge_and_unload() and save_pretrained, with the tokenizer beside it; what "
+    f"{ADAPTER_RECORD} says, but for its labels, is then config.calibration."
+)
+
+
+def _pruned_weights(name: str, settings: dict[str, Any], source: dict[str, Any]) -> dict[str, Any] | None:
+    """
+    The weights of an AdaLoRA adapter whose ranks were pruned in training, with zeros for what was, since transformers
+    makes room for the ranks that training began with; `None` for other adapters.
+    """
+    pattern = settings.get("rank_pattern")
+    if settings.get("peft_type") != "ADALORA" or not pattern:
+        return None
+    found = cached_file(name, ADAPTER_SAFE_WEIGHTS_NAME, **source)
+    weights = load_file(str(found))
+    with _refusing(ADAPTER_CONFIG_NAME, name):
+        for layer, kept in pattern.items():
+            for part, dim in (("lora_A", 0), ("lora_E", 0), ("lora_B", 1)):
+                key = f"base_model.model.{layer.removesuffix('.lora_E')}.{part}"
+                places = torch.tensor(kept, dtype=torch.bool).nonzero().flatten()
+                if key not in weights or weights[key].shape[dim] != len(places):
+                    raise ValueError(f"'rank_pattern' says that {key} has the rank {len(places)}, which it has not.")
+                shape = list(weights[key].shape)
+                shape[dim] = len(kept)
+                weights[key] = torch.zeros(shape, dtype=weights[key].dtype).index_copy(dim, places, weights[key])
+    return weights
 
 
 def _adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:

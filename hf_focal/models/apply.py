@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, calibrator_of
-from .record import calibration_record
+from .record import calibration_record, stated_record
 
 
 def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
@@ -25,9 +25,9 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
             is done to its logits.
 
     Raises:
-        ValueError: If `config.calibration` is malformed, or unfolded and of an unknown method.
+        ValueError: If `config.calibration` is malformed, or unfolded and of an unknown method or of another head.
     """
-    calibration_record(model)  # refuses what is malformed
+    calibration_record(model)  # refuses what is malformed, or of another head
     if not applies_temperature(model):
         model.register_forward_hook(_calibrate_logits)
     return model
@@ -35,8 +35,11 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
 
 def pending_calibrator(model: PreTrainedModel) -> Calibrator | None:
     """What the logits of this model still need: what is neither folded nor applied by its forward."""
+    stated = stated_record(model)
+    if stated is None or stated["folded"] or applies_temperature(model):
+        return None
     record = calibration_record(model)
-    return None if record is None or record["folded"] or applies_temperature(model) else calibrator_of(record)
+    return None if record is None else calibrator_of(record)
 
 
 def applies_temperature(model: Any) -> bool:
@@ -52,7 +55,7 @@ def stop_applying(model: Any) -> None:
 
 
 def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:
-    record = calibration_record(model)
+    record = stated_record(model)
     if record is None or record["folded"]:
         return outputs
     calibrated = calibrator_of(record).on_tensor

@@ -32,6 +32,7 @@ from ..checks import suggestion
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
 from ..tasks import TASKS, TextClassification, get_task
 from ..tasks.text import train_tokenizer
+from .record import forget_record, stated_record, why_of_another_head
 from .source import find_config
 
 
@@ -196,9 +197,18 @@ def _model(
     """The model of a checkpoint, or of its config alone."""
     labels = _labels(label_names)
     if from_scratch:
-        return _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
-    # A head of another size is replaced; its weights are new.
-    return auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **source)
+        model = _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
+        reason = "all weights are new"
+    else:
+        # A head of another size is replaced; its weights are new.
+        options = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+        model, info = auto_class.from_pretrained(name, **labels, **options, **source)
+        new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+        reason = f"{', '.join(new)} are new" if new else ""
+    record = stated_record(model)
+    if record is not None and (reason := reason or why_of_another_head(model, record)):
+        forget_record(model, reason)
+    return model
 
 
 def _labels(label_names: Sequence[str]) -> dict[str, Any]:

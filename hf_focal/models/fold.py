@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
 from ..calibrators.temperature import check_temperature
 from .apply import stop_applying
+from .fingerprint import fingerprint
 from .head import check_single_label, evaluating, find_head, map_outputs, probe_logits, probe_of, try_heads
-from .record import calibration_record, record_of
+from .record import calibration_record, record_of, stated_record, why_of_another_head
 
 
 def fold_calibrator(
@@ -60,8 +61,8 @@ def fold_calibrator(
         waiting.affine(num_labels)  # what no head can do is not dropped for something else
         if record is None and record_of(waiting, {}, False) == record_of(calibrator, {}, False):
             record = known
-    _map_head(model, affine, inputs, calibrator.noun)
-    model.config.calibration = record_of(calibrator, record or {}, folded=True)
+    heads = _map_head(model, affine, inputs, calibrator.noun)
+    model.config.calibration = record_of(calibrator, record or {}, folded=True, head=fingerprint(model, heads))
     return model
 
 
@@ -99,21 +100,30 @@ def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] |
         `transformers.PreTrainedModel`: The same model; its logits are those before scaling, up to rounding.
 
     Raises:
-        ValueError: If the model is not folded, or by a method that is not registered.
+        ValueError: If the model is not folded, or another head than this one was, or by a method that is not
+            registered.
     """
-    record = calibration_record(model)
+    record = stated_record(model)
     if record is None or not record["folded"]:
         raise ValueError("This model has no folded temperature: config.calibration['folded'] is not true.")
     calibrator = calibrator_of(record)
-    _map_head(model, calibrator.affine(check_single_label(model)).inverse(), inputs, calibrator.noun)
+    if reason := why_of_another_head(model, record):
+        raise ValueError(
+            f"The {calibrator.named} of config.calibration was folded into another head than that of this "
+            f"{type(model).__name__}, so there is nothing to undo: {reason}. Clear the record "
+            "(del model.config.calibration) and calibrate the model again."
+        )
+    heads = _map_head(model, calibrator.affine(check_single_label(model)).inverse(), inputs, calibrator.noun)
     stop_applying(model)
-    model.config.calibration = {**record, "folded": False}
+    model.config.calibration = record_of(calibrator, record, folded=False, head=fingerprint(model, heads))
     return model
 
 
 @torch.no_grad()
-def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tensor] | None, noun: str) -> None:
-    """Change the head in place, proved on the probe batch, or leave it as it was."""
+def _map_head(
+    model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tensor] | None, noun: str
+) -> list[nn.Module]:
+    """Change the head in place, proved on the probe batch, or leave it as it was. The modules changed."""
     num_labels = check_single_label(model)
     shift = np.zeros(num_labels) if affine.shift is None else affine.shift
     if np.shape(affine.scale) not in ((), (num_labels,), (num_labels, num_labels)) or shift.shape != (num_labels,):
@@ -134,3 +144,4 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
                 f"logits would be off by up to {off:g}."
             )
         map_outputs(heads, affine)
+    return heads

@@ -2,32 +2,96 @@
 """
 What a model says of its calibration, in `config.calibration`: probabilities are `softmax(logits)` where `folded` is
 true; else the logits still need the calibrator that the record tells of. Nothing else ever changes logits.
+
+A record belongs to the head that it was fitted to, whose fingerprint it holds as `head`. Of another head, such as one
+that was made anew or trained on, a folded record is forgotten, and an unfolded one refused.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
-from ..calibrators.base import Calibrator, calibrator_of, is_known
+from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
+from .fingerprint import check_fingerprint, difference
+
+
+logger = logging.getLogger(__name__)
 
 
 # Beside an adapter of PEFT, which is saved without the config: `config.calibration`, and the names of the labels.
 ADAPTER_RECORD = "calibration.json"
 
 
-def record_of(calibrator: Calibrator, facts: Mapping[str, Any], folded: bool) -> dict[str, Any]:
-    """What a config holds as `calibration`; `facts` are further entries, such as `criterion` and `loss`."""
-    facts = {key: value for key, value in facts.items() if key != "method"}
-    return {"method": calibrator.method, **facts, **calibrator.to_record(), "folded": folded}
+def record_of(
+    calibrator: Calibrator, facts: Mapping[str, Any], folded: bool, head: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """
+    What a config holds as `calibration`; `facts` are further entries, such as `criterion` and `loss`, and `head` what
+    `fingerprint` gives.
+    """
+    facts = {key: value for key, value in facts.items() if key not in ("method", "head")}
+    return {"method": calibrator.method, **facts, **calibrator.to_record(), "folded": folded, **(head or {})}
 
 
 def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
-    """A checked copy of `model.config.calibration`, or `None` for a model that was never calibrated."""
+    """
+    A checked copy of `model.config.calibration`, or `None` for a model that was never calibrated. A folded record of
+    another head is forgotten, with a warning.
+
+    Raises:
+        ValueError: If it is malformed, or is not folded and of another head.
+    """
+    record = stated_record(model)
+    if record is None or not (reason := why_of_another_head(model, record)):
+        return record
+    if not record["folded"]:
+        raise ValueError(
+            f"config.calibration of this {type(model).__name__} is of another head, so its {_named(record)} is not "
+            f"applied: {reason}. Fit one for this head: delete the entry 'calibration' (del model.config.calibration, "
+            "or in config.json; for an adapter the file calibration.json) and calibrate the model, for example by "
+            "CalibrationTrainer.calibrate or scripts/calibrate.py."
+        )
+    forget_record(model, reason)
+    return None
+
+
+def stated_record(model: PreTrainedModel) -> dict[str, Any] | None:
+    """A checked copy of `model.config.calibration`, whichever head it is of."""
     record = getattr(getattr(model, "config", None), "calibration", None)
     return None if record is None else check_record(record)
+
+
+def forget_record(model: PreTrainedModel, reason: str) -> None:
+    """Clear a record that is of another head, with a warning."""
+    logger.warning(
+        "The calibration in the config, %s, is of another head than that of this %s, and is forgotten: %s. Its logits "
+        "are as this head gives them: calibrate it again.",
+        _named(model.config.calibration), type(model).__name__, reason,
+    )  # fmt: skip
+    del model.config.calibration
+
+
+def why_of_another_head(model: PreTrainedModel, record: Mapping[str, Any]) -> str:
+    """The end of a sentence on what shows that a checked record is of another head; `""` where nothing does."""
+    num_labels = getattr(model.config, "num_labels", None)
+    if is_known(record) and isinstance(num_labels, int):
+        try:
+            affine = calibrator_of(record).affine(num_labels)
+        except UnfoldableError:
+            affine = Affine()
+        for values in (np.asarray(affine.scale), np.asarray(affine.shift)):
+            if values.ndim and len(values) != num_labels:
+                return f"it is for {len(values)} classes, and the model has {num_labels}"
+    return difference(model, record["head"]) if record.get("head") is not None else ""
+
+
+def _named(record: Mapping[str, Any]) -> str:
+    return calibrator_of(record).named if is_known(record) else f"method {record['method']!r}"
 
 
 def check_record(record: Any, name: str = "config.calibration") -> dict[str, Any]:
@@ -40,6 +104,8 @@ def check_record(record: Any, name: str = "config.calibration") -> dict[str, Any
         calibrator = calibrator_of(record, name)
         if record["folded"] and not calibrator.foldable():
             raise ValueError(f"{name} of method {calibrator.method!r} cannot be folded, got {record!r}.")
+    if record.get("head") is not None:
+        check_fingerprint(record["head"], f"{name}['head']")
     return dict(record)
 
 

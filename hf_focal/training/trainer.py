@@ -23,9 +23,18 @@ from ..hub.push import push_to_hub
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss, extract_logits
 from ..metrics import BatchMetrics, Scored, measure
 from ..models.apply import pending_calibrator
+from ..models.fingerprint import fingerprint
 from ..models.fold import fold_calibrator, unfold_temperature
 from ..models.head import check_single_label
-from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, record_of
+from ..models.record import (
+    ADAPTER_RECORD,
+    calibration_record,
+    forget_record,
+    has_adapter,
+    record_of,
+    stated_record,
+    why_of_another_head,
+)
 from ..predictions import Predictions
 from ..results.card import About
 from ..results.folder import CARD, save_card
@@ -36,6 +45,8 @@ from .base_trainer import BaseTrainer
 
 
 logger = logging.getLogger(__name__)
+
+_TRAINING = "Training starts from the logits before scaling"
 
 
 class CalibrationTrainer(BaseTrainer):
@@ -66,6 +77,7 @@ class CalibrationTrainer(BaseTrainer):
 
     default_loss = "flsd-53"
     loss: CalibrationLoss
+    _ready = False  # whether the trainer is made
 
     def __init__(
         self,
@@ -113,6 +125,8 @@ class CalibrationTrainer(BaseTrainer):
             self._check_validation()
             self.add_callback(self.loss.callback(evaluate=False))
         check_single_label(self.model)
+        self._ready = True
+        self._forget_other_head(folded_alone=True)  # an unfolded record is refused by whatever would apply it
         if self.model.config.problem_type is None:
             self.model.config.problem_type = "single_label_classification"
 
@@ -176,9 +190,21 @@ class CalibrationTrainer(BaseTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it."""
-        self.forget_temperature("Training starts from the logits before scaling", self.train_dataset)
+        """
+        As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it. One of
+        another head, such as that of a checkpoint from which another task begins, is forgotten and nothing is undone.
+        """
+        if self.model_init is None:
+            self.forget_temperature(_TRAINING, self.train_dataset)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """As `Trainer.call_model_init`, which gives a model for each training: see [`~CalibrationTrainer.train`]."""
+        model = super().call_model_init(trial)
+        if self._ready:
+            self.model = model
+            self.forget_temperature(_TRAINING, self.train_dataset)
+        return model
 
     def forget_temperature(self, reason: str, dataset: Any) -> None:
         """
@@ -187,7 +213,8 @@ class CalibrationTrainer(BaseTrainer):
         """
         self.fit = self.report = self._held_out = self._card_for = None
         self.about = {}
-        record = calibration_record(self.model)
+        self._forget_other_head()
+        record = stated_record(self.model)
         if record is None:
             return
         logger.warning("%s: the %s of the model is undone and cleared.", reason, calibrator_of(record).named)
@@ -195,6 +222,13 @@ class CalibrationTrainer(BaseTrainer):
         if record["folded"]:
             unfold_temperature(self.model, inputs=self._probe(dataset))
         del self.model.config.calibration
+
+    def _forget_other_head(self, folded_alone: bool = False) -> None:
+        """Forget a record that was not fitted to the head of this model, whose logits stay as they are."""
+        record = stated_record(self.model)
+        if record is not None and (record["folded"] or not folded_alone):
+            if reason := why_of_another_head(self.model, record):
+                forget_record(self.model, reason)
 
     def calibrate(
         self,
@@ -287,7 +321,7 @@ class CalibrationTrainer(BaseTrainer):
         if fold:
             fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=facts)
         else:
-            self.model.config.calibration = record_of(fit.calibrator, facts, folded=False)
+            self.model.config.calibration = record_of(fit.calibrator, facts, False, fingerprint(self.model))
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
         return fit
 
@@ -341,11 +375,11 @@ class CalibrationTrainer(BaseTrainer):
             self.compute_metrics = compute_metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        record = calibration_record(self.model)  # of this head, or none is written
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         if has_adapter(self.model) and self.args.should_save:
             # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
-            record = calibration_record(self.model)
             (folder / ADAPTER_RECORD).unlink(missing_ok=True)
             if record is not None:
                 labels = [name for _, name in sorted(self.model.config.id2label.items())]

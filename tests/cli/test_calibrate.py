@@ -161,6 +161,7 @@ def test_table_and_card_tell_the_same_intervals_and_no_loss(calibrate, text, tmp
         assert metric["value"] == pytest.approx(results[f"test_{moment}_{metric['type']}"])
     assert "in brackets: 90% intervals" in output and "Before scaling the model is over-confident" in output
     record = json.loads((tmp_path / "out" / "config.json").read_text())["calibration"]
+    assert record.pop("head")["modules"]
     assert record.pop("temperature") == results["temperature"]
     expected = {"method": "temperature", "criterion": "nll", "split": "validation", "n_samples": 1000, "folded": True}
     assert record == expected  # what it was trained with is not known

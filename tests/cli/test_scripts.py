@@ -19,6 +19,7 @@ from launching import blocks, launch
 from PIL import Image as PILImage
 from safetensors import safe_open
 from scipy.special import softmax
+from small_models import without_head
 
 from hf_focal import calibration_metrics_from_logits, load_image_dataset
 from hf_focal.metrics import METRICS
@@ -91,7 +92,7 @@ def test_results_are_those_of_the_stored_logits(run, predictions):
 
 def test_the_config_tells_how_the_temperature_was_obtained(run, predictions):
     config = json.loads((run[0] / "config.json").read_text())
-    assert config["calibration"] == {
+    assert without_head(config["calibration"]) == {
         "method": "temperature", "criterion": "nll", "loss": "flsd-53", "split": "validation", "n_samples": 359,
         "temperature": float(predictions[1]["temperature"]), "folded": True,
     }  # fmt: skip
