@@ -21,19 +21,15 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, fi
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
+from ..online import clean_token, online
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
+from ..tasks.base import PROCESSORS
 
 
 logger = logging.getLogger(__name__)
 
-# What makes inputs of samples, by the name of the argument of a pipeline, and the file of a checkpoint that it is in.
-_PROCESSORS: dict[str, tuple[Any, str]] = {
-    "image_processor": (transformers.AutoImageProcessor, "preprocessor_config.json"),
-    "tokenizer": (transformers.AutoTokenizer, "tokenizer_config.json"),
-    "feature_extractor": (transformers.AutoFeatureExtractor, "preprocessor_config.json"),
-}
 
-
+@online
 def from_pretrained(
     name_or_path: str | Path,
     *,
@@ -97,6 +93,7 @@ def from_pretrained(
     return model if record is None or record["folded"] else apply_temperature(model)
 
 
+@online
 def pipeline(
     task: str | None = None,
     model: str | PreTrainedModel | None = None,
@@ -140,7 +137,10 @@ def pipeline(
             kwargs[known.processor] = load_processor(name, known.name, model, **source)
     known = known or task_of(model)
     chosen: Any = known and known.name
-    return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
+    made = transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
+    if known is not None:
+        known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
+    return made
 
 
 def _load_adapter(
@@ -167,7 +167,10 @@ def _load_adapter(
     if base_class:
         config.architectures = [str(base_class)]
     kinds = {known.adapter_type: known for known in TASKS.values() if known.adapter_type is not None}
-    found_task = get_task(task) if task else kinds.get(str(settings.get("task_type"))) or task_of(config)
+    found_task, of_base = kinds.get(str(settings.get("task_type"))), task_of(config)
+    if found_task is None or (of_base is not None and of_base.processor != found_task.processor):
+        found_task = of_base  # PEFT calls a classifier of sounds one of sequences
+    found_task = get_task(task) if task else found_task
     kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
     model, lacking = _load_weights(base, Path(found).parent, config, found_task, base_source, kwargs)
     model.config.architectures = [type(model).__name__]
@@ -230,13 +233,20 @@ def _refusing(file: str, name: str) -> Iterator[None]:
         raise ValueError(f"{file} of {name} is refused: {error}") from error
 
 
+@online
 def load_processor(name_or_path: str | Path, task: str, model: PreTrainedModel, **kwargs: Any) -> Any:
-    """What makes inputs of samples, of a checkpoint; where an adapter has none of its own, that of its base model."""
-    auto_class, file = _PROCESSORS[get_task(task).processor]
+    """
+    What makes inputs of samples, of a checkpoint; where an adapter has none of its own, that of its base model. A
+    ValueError says where there is none, or none that can be the model's.
+    """
+    known = get_task(task)
+    file = PROCESSORS[known.processor][1][0]
     optional = {**kwargs, "_raise_exceptions_for_missing_entries": False}
     if has_adapter(model) and not cached_file(name_or_path, file, **optional):
         name_or_path, kwargs["revision"] = model.config._name_or_path, None
-    return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
+    processor = known.load_processor(name_or_path, model.config, **kwargs)
+    known.check_processor(model, processor, name_or_path)
+    return processor
 
 
 def refuse_code(kwargs: dict[str, Any]) -> None:
@@ -244,15 +254,6 @@ def refuse_code(kwargs: dict[str, Any]) -> None:
     kwargs.pop("weights_only", None)  # always true
     if kwargs.pop("trust_remote_code", None):
         raise ValueError("trust_remote_code is not supported: hf_focal runs no code of a repository.")
-
-
-def clean_token(token: str | bool | None) -> str | bool | None:
-    """A token without space around it. One that cannot be sent is refused: the client's own error would quote it."""
-    if not isinstance(token, str):
-        return token
-    if not re.fullmatch("[!-~]+", token.strip()):
-        raise ValueError("The token is empty or holds characters that no token has.")
-    return token.strip()
 
 
 def _refuse_damaged(folder: Path) -> None:

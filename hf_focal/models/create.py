@@ -15,9 +15,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
-    AutoTokenizer,
     BaseImageProcessor,
     BertConfig,
     PreTrainedModel,
@@ -28,7 +26,9 @@ from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
 # Which also registers our architectures with timm.
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
-from ..tasks import TASKS, TextClassification, get_task
+from ..online import online
+from ..tasks import TASKS, ImageClassification, TextClassification, get_task
+from ..tasks.base import canonical_task
 from ..tasks.text import train_tokenizer
 
 
@@ -39,6 +39,7 @@ SMALL_BERT, TREE_LSTM = "small-bert", "tree-lstm"
 LEARNED = {SMALL_BERT: BertConfig, "global-pooling-cnn": GlobalPoolingCNNConfig, TREE_LSTM: TreeLSTMConfig}
 
 
+@online
 def create_image_classifier(
     name: str, label_names: Sequence[str], *, from_scratch: bool = False,
     image_size: int | None = None, data_size: int | None = None,
@@ -79,10 +80,11 @@ def create_image_classifier(
         if value is not None:
             where = f"a timm architecture trained from scratch; the image processor of {name!r} has its own"
             raise ValueError(f"{argument}={value} only applies to {where}.")
-    processor = AutoImageProcessor.from_pretrained(name, **kwargs)
-    return _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs), processor
+    model = _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs)
+    return model, TASKS[ImageClassification.name].load_processor(name, model.config, **kwargs)
 
 
+@online
 def create_text_classifier(
     name: str, label_names: Sequence[str], *, from_scratch: bool = False, max_seq_length: int | None = None,
     texts: Iterable[str] | None = None, task: str = TextClassification.name,
@@ -119,7 +121,7 @@ def create_text_classifier(
             cannot tell which tokens are of which word where the task asks for that.
         OSError: If there is no such checkpoint.
     """
-    if task not in text_tasks():
+    if (task := canonical_task(task)) not in text_tasks():
         raise ValueError(f"task must be one of {', '.join(text_tasks())}, got {task!r}.")
     settings: dict[str, Any] = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
     if name in LEARNED and not Path(name).is_dir():
@@ -129,9 +131,11 @@ def create_text_classifier(
     if given := [key for key, value in settings.items() if value is not None]:
         only = f"networks whose vocabulary is learned ({', '.join(LEARNED)})"
         raise ValueError(f"{', '.join(given)} can only be set for {only}; {name!r} has its own.")
-    tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
-    model = _model(get_task(task).auto_class, name, label_names, from_scratch, kwargs)
-    get_task(task).prepare(model, tokenizer, max_seq_length)
+    known = get_task(task)
+    model = _model(known.auto_class, name, label_names, from_scratch, kwargs)
+    tokenizer = known.load_processor(name, model.config, **kwargs)
+    known.check_processor(model, tokenizer, name)
+    known.prepare(model, tokenizer, max_seq_length)
     return model, tokenizer
 
 
