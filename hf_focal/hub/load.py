@@ -19,6 +19,7 @@ from transformers import AutoConfig, Pipeline, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
+from ..files import check_weights, explained
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
 from ..online import clean_token, online
@@ -78,7 +79,8 @@ def from_pretrained(
     if found is None:
         model, missing = _load_adapter(name, folder, task, source, kwargs)
     else:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
+        with explained(folder):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
         if getattr(config, "calibration", None) is not None:
             with _refusing(CONFIG_NAME, name):
                 check_record(config.calibration)
@@ -174,6 +176,7 @@ def _load_adapter(
     kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
     model, lacking = _load_weights(base, Path(found).parent, config, found_task, base_source, kwargs)
     model.config.architectures = [type(model).__name__]
+    check_weights(folder)
     try:
         info = model.load_adapter(name, adapter_kwargs=source)
     finally:
@@ -213,8 +216,11 @@ def _load_weights(
     if source["local_files_only"]:  # the Auto classes forget it where they look for an adapter
         kwargs = {**kwargs, "adapter_kwargs": {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}}
     options = {"output_loading_info": True, "weights_only": True, "trust_remote_code": False, **source, **kwargs}
+    if not {"gguf_file", "subfolder", "variant"} & set(kwargs):  # which are for other files
+        check_weights(folder)
     try:
-        model, info = task.auto_class.from_pretrained(name, config=config, **options)
+        with explained(folder):
+            model, info = task.auto_class.from_pretrained(name, config=config, **options)
     finally:  # damaged files explain whatever else goes wrong
         _refuse_damaged(folder)
     return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}

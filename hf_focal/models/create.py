@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
 # Which also registers our architectures with timm.
+from ..files import check_weights, explained
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
 from ..online import online
 from ..tasks import TASKS, ImageClassification, TextClassification, get_task
@@ -194,10 +195,13 @@ def _model(
 ) -> PreTrainedModel:
     """The model of a checkpoint, or of its config alone."""
     labels = _labels(label_names)
-    if from_scratch:
-        return _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
-    # A head of another size is replaced; its weights are new.
-    return auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **source)
+    with explained(name):
+        if from_scratch:
+            return _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
+        if Path(name).is_dir():
+            check_weights(Path(name))
+        # A head of another size is replaced; its weights are new.
+        return auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **source)
 
 
 def _labels(label_names: Sequence[str]) -> dict[str, Any]:

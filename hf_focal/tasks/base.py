@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.pipelines import TASK_ALIASES
 
+from ..files import explained
 from ..predictions import Predictions
 from .columns import LABEL, Column, check_label, encode_labels, find_columns, match_labels, relabelled
 from .splits import load_splits, naming_encoding, split_data
@@ -155,8 +156,9 @@ class Task(ABC):
         if getattr(config, "model_type", None) == TIMM:
             kwargs["backend"] = "pil"  # the only one that there is, as a warning would tell
         try:
-            return auto_class.from_pretrained(name, trust_remote_code=False, **kwargs)
-        except (OSError, ValueError, TypeError) as error:
+            with explained(name):
+                return auto_class.from_pretrained(name, trust_remote_code=False, **kwargs)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             if Path(name).is_dir() and not self.has_processor(config, name):
                 raise ValueError(self.without_processor(name)) from error
             raise

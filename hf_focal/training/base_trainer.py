@@ -102,8 +102,8 @@ class BaseTrainer(Trainer):
         return True
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # A pickle of the arguments, which nothing reads back, lies in every saved model; and of an image processor that
-        # the config tells of, to be saved with it, a warning is given that it cannot be saved.
+        # A pickle of the arguments, which nothing reads back, lies in every saved model. Of timm's image processor,
+        # which is in the config, a warning says that it cannot be saved.
         processor = self.processing_class
         if isinstance(processor, TimmWrapperImageProcessor):
             self.processing_class = None
