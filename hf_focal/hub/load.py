@@ -85,6 +85,7 @@ def from_pretrained(
             with _refusing(CONFIG_NAME, name):
                 check_record(config.calibration)
         known = get_task(task) if task else task_of(config)
+        _refuse_other_head(name, task_of(config), known)
         model, missing = _load_weights(name, folder, config, known, source, kwargs)
     if missing:
         names = ", ".join(sorted(missing))
@@ -137,12 +138,20 @@ def pipeline(
         known = known or task_of(model)
         if known is not None and known.processor not in kwargs:
             kwargs[known.processor] = load_processor(name, known.name, model, **source)
+    _refuse_other_head(type(model).__name__, task_of(model), known)
     known = known or task_of(model)
-    chosen: Any = known and known.name
+    if known is None:
+        raise ValueError(f"{type(model).__name__} is no classifier of a known kind. {supported_tasks()}")
+    chosen: Any = known.name
     made = transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
-    if known is not None:
-        known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
+    known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
     return made
+
+
+def _refuse_other_head(name: str, own: Task | None, asked: Task | None) -> None:
+    """Heads of two tasks may have the same names and shapes, so that one would pass for the other."""
+    if own is not None and asked is not None and own.auto_class is not asked.auto_class:
+        raise ValueError(f"{name} is a model for {own.name}, not for {asked.name}: leave task unset.")
 
 
 def _load_adapter(

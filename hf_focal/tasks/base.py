@@ -218,7 +218,7 @@ def register_task(task: _T) -> _T:
     Raises:
         ValueError: If there is a task of that name already.
     """
-    if task.name in TASKS:
+    if task.name in TASKS or canonical_task(task.name) != task.name:
         raise ValueError(f"There is a task {task.name!r} already.")
     TASKS[task.name] = task()
     return task
