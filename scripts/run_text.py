@@ -29,6 +29,7 @@ from hf_focal.models.create import LEARNED, SMALL_BERT, TREE_LSTM, freeze_all_bu
 from hf_focal.networks.adagrad_sgd import AdagradWithEmbeddingSGD
 from hf_focal.networks.trees import TreeTokenizer, parse_tree, phrase_classes, tokenize_trees
 from hf_focal.tasks import Task, TextClassification
+from hf_focal.tasks.base import canonical_task
 from hf_focal.tasks.embedded import SCIPY_DOCS
 
 
@@ -73,7 +74,7 @@ def check(model_args: ModelArguments, data_args: DataArguments) -> Task:
         raise ValueError("Give either --lora or --freeze_all_but_last, not both.")
     if data_args.extra_class is not None and not data_args.every_phrase:
         raise ValueError("--extra_class is a class of phrases: it needs --every_phrase.")
-    if model_args.task not in text_tasks():
+    if canonical_task(model_args.task) not in text_tasks():
         raise ValueError(f"--task must be one of {', '.join(text_tasks())}, got {model_args.task!r}.")
     task = get_task(model_args.task)
     if data_args.dataset_name == SCIPY_DOCS and SCIPY_DOCS not in task.embedded:

@@ -27,22 +27,19 @@ from transformers.utils import (
 )
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
+from ..files import check_weights, explained
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
 from ..models.source import look_up
+from ..online import clean_token, online
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
+from ..tasks.base import PROCESSORS
 
 
 logger = logging.getLogger(__name__)
 
-# What makes inputs of samples, by the name of the argument of a pipeline, and the file of a checkpoint that it is in.
-_PROCESSORS: dict[str, tuple[Any, str]] = {
-    "image_processor": (transformers.AutoImageProcessor, "preprocessor_config.json"),
-    "tokenizer": (transformers.AutoTokenizer, "tokenizer_config.json"),
-    "feature_extractor": (transformers.AutoFeatureExtractor, "preprocessor_config.json"),
-}
 
-
+@online
 def from_pretrained(
     name_or_path: str | Path,
     *,
@@ -92,11 +89,13 @@ def from_pretrained(
     if found is None:
         model, missing = _load_adapter(name, folder, task, source, kwargs)
     else:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
+        with explained(folder):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
         if getattr(config, "calibration", None) is not None:
             with _refusing(CONFIG_NAME, name):
                 check_record(config.calibration)
         known = get_task(task) if task else task_of(config)
+        _refuse_other_head(name, task_of(config), known)
         model, missing = _load_weights(name, folder, config, known, source, kwargs)
     if missing:
         names = ", ".join(sorted(missing))
@@ -107,6 +106,7 @@ def from_pretrained(
     return model if record is None or record["folded"] else apply_temperature(model)
 
 
+@online
 def pipeline(
     task: str | None = None,
     model: str | PreTrainedModel | None = None,
@@ -148,9 +148,20 @@ def pipeline(
         known = known or task_of(model)
         if known is not None and known.processor not in kwargs:
             kwargs[known.processor] = load_processor(name, known.name, model, **source)
+    _refuse_other_head(type(model).__name__, task_of(model), known)
     known = known or task_of(model)
-    chosen: Any = known and known.name
-    return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
+    if known is None:
+        raise ValueError(f"{type(model).__name__} is no classifier of a known kind. {supported_tasks()}")
+    chosen: Any = known.name
+    made = transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
+    known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
+    return made
+
+
+def _refuse_other_head(name: str, own: Task | None, asked: Task | None) -> None:
+    """Heads of two tasks may have the same names and shapes, so that one would pass for the other."""
+    if own is not None and asked is not None and own.auto_class is not asked.auto_class:
+        raise ValueError(f"{name} is a model for {own.name}, not for {asked.name}: leave task unset.")
 
 
 def _load_adapter(
@@ -177,10 +188,14 @@ def _load_adapter(
     if base_class:
         config.architectures = [str(base_class)]
     kinds = {known.adapter_type: known for known in TASKS.values() if known.adapter_type is not None}
-    found_task = get_task(task) if task else kinds.get(str(settings.get("task_type"))) or task_of(config)
+    found_task, of_base = kinds.get(str(settings.get("task_type"))), task_of(config)
+    if found_task is None or (of_base is not None and of_base.processor != found_task.processor):
+        found_task = of_base  # PEFT calls a classifier of sounds one of sequences
+    found_task = get_task(task) if task else found_task
     kwargs = {**kwargs, "ignore_mismatched_sizes": True}  # the head, which the adapter replaces
     model, lacking = _load_weights(base, Path(found).parent, config, found_task, base_source, kwargs)
     model.config.architectures = [type(model).__name__]
+    check_weights(folder)
     added = _add_adapter(model, name, folder, settings, source)
     replaced = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "modules_to_save"))
     return model, {key for key in lacking if not key.startswith(replaced)} | added
@@ -276,8 +291,11 @@ def _load_weights(
     if source["local_files_only"]:  # the Auto classes forget it where they look for an adapter
         kwargs = {**kwargs, "adapter_kwargs": {"local_files_only": True, **kwargs.get("adapter_kwargs", {})}}
     options = {"output_loading_info": True, "weights_only": True, "trust_remote_code": False, **source, **kwargs}
+    if not {"gguf_file", "subfolder", "variant"} & set(kwargs):  # which are for other files
+        check_weights(folder)
     try:
-        model, info = task.auto_class.from_pretrained(name, config=config, **options)
+        with explained(folder):
+            model, info = task.auto_class.from_pretrained(name, config=config, **options)
     finally:  # damaged files explain whatever else goes wrong
         _refuse_damaged(folder)
     return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
@@ -296,13 +314,20 @@ def _refusing(file: str, name: str) -> Iterator[None]:
         raise ValueError(f"{file} of {name} is refused: {error}") from error
 
 
+@online
 def load_processor(name_or_path: str | Path, task: str, model: PreTrainedModel, **kwargs: Any) -> Any:
-    """What makes inputs of samples, of a checkpoint; where an adapter has none of its own, that of its base model."""
-    auto_class, file = _PROCESSORS[get_task(task).processor]
+    """
+    What makes inputs of samples, of a checkpoint; where an adapter has none of its own, that of its base model. A
+    ValueError says where there is none, or none that can be the model's.
+    """
+    known = get_task(task)
+    file = PROCESSORS[known.processor][1][0]
     optional = {**kwargs, "_raise_exceptions_for_missing_entries": False}
     if has_adapter(model) and not cached_file(name_or_path, file, **optional):
         name_or_path, kwargs["revision"] = model.config._name_or_path, None
-    return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
+    processor = known.load_processor(name_or_path, model.config, **kwargs)
+    known.check_processor(model, processor, name_or_path)
+    return processor
 
 
 def refuse_code(kwargs: dict[str, Any]) -> None:
@@ -310,15 +335,6 @@ def refuse_code(kwargs: dict[str, Any]) -> None:
     kwargs.pop("weights_only", None)  # always true
     if kwargs.pop("trust_remote_code", None):
         raise ValueError("trust_remote_code is not supported: hf_focal runs no code of a repository.")
-
-
-def clean_token(token: str | bool | None) -> str | bool | None:
-    """A token without space around it. One that cannot be sent is refused: the client's own error would quote it."""
-    if not isinstance(token, str):
-        return token
-    if not re.fullmatch("[!-~]+", token.strip()):
-        raise ValueError("The token is empty or holds characters that no token has.")
-    return token.strip()
 
 
 def _refuse_damaged(folder: Path) -> None:

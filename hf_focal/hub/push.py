@@ -5,18 +5,25 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi, get_token
+from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from transformers import AutoConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from ..models.record import ADAPTER_RECORD
+from ..online import clean_token, online, plain_text
 from ..results.folder import CARD, PICTURE, PREDICTIONS, name_in_card
+from ..tasks import task_of
 from ..version import __version__
+
+
+logger = logging.getLogger(__name__)
 
 
 # What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
@@ -26,6 +33,7 @@ _VOCABULARIES = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "
 _PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE)
 
 
+@online
 def push_to_hub(
     folder: str | Path,
     repo_id: str,
@@ -55,10 +63,40 @@ def push_to_hub(
         `huggingface_hub.CommitInfo`: Where it went.
 
     Raises:
-        ValueError: If the folder holds no model, or an adapter for a base model that is a folder here.
+        ValueError: If the folder holds no model, or an adapter for a base model that is a folder here, or the token
+            cannot be one.
         OSError: If the push failed. The folder is complete all the same.
     """
-    folder = Path(folder)
+    if (config := _config_of(Path(folder))) is not None and (task := task_of(config)) is not None:
+        if not task.has_processor(config, folder):
+            logger.warning("%s", task.without_processor(folder))
+    what: Any = {"private": private, "revision": revision, "push_predictions": push_predictions}
+    return upload_run(folder, repo_id, token=token, commit_message=commit_message, **what)
+
+
+def _config_of(folder: Path) -> Any:
+    """The config of a whole model of a known type in a folder; whether it can be pushed is asked elsewhere."""
+    if (folder / ADAPTER_CONFIG_NAME).is_file() or not (folder / CONFIG_NAME).is_file():
+        return None
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@online
+def upload_run(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    token: str | bool | None,
+    private: bool | None = None,
+    revision: str | None,
+    push_predictions: bool = False,
+    commit_message: str,
+) -> CommitInfo:
+    """[`push_to_hub`] for a trainer, which said itself what its folder lacks."""
+    folder, token = Path(folder), clean_token(token)
     if (folder / ADAPTER_CONFIG_NAME).is_file():
         base = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
         if Path(str(base)).exists():
@@ -67,7 +105,7 @@ def push_to_hub(
             raise ValueError(f"The adapter in {folder} {why}. {mend}")
     elif not (folder / CONFIG_NAME).is_file():
         raise ValueError(f"{folder} holds no model: there is neither {CONFIG_NAME} nor {ADAPTER_CONFIG_NAME} in it.")
-    with plain_errors(repo_id, token, folder):
+    with plain_errors(repo_id, folder):
         api = HfApi(library_name="hf_focal", library_version=__version__)
         repo_id = api.create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
         name_in_card(folder, repo_id)
@@ -89,15 +127,12 @@ def check_access(repo_id: str, token: str | bool | None = None) -> None:
 
 
 @contextmanager
-def plain_errors(repo_id: str, token: str | bool | None, folder: Path | None = None) -> Iterator[None]:
+def plain_errors(repo_id: str, folder: Path | None = None) -> Iterator[None]:
     """Turn whatever the client raises, from a refusal of the Hub to a broken connection, into one plain error."""
     try:
         yield
     except Exception as error:
-        causes = [" ".join(str(cause).split()) for cause in (error, error.__cause__) if cause is not None]
-        text = f"Cannot push to {repo_id}: {' '.join(dict.fromkeys(causes))}"
+        text = f"Cannot push to {repo_id}: {plain_text(error)}"
         if folder is not None:
             text += f" {folder} is complete: push it again by hf_focal.push_to_hub({str(folder)!r}, {repo_id!r})."
-        secret = token if isinstance(token, str) else get_token()
-        # Not `from error`: its message may quote the headers of the request, and so the token.
-        raise OSError(text.replace(secret.strip(), "<token>") if secret and secret.strip() else text) from None
+        raise OSError(text) from None

@@ -15,9 +15,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
-    AutoTokenizer,
     BaseImageProcessor,
     BertConfig,
     PreTrainedModel,
@@ -28,9 +26,12 @@ from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
 from ..checks import suggestion
 
+from ..files import check_weights, explained
 # Which also registers our architectures with timm.
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
-from ..tasks import TASKS, TextClassification, get_task
+from ..online import online
+from ..tasks import TASKS, ImageClassification, TextClassification, get_task
+from ..tasks.base import canonical_task
 from ..tasks.text import train_tokenizer
 from .record import forget_record, stated_record, why_of_another_head
 from .source import find_config
@@ -43,6 +44,7 @@ SMALL_BERT, TREE_LSTM = "small-bert", "tree-lstm"
 LEARNED = {SMALL_BERT: BertConfig, "global-pooling-cnn": GlobalPoolingCNNConfig, TREE_LSTM: TreeLSTMConfig}
 
 
+@online
 def create_image_classifier(
     name: str, label_names: Sequence[str], *, from_scratch: bool = False,
     image_size: int | None = None, data_size: int | None = None,
@@ -84,10 +86,11 @@ def create_image_classifier(
             where = f"a timm architecture trained from scratch; the image processor of {name!r} has its own"
             raise ValueError(f"{argument}={value} only applies to {where}.")
     find_config(name, timm.list_models(), **kwargs)
-    processor = AutoImageProcessor.from_pretrained(name, **kwargs)
-    return _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs), processor
+    model = _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs)
+    return model, TASKS[ImageClassification.name].load_processor(name, model.config, **kwargs)
 
 
+@online
 def create_text_classifier(
     name: str, label_names: Sequence[str], *, from_scratch: bool = False, max_seq_length: int | None = None,
     texts: Iterable[str] | None = None, task: str = TextClassification.name,
@@ -124,7 +127,7 @@ def create_text_classifier(
             cannot tell which tokens are of which word where the task asks for that.
         OSError: If there is no such checkpoint.
     """
-    if task not in text_tasks():
+    if (task := canonical_task(task)) not in text_tasks():
         raise ValueError(f"task must be one of {', '.join(text_tasks())}, got {task!r}.")
     settings: dict[str, Any] = {"embeddings": embeddings, "vocab_size": vocab_size, "model_kwargs": model_kwargs}
     if name in LEARNED and not Path(name).is_dir():
@@ -135,9 +138,11 @@ def create_text_classifier(
         only = f"networks whose vocabulary is learned ({', '.join(LEARNED)})"
         raise ValueError(f"{', '.join(given)} can only be set for {only}; {name!r} has its own.")
     find_config(name, LEARNED, **kwargs)
-    tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
-    model = _model(get_task(task).auto_class, name, label_names, from_scratch, kwargs)
-    get_task(task).prepare(model, tokenizer, max_seq_length)
+    known = get_task(task)
+    model = _model(known.auto_class, name, label_names, from_scratch, kwargs)
+    tokenizer = known.load_processor(name, model.config, **kwargs)
+    known.check_processor(model, tokenizer, name)
+    known.prepare(model, tokenizer, max_seq_length)
     return model, tokenizer
 
 
@@ -196,15 +201,18 @@ def _model(
 ) -> PreTrainedModel:
     """The model of a checkpoint, or of its config alone."""
     labels = _labels(label_names)
-    if from_scratch:
-        model = _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
-        reason = "all weights are new"
-    else:
-        # A head of another size is replaced; its weights are new.
-        options = {"ignore_mismatched_sizes": True, "output_loading_info": True}
-        model, info = auto_class.from_pretrained(name, **labels, **options, **source)
-        new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-        reason = f"{', '.join(new)} are new" if new else ""
+    with explained(name):
+        if from_scratch:
+            model = _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
+            reason = "all weights are new"
+        else:
+            if Path(name).is_dir():
+                check_weights(Path(name))
+            # A head of another size is replaced; its weights are new.
+            options = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+            model, info = auto_class.from_pretrained(name, **labels, **options, **source)
+            new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+            reason = f"{', '.join(new)} are new" if new else ""
     record = stated_record(model)
     if record is not None and (reason := reason or why_of_another_head(model, record)):
         forget_record(model, reason)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..losses import loss_label
 from ..metrics import METRICS
 from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
 from ..tasks import TASKS, Task
+from ..tasks.base import canonical_task
 from ..version import __version__
 from .report import LEVEL, Report
 
@@ -96,6 +97,8 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
     Returns:
         `huggingface_hub.ModelCard`: `card.save("README.md")` writes it.
     """
+    if about.task is not None:
+        about = replace(about, task=canonical_task(about.task))
     record = dict(about.calibration or {})
     if not record:
         report = None

@@ -3,18 +3,33 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import transformers
 from datasets import ClassLabel, Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
+from transformers.pipelines import TASK_ALIASES
 
+from ..files import explained
 from ..predictions import Predictions
 from .columns import LABEL, Column, check_label, encode_labels, find_columns, match_labels, relabelled
 from .splits import load_splits, naming_encoding, split_data
+
+
+# What makes inputs of samples, by the name of the argument of a pipeline: what loads it, and the files that it is in.
+PROCESSORS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "image_processor": (transformers.AutoImageProcessor, ("preprocessor_config.json", "processor_config.json")),
+    "tokenizer": (transformers.AutoTokenizer, ("tokenizer_config.json", "tokenizer.json")),
+    "feature_extractor": (transformers.AutoFeatureExtractor, ("preprocessor_config.json", "processor_config.json")),
+}
+_NO_TEXT = "pixel_values", "input_values", "input_features"  # inputs of models that are not for texts
+TIMM = "timm_wrapper"  # the type of models whose config tells of their image processor
 
 
 class Task(ABC):
@@ -23,7 +38,7 @@ class Task(ABC):
 
     Attributes:
         name (`str`): Name of the pipeline of transformers, such as `"image-classification"`.
-        aliases (`Collection[str]`): Other names of that pipeline.
+        aliases (`Collection[str]`): Other names of it, beside those that transformers takes for that pipeline.
         suffix (`str`): What the names of its models hold, such as `"ForImageClassification"`.
         models (`Collection[str]`): Names of models that do not hold it, or hold that of another task.
         auto_class (`type`): The Auto class of its models.
@@ -135,6 +150,42 @@ class Task(ABC):
         data = self.check_inputs(data.select_columns(list(old)), split, found[self.input])
         return data.rename_columns({column: name for column, name in old.items() if column != name})
 
+    def load_processor(self, name: str | Path, config: Any, **kwargs: Any) -> Any:
+        """What makes inputs of samples, of a checkpoint with this config; a ValueError where a folder has none."""
+        auto_class, _ = PROCESSORS[self.processor]
+        if getattr(config, "model_type", None) == TIMM:
+            kwargs["backend"] = "pil"  # the only one that there is, as a warning would tell
+        try:
+            with explained(name):
+                return auto_class.from_pretrained(name, trust_remote_code=False, **kwargs)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            if Path(name).is_dir() and not self.has_processor(config, name):
+                raise ValueError(self.without_processor(name)) from error
+            raise
+
+    def has_processor(self, config: Any, folder: str | Path) -> bool:
+        """Whether a folder with a model of this config holds what makes its inputs, or it needs no files."""
+        if getattr(config, "model_type", None) == TIMM:
+            return True
+        _, files = PROCESSORS[self.processor]
+        if self.processor == "tokenizer" and type(config) in TOKENIZER_MAPPING:
+            own: Any = TOKENIZER_MAPPING[type(config)]
+            classes = [cls for cls in (own if isinstance(own, tuple) else [own]) if cls is not None]
+            if any(not cls.vocab_files_names for cls in classes):  # of bytes or characters
+                return True
+            files = (*files, *(file for cls in classes for file in cls.vocab_files_names.values() if file))
+        return any(Path(folder, file).is_file() for file in files)
+
+    def without_processor(self, folder: str | Path) -> str:
+        """What is to be done about a folder that has none."""
+        what = f"holds a model but no {self.processor.replace('_', ' ')}, without which nobody can use it"
+        mend = f"Pass processing_class={self.processor} to the trainer that saves it, or call"
+        return f"{folder} {what}. {mend} {self.processor}.save_pretrained({str(folder)!r})."
+
+    def check_processor(self, model: PreTrainedModel, processor: Any, name: str | Path) -> None:
+        """Refuse what cannot be the processor of this model; `name` is where it is from."""
+        return None
+
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
         """Let model and processor agree, before anything is encoded; `max_length` is for texts."""
         return None
@@ -167,25 +218,42 @@ def register_task(task: _T) -> _T:
     Raises:
         ValueError: If there is a task of that name already.
     """
-    if task.name in TASKS:
+    if task.name in TASKS or canonical_task(task.name) != task.name:
         raise ValueError(f"There is a task {task.name!r} already.")
     TASKS[task.name] = task()
     return task
 
 
 def get_task(name: str) -> Task:
-    """The task of a pipeline of transformers; a ValueError names those that there are."""
-    for task in TASKS.values():
-        if name in (task.name, *task.aliases):
-            return task
-    raise ValueError(f"{supported_tasks()} Got task={name!r}.")
+    """The task of a pipeline of transformers, by any of its names; a ValueError names those that there are."""
+    name = canonical_task(name)
+    if name not in TASKS:
+        raise ValueError(f"{supported_tasks()} Got task={name!r}.")
+    return TASKS[name]
+
+
+def canonical_task(name: str) -> str:
+    """The one name of a task that may have several, such as `"ner"`; an unknown one stays what it is."""
+    own = (task.name for task in TASKS.values() if name in task.aliases)
+    return next(own, str(TASK_ALIASES.get(name, name)))
 
 
 def task_of(config: Any) -> Task | None:
     """The task of the model that a config names, or of a model; `None` where it is no classifier of a known kind."""
-    of_model = hasattr(config, "config")
-    names = list(getattr(config.config if of_model else config, "architectures", None) or ())
-    names += [type(config).__name__] if of_model else []
+    if not hasattr(config, "config"):
+        return _task_of_classes(getattr(config, "architectures", None) or ())
+    model = getattr(config, "_orig_mod", config)  # of torch.compile
+    if hasattr(model, "get_base_model"):  # of PEFT, whose own name tells of texts whatever it holds
+        model = model.get_base_model()
+    # A class of somebody's own is what it is derived from; what the config tells may be of an earlier head.
+    found = _task_of_classes([cls.__name__ for cls in inspect.getmro(type(model))])
+    found = found or _task_of_classes(getattr(model.config, "architectures", None) or ())
+    if found is not None and found.processor == "tokenizer" and getattr(model, "main_input_name", "") in _NO_TEXT:
+        return None
+    return found
+
+
+def _task_of_classes(names: Sequence[str]) -> Task | None:
     exact = (task for task in TASKS.values() if not set(names).isdisjoint(task.models))
     return next(exact, None) or next((task for task in TASKS.values() if task.suffix in " ".join(names)), None)
 

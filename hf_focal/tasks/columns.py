@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -134,11 +135,16 @@ def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[
         if sorted(order) == list(range(len(model_names))):
             return order
     if _numbered(data_names) or _numbered(model_names):
-        logger.warning("Data and model do not both name their classes, so these are matched in order. %s", known)
+        _warn_once(f"Data and model do not both name their classes, so these are matched in order. {known}")
         return list(range(len(model_names)))
     unknown = [name for name, i in zip(data_names, order, strict=True) if i < 0]
     what = f"does not know the classes {', '.join(map(repr, unknown[:5]))} of the data. {known}"
     raise ValueError(f"The model {what} Rename the classes of the data, or set id2label in the model's config.json.")
+
+
+@cache
+def _warn_once(text: str) -> None:  # and not for each split
+    logger.warning("%s", text)
 
 
 def _plain(name: str) -> str:

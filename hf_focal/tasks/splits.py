@@ -12,6 +12,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
+from ..online import online
+
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def naming_encoding(name: str) -> Iterator[None]:
         raise ValueError(f"A file of the data set {name!r} is not in UTF-8: {wrong}. Convert it.") from error
 
 
+@online
 def load_splits(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
     """The splits of a data set as they are, on the Hub or in a folder."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
@@ -29,7 +30,6 @@ class TextClassification(Task):
     """Texts with a class each, or for a network of trees such texts in brackets."""
 
     name = "text-classification"
-    aliases = ("sentiment-analysis",)
     suffix = "ForSequenceClassification"
     auto_class = AutoModelForSequenceClassification
     processor = "tokenizer"
@@ -52,6 +52,9 @@ class TextClassification(Task):
     def texts(self, data: Dataset) -> Iterable[str]:
         """The texts of loaded data, for a vocabulary."""
         return data["text"]
+
+    def check_processor(self, model: PreTrainedModel, processor: Any, name: str | Path) -> None:
+        check_tokenizer(model, processor, name)
 
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
         prepare_tokenizer(model, processor, max_length)
@@ -98,6 +101,38 @@ def load_text_dataset(
     """
     options = holdout, validation_size, seed, revision, parse_tree if trees else None
     return TextClassification().load_dataset(name, config_name, text_column, label_column, *options)
+
+
+def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> None:
+    """
+    Refuse a tokenizer that cannot be the one that a model was trained with, by the size of its vocabulary. Where a
+    checkpoint has none, transformers makes one up that knows special tokens alone, and every text is the same to it.
+    """
+    if not type(tokenizer).vocab_files_names:  # of bytes or characters, which needs no vocabulary
+        return
+    vocabulary, special = tokenizer.get_vocab(), {*tokenizer.all_special_tokens}
+    ordinary = {token: index for token, index in vocabulary.items() if token not in special}
+    mend = "Save the one that it was trained with beside it, by tokenizer.save_pretrained(folder)"
+    if not any(token.strip("\u2581") for token in ordinary):  # what some write for a space
+        found = f"there is a made-up one of {len(vocabulary)} special tokens, to which all texts are the same"
+        raise ValueError(
+            f"{name} holds no tokenizer for its model: {found}. {mend}, or pass tokenizer=... to pipeline."
+        )
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):  # of no single table
+        rows = None
+    if rows is None:
+        return
+    sizes = f"has {len(vocabulary)} tokens, and {type(model).__name__} has embeddings of {rows}"
+    agree = "If it is the right one, model.resize_token_embeddings(len(tokenizer)) makes the two agree."
+    used = [getattr(tokenizer, f"{kind}_token_id", None) for kind in ("pad", "unk", "cls", "sep", "bos", "eos")]
+    if beyond := sum(index >= rows for index in {*ordinary.values(), *filter(None, used)}):
+        raise ValueError(f"The tokenizer of {name} {sizes}, none for {beyond} of these tokens. {mend}. {agree}")
+    if 10 * len(vocabulary) < rows:
+        raise ValueError(f"The tokenizer of {name} {sizes}: it is that of another model. {mend}. {agree}")
+    if 2 * len(vocabulary) < rows:
+        logger.warning("The tokenizer of %s %s: make sure that it is that of the model.", name, sizes)
 
 
 def prepare_tokenizer(

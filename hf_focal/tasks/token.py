@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ..predictions import IGNORED
 from .base import Task, register_task
 from .columns import LABEL, Column, check_label, is_text
-from .text import NO_LIMIT, log_cuts, prepare_tokenizer
+from .text import NO_LIMIT, check_tokenizer, log_cuts, prepare_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ class TokenClassification(Task):
     """Sentences as lists of words, with a class for each word, which its first token bears."""
 
     name = "token-classification"
-    aliases = ("ner",)
     suffix = "ForTokenClassification"
     auto_class = transformers.AutoModelForTokenClassification
     processor = "tokenizer"
@@ -76,6 +76,9 @@ class TokenClassification(Task):
 
     def texts(self, data: Dataset) -> Iterable[str]:
         return map(" ".join, data["words"])
+
+    def check_processor(self, model: PreTrainedModel, processor: Any, name: str | Path) -> None:
+        check_tokenizer(model, processor, name)
 
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
         if not isinstance(processor, PreTrainedTokenizerFast):

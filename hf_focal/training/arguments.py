@@ -60,6 +60,9 @@ class CalibrationTrainingArguments(TrainingArguments):
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]  # noqa: SLF001
 
+    hub_token: str | None = field(  # the repr that a dataclass gets would show it
+        default=None, repr=False, metadata={"help": "The token to push with, where it is not that of the login."}
+    )
     loss: str | None = field(
         default=None,
         metadata={"help": "The loss to train with: a name in hf_focal.LOSSES. Default: the trainer's (flsd-53)."},

@@ -17,9 +17,11 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
+from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..hub.push import check_access, plain_errors
+from ..online import clean_token, online
 
 
 logger = logging.getLogger(__name__)
@@ -100,8 +102,15 @@ class BaseTrainer(Trainer):
         return True
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # A pickle of the arguments, which nothing reads back, lies in every saved model.
-        super()._save(output_dir, state_dict)
+        # A pickle of the arguments, which nothing reads back, lies in every saved model. Of timm's image processor,
+        # which is in the config, a warning says that it cannot be saved.
+        processor = self.processing_class
+        if isinstance(processor, TimmWrapperImageProcessor):
+            self.processing_class = None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.processing_class = processor
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
     # Saving pushes at once, whatever is still to come, and that a token may not write is found out last.
@@ -117,10 +126,11 @@ class BaseTrainer(Trainer):
             _internal_call = True
         super().save_model(output_dir, _internal_call)
 
+    @online
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As `Trainer.init_hf_repo`; that the token may write is found out here, before any training."""
-        token = token or self.args.hub_token
-        with plain_errors(self.args.hub_model_id or Path(self.args.output_dir).absolute().name, token):
+        token = clean_token(token or self.args.hub_token)
+        with plain_errors(self.args.hub_model_id or Path(self.args.output_dir).absolute().name):
             super().init_hf_repo(token, private)
             if self.is_world_process_zero():
                 check_access(str(self.hub_model_id), token)

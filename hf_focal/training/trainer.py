@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrate
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators import Fit, calibrator_of
 from ..calibrators.base import calibrator_class, fit_for_model
-from ..hub.push import push_to_hub
+from ..hub.push import upload_run
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss, extract_logits
 from ..metrics import BatchMetrics, Scored, measure
 from ..models.apply import pending_calibrator
@@ -40,6 +40,7 @@ from ..results.card import About
 from ..results.folder import CARD, save_card
 from ..results.report import Report, make_report
 from ..tasks import TASKS, Task, task_of
+from ..tasks.base import canonical_task
 from .arguments import CalibrationTrainingArguments, settle
 from .base_trainer import BaseTrainer
 
@@ -110,6 +111,7 @@ class CalibrationTrainer(BaseTrainer):
         self.task_name: str | None = None  # where the name of the model does not tell
         self._held_out: Predictions | None = None  # what the calibrator was fitted on
         self._card_for: str | None = None  # the id for which README.md is up to date
+        self._lack_told = False  # that what makes the inputs is not saved with the model
         self._known_loss: dict[str, Any] = {}  # what an earlier run trained the model with, as the record tells
         super().__init__(
             model,
@@ -334,7 +336,7 @@ class CalibrationTrainer(BaseTrainer):
     @property
     def task(self) -> Task | None:
         """The registered task of that name, or of the model."""
-        return TASKS.get(self.task_name or "") or task_of(self.model)
+        return TASKS.get(canonical_task(self.task_name or "")) or task_of(self.model)
 
     def flatten(self, output: Any, split: str = "test") -> Predictions:
         """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
@@ -378,6 +380,7 @@ class CalibrationTrainer(BaseTrainer):
         record = calibration_record(self.model)  # of this head, or none is written
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
+        self._warn_without_processor(folder)
         if has_adapter(self.model) and self.args.should_save:
             # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
             (folder / ADAPTER_RECORD).unlink(missing_ok=True)
@@ -385,6 +388,14 @@ class CalibrationTrainer(BaseTrainer):
                 labels = [name for _, name in sorted(self.model.config.id2label.items())]
                 text = json.dumps({**record, "labels": labels}, indent=2)
                 (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
+
+    def _warn_without_processor(self, folder: Path) -> None:
+        """Once: whoever loads a model of texts alone gets a made-up tokenizer."""
+        if self._lack_told or self.task is None or has_adapter(self.model) or not self.is_world_process_zero():
+            return
+        if not self.task.has_processor(self.model.config, folder):
+            self._lack_told = True
+            logger.warning("%s", self.task.without_processor(self.args.output_dir))
 
     def ready_to_push(self) -> bool:
         """Whether the model is calibrated."""
@@ -436,8 +447,8 @@ class CalibrationTrainer(BaseTrainer):
             "commit_message": commit_message or "End of training",
         }
         if blocking:
-            return push_to_hub(folder, str(self.hub_model_id), **options)
-        return HfApi().run_as_future(push_to_hub, folder, str(self.hub_model_id), **options)
+            return upload_run(folder, str(self.hub_model_id), **options)
+        return HfApi().run_as_future(upload_run, folder, str(self.hub_model_id), **options)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.is_world_process_zero() and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
@@ -445,7 +456,7 @@ class CalibrationTrainer(BaseTrainer):
             message = f"Training in progress, step {self.state.global_step}"
             options = {"token": self.args.hub_token, "revision": self.args.hub_revision, "commit_message": message}
             try:
-                push_to_hub(checkpoint_folder, str(self.hub_model_id), **options)
+                upload_run(checkpoint_folder, str(self.hub_model_id), **options)
             except OSError as error:  # no reason to stop training
                 logger.warning("%s", error)
 

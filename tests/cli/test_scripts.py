@@ -269,12 +269,13 @@ def test_cifar10_trains_and_calibrates(test_data, tmp_path):
 
 PREPARATION = """
 import numpy as np, torch
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 torch.manual_seed(0)  # whether a temperature helps is in the data
 config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8,
                    patch_size=4, num_labels=3)
 model = ViTForImageClassification(config)
 base_model, image_size = ViTForImageClassification(config), 8
+processor = ViTImageProcessor(size={"height": 8, "width": 8})
 base_model.classifier.weight.data.mul_(100)  # over-confident: of every two labels one is what it says
 def data(count):
     pixels = torch.randn(count, 3, 8, 8)
