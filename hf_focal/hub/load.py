@@ -21,6 +21,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, fi
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
+from ..results.replace import mend_folder
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 
 
@@ -71,6 +72,7 @@ def from_pretrained(
     """
     refuse_code(kwargs)
     name = str(name_or_path)
+    mend_folder(name)
     source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
     source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
     adapter = find_adapter_config_file(name, **source)

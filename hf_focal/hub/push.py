@@ -16,6 +16,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from ..models.record import ADAPTER_RECORD
 from ..results.folder import CARD, PICTURE, PREDICTIONS, name_in_card
+from ..results.replace import mend_folder
 from ..version import __version__
 
 
@@ -59,6 +60,7 @@ def push_to_hub(
         OSError: If the push failed. The folder is complete all the same.
     """
     folder = Path(folder)
+    mend_folder(folder)
     if (folder / ADAPTER_CONFIG_NAME).is_file():
         base = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
         if Path(str(base)).exists():
