@@ -126,9 +126,12 @@ def _place(folder: Path, resume: str | None, overwrite: bool) -> tuple[str | Non
         checkpoint = _last(folder) if resume in _LAST else Path(resume)
         if reason := _incomplete(checkpoint):
             raise ValueError(f"--resume_from_checkpoint {resume}: {checkpoint} {reason}.")
-        for own in (folder, unfinished):
-            if checkpoint.resolve().parent == own.resolve():
-                return str(checkpoint), own
+        if checkpoint.resolve().parent == unfinished.resolve():
+            return str(checkpoint), unfinished
+        if checkpoint.resolve().parent == folder.resolve():
+            if unfinished.is_dir() and last_complete_checkpoint(unfinished) is None:
+                remove(unfinished)
+            return str(checkpoint), folder
     old = sorted(path.name for path in folder.iterdir() if of_a_run(path))
     if old and not overwrite:
         raise ValueError(_refusal(folder, old))

@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: dict[Path, tuple[int, int, bool]] = {}  # folder to process, file, and whether the folder is new
 
 
-def hold(folder: Path, patience: float = 0.0) -> None:
+def hold(folder: Path) -> None:
     """
     Lock a folder for this process, until [`release`] or its end, however it ends.
 
@@ -38,13 +37,11 @@ def hold(folder: Path, patience: float = 0.0) -> None:
         folder (`Path`):
             What to lock, created if it is not there. The file `.lock` in it says who has it; it is removed with the
             lock, and so is a folder that was created and is empty.
-        patience (`float`, *optional*, defaults to `0.0`):
-            Seconds to wait for another process.
 
     Raises:
         OSError: If another process holds the lock, or no file can be written there.
     """
-    folder, deadline = folder.resolve(), time.monotonic() + patience
+    folder = folder.resolve()
     if _is_held(folder):
         return
     new = not folder.is_dir()
@@ -59,9 +56,6 @@ def hold(folder: Path, patience: float = 0.0) -> None:
             if error.errno in _UNSUPPORTED:
                 logger.warning("%s lies where files cannot be locked: let no two runs write there at once.", folder)
                 return
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
             raise BlockingIOError(
                 f"{folder} is being written by another run{f' ({holder})' if holder else ''}. Wait until it has "
                 "ended, or give another --output_dir."
@@ -89,10 +83,10 @@ def release(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def held(folder: Path) -> Iterator[None]:
     """The lock of a folder for a while, unless this process holds it anyway."""
     before = _is_held(folder.resolve())
-    hold(folder, patience)
+    hold(folder)
     try:
         yield
     finally:

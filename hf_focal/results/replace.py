@@ -3,9 +3,9 @@
 How files of a folder are replaced, so that whatever dies meanwhile leaves the old ones or the new ones.
 
 They are written into `.saving-<kind>` and brought to the disk; that folder becomes `.saved-<kind>`, from where on the
-new ones count. What they replace is removed, the mark of a finished run and the config first, so that nobody loads half
-of it; the folder becomes `.moving-<kind>`; and its files move to their places, config and mark last. [`mend_folder`] goes on
-wherever that was broken off.
+new ones count. What they replace is removed, the mark of a finished run and the config first, so that nobody loads
+half of it; the folder becomes `.moving-<kind>`; and its files move to their places, config and mark last.
+[`mend_folder`] goes on wherever that was broken off.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -152,16 +153,18 @@ def mend_folder(folder: str | Path) -> None:
     Raises:
         OSError: If another process is at it and does not end soon, or the folder cannot be written.
     """
-    folder = Path(folder)
-    if not any(_committed(folder)):
-        return
-    try:
-        with held(folder, patience=10.0):
-            _finish(folder)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        raise OSError(f"{folder} was left half replaced by a run that died, and cannot be mended: {error}") from error
+    folder, deadline = Path(folder), time.monotonic() + 10
+    while any(_committed(folder)):
+        try:
+            with held(folder):
+                _finish(folder)
+        except BlockingIOError:  # who holds the lock is likely to be at it
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        except OSError as error:
+            what = "was left half replaced by a run that died, and cannot be mended"
+            raise OSError(f"{folder} {what}: {error}") from error
 
 
 def clean(folder: Path) -> None:

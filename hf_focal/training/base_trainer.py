@@ -129,7 +129,7 @@ class BaseTrainer(Trainer):
             if (checkpoint := last_complete_checkpoint(folder)) is None:
                 raise ValueError(f"There is no checkpoint in {folder} that was written to its end.")
             resume_from_checkpoint = str(checkpoint)
-        elif not resume_from_checkpoint:
+        elif not resume_from_checkpoint or Path(resume_from_checkpoint).resolve().parent != folder.resolve():
             start_afresh(self.args)
             self.accelerator.wait_for_everyone()
         for callback in self.callback_handler.callbacks if home_of(folder) != folder else ():
