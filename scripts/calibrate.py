@@ -56,8 +56,6 @@ class DataArguments(LabelledDataArguments):
 def main() -> None:
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, RunArguments])
     name = model_args.model_name_or_path
-    if Path(args.output_dir).resolve() == Path(name).resolve():
-        raise ValueError(f"--output_dir {args.output_dir} is the model itself, which would be overwritten.")
     start_run(args, data_args.dataset_name, name, "calibrated")
 
     with args.main_process_first():

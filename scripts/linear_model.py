@@ -16,6 +16,7 @@ import torch
 
 from hf_focal import create_loss, weight_norm_curves
 from hf_focal.cli.script import Parser, run_script
+from hf_focal.results.folder import check_folder
 
 
 CLASSES, DIMENSIONS, POINTS, LEARNING_RATE = 10, 20, 1000, 0.02
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the points.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save linear_model.png.")
     options = parser.parse_args()
+    check_folder(options.output, "--output")
     if options.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {options.epochs}.")
     runs = {

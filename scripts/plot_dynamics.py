@@ -13,6 +13,7 @@ from pathlib import Path
 
 import hf_focal
 from hf_focal.cli.script import Parser, run_script
+from hf_focal.results.folder import check_folder
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--average", action="store_true", help="Draw the mean of runs of one loss, and the range.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the pictures.")
     options = parser.parse_args()
+    check_folder(options.output, "--output")
     runs = hf_focal.read_dynamics(options.runs, options.average)
     curves = {"nll_and_entropy": hf_focal.nll_and_entropy_curves, "weight_norm": hf_focal.weight_norm_curves}
     figures = {name: draw(runs) for name, draw in curves.items()}

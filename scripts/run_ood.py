@@ -22,6 +22,7 @@ from hf_focal.checks import check_count
 from hf_focal.cli.run import start_logging
 from hf_focal.cli.script import run_script
 from hf_focal.metrics.risk_coverage import check_threshold
+from hf_focal.results.folder import check_folder
 from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from hf_focal.robustness.study import Study, UncalibratedModel, measure, save, tables, titles_of
 from hf_focal.tasks import ImageClassification
@@ -98,6 +99,7 @@ def check(args: OodArguments) -> None:
     """What can be known to be wrong before anything is loaded."""
     if not (args.ood_dataset_name or args.corruption or args.selective):
         raise ValueError("Nothing to measure: give --ood_dataset_name, --corruption or --selective.")
+    check_folder(args.output_dir)
     check_threshold(args.threshold)
     check_count("n_bins", args.n_bins)
     check_count("n_resamples", args.n_resamples)

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from ..results.folder import prepare_output_dir
+from ..results.folder import home_of, prepare_output_dir, refuse_own_input
 from ..training.best import KeepBestCallback, stopping_table
 from ..training.dynamics import TrainingDynamicsCallback
 from ..training.finish import finish_run
@@ -23,11 +23,16 @@ from .arguments import AUTO, RunArguments, TrainDataArguments
 logger = logging.getLogger(__name__)
 
 
-def start_run(args: RunArguments, *names: str) -> str | None:
-    """Set up logging, seed and output folder (`"auto"` is one called by the names); the checkpoint to resume from."""
+def start_run(args: RunArguments, data: str, model: str, *names: str) -> str | None:
+    """
+    Set up logging, seed and output folder (`"auto"` is one called by data, model and names); the checkpoint to resume
+    from.
+    """
     start_logging(logging.INFO if args.should_log else logging.ERROR)
     if args.output_dir == AUTO:
-        args.output_dir = str(Path("outputs", "-".join(Path(name).name for name in names)))
+        args.output_dir = str(Path("outputs", "-".join(Path(name).name for name in (data, model, *names))))
+    if args.resume_from_checkpoint is None:
+        refuse_own_input(args.output_dir, model)
     checkpoint = prepare_output_dir(args, args.overwrite)
     set_seed(args.seed)
     return checkpoint
@@ -81,7 +86,7 @@ def train_run(
         best = KeepBestCallback(trainer, args.stopping_criteria)
         trainer.add_callback(best)
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
-    logger.info("Output in %s", args.output_dir)
+    logger.info("Output in %s", home_of(args.output_dir))
     logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "seed": args.seed, **metrics}

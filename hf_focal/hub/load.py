@@ -32,6 +32,7 @@ from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
 from ..models.source import look_up
 from ..online import clean_token, online
+from ..results.replace import mend_folder
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 from ..tasks.base import PROCESSORS
 
@@ -77,6 +78,7 @@ def from_pretrained(
     """
     refuse_code(kwargs)
     name = str(name_or_path)
+    mend_folder(name)
     source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
     source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}
     adapter = look_up(name, lambda: find_adapter_config_file(name, **source))

@@ -19,6 +19,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 from ..models.record import ADAPTER_RECORD
 from ..online import clean_token, online, plain_text
 from ..results.folder import CARD, PICTURE, PREDICTIONS, name_in_card
+from ..results.replace import mend_folder
 from ..tasks import task_of
 from ..version import __version__
 
@@ -67,6 +68,7 @@ def push_to_hub(
             cannot be one.
         OSError: If the push failed. The folder is complete all the same.
     """
+    mend_folder(Path(folder))
     if (config := _config_of(Path(folder))) is not None and (task := task_of(config)) is not None:
         if not task.has_processor(config, folder):
             logger.warning("%s", task.without_processor(folder))

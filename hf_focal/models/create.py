@@ -25,8 +25,8 @@ from transformers import (
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
 from ..checks import suggestion
-
 from ..files import check_weights, explained
+
 # Which also registers our architectures with timm.
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
 from ..online import online

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
+import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -18,74 +21,224 @@ from transformers.trainer_callback import TrainerState
 from ..metrics import METRICS
 from ..predictions import Predictions, save_predictions
 from .card import About, create_model_card
-from .dynamics_file import DYNAMICS
+from .lock import hold, release
+from .replace import (
+    CARD,
+    PICTURE,
+    PREDICTIONS,
+    RESULTS,
+    UNFINISHED,
+    checkpoints_of,
+    clean,
+    of_a_run,
+    promote,
+    remove,
+    replacing,
+)
 from .report import Report
 
 
 logger = logging.getLogger(__name__)
 
-RESULTS = "all_results.json"
-PREDICTIONS = "predictions.safetensors"
-PICTURE = "reliability.png"
-CARD = "README.md"
-BEST = "best.json"  # in the folders of KeepBestCallback
 MODEL_ID = "model_id"  # in the results: what the card loads the model by
 _LAST = ("last", "true", "True")
+# What a Trainer resumes from beside weights: archives, whose directory is at their end.
+_STATES = ("optimizer", "scheduler", "scaler", "rng_state", "pytorch_model")
 
 
 def prepare_output_dir(args: TrainingArguments, overwrite: bool = False) -> str | None:
     """
-    Keep a run from burying another one: look at `args.output_dir` before any work is done.
+    Keep a run from burying another one: look at `args.output_dir` before any work is done, and lock it for this
+    process until [`finish_run`] or its end. What processes that died left half replaced there is mended.
+
+    A run that replaces another one is written into the folder `.unfinished` in `args.output_dir`, which
+    `args.output_dir` then names; [`finish_run`] (or `trainer.save_model()`) puts it in the place of the other, which
+    is left alone until then. `last` goes on with such a run, too.
 
     Args:
         args (`transformers.TrainingArguments`):
             With `output_dir` and `resume_from_checkpoint` (a folder, or `last` for the newest in `output_dir`).
         overwrite (`bool`, *optional*, defaults to `False`):
-            Remove the checkpoints and results that are there.
+            Replace the run, or the files that a run would write over, that are there.
 
     Returns:
         `str` or `None`: The checkpoint to resume from.
 
     Raises:
-        ValueError: If the folder holds a run and neither flag is given, or the checkpoint is not there.
+        ValueError: If the folder holds a run, or files that a run would write over, and neither flag is given; or the
+            checkpoint is not there, or was not written to its end.
+        OSError: If it is no folder, it cannot be written, or another process is writing there.
     """
-    folder = Path(str(args.output_dir))
-    if args.resume_from_checkpoint is not None:
-        checkpoint: str | None = args.resume_from_checkpoint
-        if checkpoint in _LAST:
-            checkpoint = _last_complete_checkpoint(folder)
-        if checkpoint is None or not Path(checkpoint).is_dir():
-            raise ValueError(
-                f"--resume_from_checkpoint {args.resume_from_checkpoint}: no such checkpoint"
-                + (f" in {folder}." if checkpoint is None else ".")
-            )
-        return str(checkpoint)
-    checkpoints = sorted(folder.glob("checkpoint-*"))
-    finished = (folder / RESULTS).is_file()
-    if (finished or checkpoints) and not overwrite:
-        found = "a finished run" if finished else f"an unfinished run ({checkpoints[-1].name})"
-        raise ValueError(
-            f"{folder} holds {found}. Use --overwrite to replace it, --resume_from_checkpoint last to go on from its "
-            "newest checkpoint, or another --output_dir."
-        )
-    if args.should_save:
-        for old in [*checkpoints, *(path.parent for path in folder.glob(f"best-*/{BEST}"))]:
-            shutil.rmtree(old)
-        for name in (RESULTS, PREDICTIONS, PICTURE, CARD, DYNAMICS):
-            (folder / name).unlink(missing_ok=True)
-    return None
-
-
-def _last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint whose last file, the state of the trainer, was written to its end."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+    found: list[Any] = [None]
+    if getattr(args, "process_index", 0) == 0:
         try:
-            TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        except (OSError, ValueError):
-            logger.warning("%s was not written to its end and is passed over.", checkpoint)
+            found = [_prepare(args, overwrite)]
+        except (ValueError, OSError) as error:
+            found = [error]
+    if getattr(args, "world_size", 1) > 1:  # all decide alike, and none waits for another one
+        broadcast_object_list(found)
+    if isinstance(found[0], Exception):
+        raise found[0]
+    checkpoint, folder = found[0]
+    if folder != Path(str(args.output_dir)):
+        args.hub_model_id = getattr(args, "hub_model_id", None) or Path(str(args.output_dir)).absolute().name
+        args.output_dir = str(folder)
+    return checkpoint
+
+
+def _prepare(args: TrainingArguments, overwrite: bool) -> tuple[str | None, Path]:
+    """The checkpoint to resume from, and where to write."""
+    check_folder(args.output_dir)
+    folder = Path(str(args.output_dir))
+    try:
+        hold(folder)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OSError(f"--output_dir {folder} cannot be written: {error.strerror}.") from error
+    try:
+        clean(folder)
+        return _place(folder, args.resume_from_checkpoint, overwrite)
+    except BaseException:
+        release(folder)
+        raise
+
+
+def check_folder(folder: str | Path | None, flag: str = "--output_dir") -> None:
+    """Refuse with an `OSError` what is no folder and cannot become one."""
+    if not str(folder or "").strip():
+        raise NotADirectoryError(f"{flag} is empty: give the name of a folder.")
+    path = Path(str(folder))
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise NotADirectoryError(f"{flag} {path}: {place} is a link to {os.readlink(place)}, which is not there.")
+        if place.is_dir():
+            return
+        if place.exists():
+            what = "is" if place == path else f"lies in {place}, which is"
+            raise NotADirectoryError(f"{flag} {path} {what} a file, not a folder.")
+
+
+def _place(folder: Path, resume: str | None, overwrite: bool) -> tuple[str | None, Path]:
+    unfinished = folder / UNFINISHED
+    checkpoint: Path | None = None
+    if resume is not None:
+        checkpoint = _last(folder) if resume in _LAST else Path(resume)
+        if reason := _incomplete(checkpoint):
+            raise ValueError(f"--resume_from_checkpoint {resume}: {checkpoint} {reason}.")
+        if checkpoint.resolve().parent == unfinished.resolve():
+            return str(checkpoint), unfinished
+        if checkpoint.resolve().parent == folder.resolve():
+            if unfinished.is_dir() and last_complete_checkpoint(unfinished) is None:
+                remove(unfinished)
+            return str(checkpoint), folder
+    old = sorted(path.name for path in folder.iterdir() if of_a_run(path))
+    if old and not overwrite:
+        raise ValueError(_refusal(folder, old))
+    if old:
+        logger.info("%s is replaced once this run is complete; until then it is in %s", folder, unfinished)
+    return None if checkpoint is None else str(checkpoint), unfinished if old else folder
+
+
+def _refusal(folder: Path, old: list[str]) -> str:
+    """Why a folder that holds these is not written over, and what to do."""
+    checkpoints, replacing = checkpoints_of(folder), checkpoints_of(folder / UNFINISHED)
+    ways = ["--overwrite to replace it", "another --output_dir"]
+    if RESULTS in old:
+        found = "a finished run"
+    elif checkpoints:
+        found = f"an unfinished run ({checkpoints[-1].name})"
+    else:
+        others = [name for name in old if name != UNFINISHED]
+        found = f"files that this run would write over ({', '.join(others[:4])}{', ...' if len(others) > 4 else ''})"
+        found, ways[0] = (found, "--overwrite to replace them") if others else ("an unfinished run", ways[0])
+    if replacing:
+        found += f", and an unfinished one that is to replace it ({replacing[-1].name})"
+    if checkpoints or replacing:
+        ways.insert(1, "--resume_from_checkpoint last to go on from its newest checkpoint")
+    return f"{folder} holds {found}. Use {', '.join(ways[:-1])}, or {ways[-1]}."
+
+
+def _last(folder: Path) -> Path:
+    """The checkpoint to go on from."""
+    unfinished = folder / UNFINISHED
+    if found := last_complete_checkpoint(unfinished if unfinished.is_dir() else folder):
+        return found
+    if not unfinished.is_dir():
+        raise ValueError(f"--resume_from_checkpoint last: no such checkpoint in {folder}.")
+    ways = "Start it again with --overwrite"
+    if earlier := last_complete_checkpoint(folder):
+        ways += f", or go on with the earlier one by --resume_from_checkpoint {earlier}"
+    raise ValueError(
+        f"--resume_from_checkpoint last: the run that is to replace the one in {folder} was stopped before its first "
+        f"checkpoint. {ways}."
+    )
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder that was written to its end."""
+    for checkpoint in reversed(checkpoints_of(folder)):
+        if reason := _incomplete(checkpoint):
+            logger.warning("%s %s and is passed over.", checkpoint, reason)
         else:
-            return str(checkpoint)
+            return checkpoint
     return None
+
+
+def _incomplete(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint."""
+    if not checkpoint.is_dir():
+        return "is no such checkpoint"
+    if not (checkpoint / TRAINER_STATE_NAME).is_file():
+        return f"is no checkpoint, or was not written to its end: it holds no {TRAINER_STATE_NAME}"
+    file = checkpoint / TRAINER_STATE_NAME
+    try:
+        TrainerState.load_from_json(str(file))  # which is written last
+        for file in sorted(checkpoint.iterdir()):
+            if file.suffix == ".safetensors":
+                with safe_open(str(file), "np"):  # refuses a file of another length than it says
+                    pass
+            elif file.is_file() and file.name.startswith(_STATES) and not zipfile.is_zipfile(file):
+                raise ValueError("it is cut off")
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        return f"was not written to its end ({file.name}: {error})"
+    return None
+
+
+def refuse_own_input(folder: str | Path, model: str | Path) -> None:
+    """Refuse a model that lies in what a run replaces in its output folder."""
+    home, source = Path(folder).resolve(), Path(model).resolve()
+    if not source.exists():
+        return
+    if source == home:
+        raise ValueError(f"--output_dir {folder} is the model itself, which would be overwritten.")
+    if home in source.parents and of_a_run(home / source.relative_to(home).parts[0]):
+        what = f"lies in --output_dir {folder} and would be overwritten with it"
+        raise ValueError(f"--model_name_or_path {model} {what}. Give another --output_dir.")
+
+
+def home_of(folder: str | Path) -> Path:
+    """The folder of a run, of which one that replaces another is written into a part."""
+    folder = Path(folder)
+    return folder.parent if folder.name == UNFINISHED else folder
+
+
+def start_afresh(args: TrainingArguments) -> None:
+    """Forget what an earlier run, which was to replace another one, left unfinished."""
+    folder = Path(str(args.output_dir))
+    if folder.name == UNFINISHED and folder.is_dir() and args.should_save:
+        for path in folder.iterdir():
+            remove(path)
+
+
+def settle(args: TrainingArguments) -> None:
+    """Put a run that replaces another one into its place, which `args.output_dir` then names, and unlock it."""
+    home = home_of(str(args.output_dir))
+    if home != Path(str(args.output_dir)):
+        if args.should_save:
+            promote(home)
+        args.output_dir = str(home)
+    release(home)
 
 
 def save_run(
@@ -120,7 +273,6 @@ def save_run(
 def save_card(folder: str | Path, about: About, report: Report | None, model_id: str) -> None:
     """Write the card, and the reliability diagram where something was measured."""
     folder = Path(folder)
-    (folder / PICTURE).unlink(missing_ok=True)  # of an earlier model
     if report is not None:
         report.diagram().savefig(folder / PICTURE)
     create_model_card(about, report, model_id=model_id).save(folder / CARD)
@@ -136,10 +288,13 @@ def name_in_card(folder: Path, repo_id: str) -> None:
     except (OSError, ValueError):  # not of a run of ours
         entries = {}
     known = entries.get(MODEL_ID, str(folder))
-    if known != repo_id:
-        card.write_text(card.read_text("utf-8").replace(json.dumps(known), json.dumps(repo_id)), encoding="utf-8")
-    if entries:
-        _write_results(folder, {**entries, MODEL_ID: repo_id})
+    if known == repo_id:
+        return
+    with replacing(folder, "files") as staged:
+        text = card.read_text("utf-8").replace(json.dumps(known), json.dumps(repo_id))
+        (staged / CARD).write_text(text, encoding="utf-8")
+        if entries:
+            _write_results(staged, {**entries, MODEL_ID: repo_id})
 
 
 def _write_results(folder: Path, entries: Mapping[str, Any]) -> None:

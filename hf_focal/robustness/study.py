@@ -27,6 +27,7 @@ from ..metrics.noise import floor_of
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
 from ..metrics.scored import ScoredLogits
 from ..models.record import calibration_record
+from ..results.replace import replacing
 from ..results.tables import cell, text_table, with_interval, with_noise
 from ..tasks import ImageClassification
 from ..tasks.columns import match_labels
@@ -225,16 +226,16 @@ def pictures(study: Study) -> dict[str, Figure]:
 
 def save(study: Study, folder: str | Path) -> list[str]:
     """Write figures, tables and pictures into a folder, and say what the files are called."""
-    folder, drawn = Path(folder), pictures(study)
-    folder.mkdir(parents=True, exist_ok=True)
+    drawn = pictures(study)
     figures = {}
     for title, found in study.models.items():
         calibration = {"temperature": 1.0, "gamma": 0.0, **found.calibrator.to_record()}
         measured = {"ood": found.ood, "shift": found.shift, "selective": found.selective}
         figures[title] = {"model": found.model, "loss": found.loss, **calibration, **measured}
     whole = {"dataset": study.dataset, "num_samples": study.num_samples, "seed": study.seed, "models": figures}
-    (folder / RESULTS).write_text(json.dumps(whole, indent=2, default=asdict) + "\n", encoding="utf-8")
-    (folder / TABLES).write_text(tables(study) + "\n", encoding="utf-8")
-    for name, figure in drawn.items():
-        figure.savefig(folder / name)
+    with replacing(folder, "files") as staged:
+        (staged / RESULTS).write_text(json.dumps(whole, indent=2, default=asdict) + "\n", encoding="utf-8")
+        (staged / TABLES).write_text(tables(study) + "\n", encoding="utf-8")
+        for name, figure in drawn.items():
+            figure.savefig(staged / name)
     return [RESULTS, TABLES, *drawn]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +19,16 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
+from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..hub.push import check_access, plain_errors
 from ..online import clean_token, online
+from ..results.folder import home_of, last_complete_checkpoint, settle, start_afresh
+from ..results.replace import SAVING, checkpoints_of, publish, remove, replacing
 
 
 logger = logging.getLogger(__name__)
@@ -85,6 +92,9 @@ class BaseTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        if not best.is_dir():  # the folder of the run was moved
+            self.state.best_model_checkpoint = str(Path(self._run_dir(None), best.name))
         if not self._load_translated(str(self.state.best_model_checkpoint), self.model):
             super()._load_best_model()
 
@@ -113,6 +123,59 @@ class BaseTrainer(Trainer):
             self.processing_class = processor
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
+    # A checkpoint is written in place, so that a killed run goes on from half of one; and whatever is called
+    # "checkpoint-..." is taken for one of the run, and removed in its turn.
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """As `Trainer.train`; `True` resumes from the newest checkpoint that was written to its end."""
+        folder = Path(self.args.output_dir)
+        if resume_from_checkpoint is True:
+            if (checkpoint := last_complete_checkpoint(folder)) is None:
+                raise ValueError(f"There is no checkpoint in {folder} that was written to its end.")
+            resume_from_checkpoint = str(checkpoint)
+        elif not resume_from_checkpoint or Path(resume_from_checkpoint).resolve().parent != folder.resolve():
+            start_afresh(self.args)
+            self.accelerator.wait_for_everyone()
+        for callback in self.callback_handler.callbacks if home_of(folder) != folder else ():
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(home_of(folder) / default_logdir())  # logs replace none
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _run_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        # Asked for where a checkpoint is written, and where those to be removed are.
+        return os.path.join(self._run_dir(trial), f"{SAVING}checkpoint")
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        written, folder = Path(self._get_output_dir(trial)), Path(self._run_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(written, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        name, best = f"checkpoint-{self.state.global_step}", f"checkpoint-{self.state.best_global_step}"
+        if best == name or (folder / best).is_dir():
+            self.state.best_model_checkpoint = str(folder / best)
+        self.accelerator.wait_for_everyone()
+        if not self.args.should_save:
+            return
+        self.state.save_to_json(str(written / name / TRAINER_STATE_NAME))
+        publish(written / name, folder / name)
+        shutil.rmtree(written)
+        if limit := self.args.save_total_limit or 0:
+            kept = {name, Path(str(self.state.best_model_checkpoint)).name}
+            found = checkpoints_of(folder)
+            older = [path for path in found if path.name not in kept]
+            for path in older[: max(len(found) - limit, 0)]:
+                remove(path)
+
     # Saving pushes at once, whatever is still to come, and that a token may not write is found out last.
 
     def ready_to_push(self) -> bool:
@@ -120,11 +183,32 @@ class BaseTrainer(Trainer):
         return True
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As `Trainer.save_model`, which pushes too under `push_to_hub`: not before the model is ready for it."""
+        """
+        As `Trainer.save_model`, which pushes too under `push_to_hub`: not before the model is ready for it. The files
+        of a model that is there are replaced once all of the new ones are written.
+        """
         if self.args.push_to_hub and not _internal_call and not self.ready_to_push():
             logger.warning("Saved but not pushed: the model is not calibrated yet. push_to_hub() pushes it as it is.")
             _internal_call = True
-        super().save_model(output_dir, _internal_call)
+        if output_dir is not None and _internal_call:  # whoever calls moves it to its place
+            super().save_model(output_dir, True)
+            return
+        with self.replacing("model", output_dir) as staged:
+            super().save_model(str(staged), True)
+        if output_dir is None:
+            settle(self.args)
+            self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    @contextmanager
+    def replacing(self, kind: str, output_dir: str | None = None) -> Iterator[Path]:
+        """A folder for all processes to write into, see [`~results.replace.replacing`]."""
+        with replacing(output_dir or self.args.output_dir, kind, self.args.should_save) as staged:
+            self.accelerator.wait_for_everyone()
+            yield staged
+            self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()
 
     @online
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:

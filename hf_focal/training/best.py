@@ -18,7 +18,7 @@ from ..metrics import METRICS, Scored, measure
 from ..metrics.noise import floor_of
 from ..models.record import calibration_record
 from ..predictions import Predictions
-from ..results.folder import BEST
+from ..results.replace import BEST, publish
 from ..results.report import LEVEL
 from ..results.tables import PERCENT, cell, text_table, with_noise
 from .arguments import lower_is_better
@@ -83,6 +83,8 @@ class KeepBestCallback(TrainerCallback):
                     self._replace(criterion)
                 if (self.folder(criterion) / BEST).is_file():
                     self.best[criterion] = json.loads((self.folder(criterion) / BEST).read_text("utf-8"))
+            for criterion in self.criteria if args.should_save else ():
+                shutil.rmtree(self._unfinished(criterion), ignore_errors=True)  # of a run that died
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
@@ -112,8 +114,7 @@ class KeepBestCallback(TrainerCallback):
         return Path(f"{self.folder(criterion)}.tmp")
 
     def _replace(self, criterion: str) -> None:
-        shutil.rmtree(self.folder(criterion), ignore_errors=True)
-        self._unfinished(criterion).rename(self.folder(criterion))
+        publish(self._unfinished(criterion), self.folder(criterion))
 
     def restore(self, criterion: str) -> None:
         """Load the best weights by that criterion into the trainer's model."""

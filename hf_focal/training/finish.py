@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..calibrators import UnfoldableError
-from ..results.folder import save_run
+from ..results.folder import save_run, settle, start_afresh
 from ..results.report import Report
 from .trainer import CalibrationTrainer
 
@@ -37,7 +37,8 @@ def finish_run(
     It leaves the weights, with the calibrator folded in unless `trainer.args.fold_temperature` is off or there is no
     head to fold it into, the config with its record, the image processor or tokenizer, `predictions.safetensors`
     (logits before calibration, and labels; of token classifiers those of the tokens with a label, and the number of
-    each token's sentence), `all_results.json`, `reliability.png` and the model card. No pickle is among them.
+    each token's sentence), `all_results.json`, `reliability.png` and the model card. No pickle is among them. What is
+    there is replaced once all of these are written.
 
     Args:
         trainer ([`CalibrationTrainer`]):
@@ -70,7 +71,6 @@ def finish_run(
         trainer.calibrate(validation, predictions=held_out, split=split, fold=False)
     parts = {"validation": trainer.flatten(held_out, split), "test": trainer.flatten(measured, test_split)}
     report = trainer.report_on(parts["test"])
-    trainer.save_model(_internal_call=True)  # not pushed yet: there is no card
     trainer.about = {
         "task": task,
         "dataset": dataset_name,
@@ -78,11 +78,16 @@ def finish_run(
         "dataset_revision": dataset_revision,
         "base_model": base_model,
     }
-    if trainer.is_world_process_zero():
-        facts = dict(results or {})
-        if trainer.state.global_step:
-            facts |= {"loss": trainer.loss_name, "loss_parameters": trainer.loss.hyperparameters()}
-        save_run(trainer.args.output_dir, report, parts, trainer.model.config.id2label, facts, trainer.card_id)
-        trainer.create_model_card()
+    facts = dict(results or {})
+    if trainer.state.global_step:
+        facts |= {"loss": trainer.loss_name, "loss_parameters": trainer.loss.hyperparameters()}
+    else:
+        start_afresh(trainer.args)
+    with trainer.replacing("results") as staged:
+        trainer.save_model(str(staged), _internal_call=True)  # not pushed yet: there is no card
+        if trainer.is_world_process_zero():
+            save_run(staged, report, parts, trainer.model.config.id2label, facts, trainer.card_id)
+            trainer.write_card(staged)
+    settle(trainer.args)
     trainer.accelerator.wait_for_everyone()
     return report

@@ -37,7 +37,8 @@ from ..models.record import (
 )
 from ..predictions import Predictions
 from ..results.card import About
-from ..results.folder import CARD, save_card
+from ..results.folder import CARD, home_of, save_card
+from ..results.replace import replacing
 from ..results.report import Report, make_report
 from ..tasks import TASKS, Task, task_of
 from ..tasks.base import canonical_task
@@ -383,7 +384,6 @@ class CalibrationTrainer(BaseTrainer):
         self._warn_without_processor(folder)
         if has_adapter(self.model) and self.args.should_save:
             # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
-            (folder / ADAPTER_RECORD).unlink(missing_ok=True)
             if record is not None:
                 labels = [name for _, name in sorted(self.model.config.id2label.items())]
                 text = json.dumps({**record, "labels": labels}, indent=2)
@@ -494,20 +494,25 @@ class CalibrationTrainer(BaseTrainer):
         if not self.is_world_process_zero():
             return
         self.about |= {key: value for key, value in given.items() if value is not None}
+        with replacing(self.args.output_dir, "card") as staged:
+            self.write_card(staged)
+
+    def write_card(self, folder: Path) -> None:
+        """Write card and diagram into a folder that is put in place later."""
         if self.report is None and self._held_out is not None:
             self.report_on(self._held_out)
-        save_card(self.args.output_dir, self._about(), self.report, self.card_id)
+        save_card(folder, self._about(), self.report, self.card_id)
         self._card_for = self.hub_model_id
 
     @property
     def card_id(self) -> str:
         """What the model card loads the model by: its repository, or its folder."""
-        return str(self.hub_model_id or self.args.output_dir)
+        return str(self.hub_model_id or home_of(self.args.output_dir))
 
     def _about(self) -> About:
         config = self.model.config
         known = {
-            "model_name": Path(self.card_id).name,
+            "model_name": Path(self.card_id).absolute().name,
             "task": None if self.task is None else self.task.name,
             "calibration": calibration_record(self.model),
             "architecture": getattr(config, "architecture", config.model_type),

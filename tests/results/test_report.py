@@ -1,17 +1,13 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Reliability diagrams, model cards, and the folder that a run leaves."""
 
-import json
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from scipy.special import softmax
-from transformers import TrainerState
 
 from hf_focal import (
     About,
@@ -27,7 +23,6 @@ from hf_focal import (
     make_report,
     noise_floor,
     paired_bootstrap,
-    prepare_output_dir,
     reliability_diagram,
 )
 from hf_focal.calibrators import Fit, TemperatureScaling
@@ -336,47 +331,3 @@ def test_a_report_never_holds_the_probabilities():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < logits.size * 8 / 2
-
-
-# ---- Output folders -------------------------------------------------------------------------------------------------
-
-
-def arguments(folder, resume=None):
-    return SimpleNamespace(output_dir=str(folder), resume_from_checkpoint=resume, should_save=True)
-
-
-def finished(folder, steps=(10,)):
-    for step in steps:
-        (folder / f"checkpoint-{step}").mkdir(parents=True)
-        TrainerState().save_to_json(str(folder / f"checkpoint-{step}" / "trainer_state.json"))
-    (folder / "all_results.json").write_text(json.dumps({}))
-    (folder / "notes.txt").write_text("mine")
-
-
-def test_a_finished_run_is_not_buried(tmp_path):
-    assert prepare_output_dir(arguments(tmp_path / "new")) is None
-    finished(tmp_path)
-    with pytest.raises(ValueError, match="finished run.*--overwrite.*--resume_from_checkpoint"):
-        prepare_output_dir(arguments(tmp_path))
-    (tmp_path / "all_results.json").unlink()
-    with pytest.raises(ValueError, match="unfinished run.*checkpoint-10.*--overwrite.*--resume_from_checkpoint"):
-        prepare_output_dir(arguments(tmp_path))
-
-
-def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
-    finished(tmp_path)
-    assert prepare_output_dir(arguments(tmp_path), overwrite=True) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_resuming_finds_the_newest_checkpoint(tmp_path):
-    finished(tmp_path, steps=(9, 10))
-    assert Path(prepare_output_dir(arguments(tmp_path, "last"))).name == "checkpoint-10"
-    (tmp_path / "checkpoint-12").mkdir()
-    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"epoch": 1.')  # the run was killed meanwhile
-    assert Path(prepare_output_dir(arguments(tmp_path, "last"))).name == "checkpoint-10"
-    named = str(tmp_path / "checkpoint-9")
-    assert prepare_output_dir(arguments(tmp_path, named)) == named
-    for missing in (str(tmp_path / "checkpoint-11"), "last"):
-        with pytest.raises(ValueError, match="no such checkpoint"):
-            prepare_output_dir(arguments(tmp_path / "elsewhere", missing))

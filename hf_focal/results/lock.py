@@ -1,0 +1,111 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""One run a folder: a lock that its process holds, and that is gone with it."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: dict[Path, tuple[int, int, bool]] = {}  # folder to process, file, and whether the folder is new
+
+
+def hold(folder: Path) -> None:
+    """
+    Lock a folder for this process, until [`release`] or its end, however it ends.
+
+    The lock is one of POSIX records, which no child inherits: workers that outlive a killed process do not hold it. A
+    file system without locks (some network mounts) gives none, and a warning.
+
+    Args:
+        folder (`Path`):
+            What to lock, created if it is not there. The file `.lock` in it says who has it; it is removed with the
+            lock, and so is a folder that was created and is empty.
+
+    Raises:
+        OSError: If another process holds the lock, or no file can be written there.
+    """
+    folder = folder.resolve()
+    if _is_held(folder):
+        return
+    new = not folder.is_dir()
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(file)
+        except OSError as error:
+            holder = os.read(file, 200).decode("utf-8", "replace") if sys.platform != "win32" else ""
+            os.close(file)
+            if error.errno in _UNSUPPORTED:
+                logger.warning("%s lies where files cannot be locked: let no two runs write there at once.", folder)
+                return
+            raise BlockingIOError(
+                f"{folder} is being written by another run{f' ({holder})' if holder else ''}. Wait until it has "
+                "ended, or give another --output_dir."
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(folder / _LOCK)):  # else its holder removed it meanwhile
+                break
+        os.close(file)
+    os.truncate(file, 0)
+    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    _held[folder] = os.getpid(), file, new
+
+
+def release(folder: Path) -> None:
+    """Give the lock of a folder back; one that this process does not hold is left alone."""
+    process, file, new = _held.pop(folder.resolve(), (0, 0, False))
+    if process != os.getpid():
+        return
+    with suppress(OSError):  # the folder may be gone, and Windows keeps files that are open
+        (folder / _LOCK).unlink()
+    os.close(file)
+    if new:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The lock of a folder for a while, unless this process holds it anyway."""
+    before = _is_held(folder.resolve())
+    hold(folder)
+    try:
+        yield
+    finally:
+        if not before:
+            release(folder)
+
+
+def _is_held(folder: Path) -> bool:
+    return folder in _held and _held[folder][0] == os.getpid()  # not of the process that this one was forked from
+
+
+def _lock(file: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@atexit.register
+def _release_all() -> None:
+    for folder in list(_held):
+        release(folder)
