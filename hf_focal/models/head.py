@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Affine, UnfoldableError
+from ..losses import extract_logits
 from ..tasks import task_of
 from .record import has_adapter
 
@@ -193,8 +194,7 @@ def probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> NDArray
             "Pass one batch of inputs that it takes, without labels, to fold_temperature as inputs=..., or keep the "
             "temperature in the config (fold=False in CalibrationTrainer.calibrate)."
         ) from error
-    logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
-    return logits.double().cpu().numpy()
+    return extract_logits(outputs).double().cpu().numpy()
 
 
 def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
