@@ -130,6 +130,20 @@ class BaseTrainer(Trainer):
         finally:
             self.args.dataloader_drop_last, self.accelerator.even_batches = dropped, even
 
+    # An error leaves progress bars open, which write over its message when they are closed in the end.
+
+    @contextmanager
+    def _closed_bars(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for callback in self.callback_handler.callbacks:
+                for name in ("prediction_bar", "training_bar"):
+                    if (bar := getattr(callback, name, None)) is not None:
+                        bar.close()
+                        setattr(callback, name, None)
+            raise
+
     # There is no schedule of steps, and decay passes over biases and normalisations.
 
     def create_scheduler(

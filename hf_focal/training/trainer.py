@@ -186,7 +186,7 @@ class CalibrationTrainer(BaseTrainer):
             prediction_loss_only = False
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
         self._inputs = None
-        with self._heeding(pending_calibrator(self.model)):
+        with self._closed_bars(), self._heeding(pending_calibrator(self.model)):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
@@ -329,9 +329,10 @@ class CalibrationTrainer(BaseTrainer):
         self.forget_temperature("Training starts from the logits before scaling", self.train_dataset)
         self._watch = None  # `model_init` may still replace the model
         try:
-            output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-            if self._watch is not None:
-                self._watch.end(self.state.global_step)
+            with self._closed_bars():
+                output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+                if self._watch is not None:
+                    self._watch.end(self.state.global_step)
         finally:
             self.is_in_train, self._watch = False, None
         return output
