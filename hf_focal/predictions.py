@@ -49,29 +49,69 @@ class Predictions:
         Args:
             output (`transformers.EvalPrediction` or `PredictionOutput`):
                 Logits `(N, K)`, or `(N, T, K)` whose sequences become groups, or a tuple led by them; labels to fit.
+                Under `eval_do_concat_batches=False` lists of those of each batch.
             split (`str`, *optional*, defaults to `"test"`):
                 What the data are called.
 
         Raises:
-            ValueError: If there are no labels, or shapes disagree.
+            ValueError: If there are no predictions or labels or several labels, or shapes disagree.
         """
-        logits, labels = (
-            value[0] if isinstance(value, (tuple, list)) else value for value in (output.predictions, output.label_ids)
-        )
-        if labels is None:
-            raise ValueError("The data have no labels, so that nothing can be measured or fitted on them.")
-        logits, labels = to_numpy("predictions", logits), to_numpy("label_ids", labels)
-        if labels.shape != logits.shape[:-1]:
+        if output.predictions is None:
             raise ValueError(
-                f"label_ids must have shape {logits.shape[:-1]} to go with predictions of shape {logits.shape}, got "
-                f"{labels.shape}. Predictions must be logits: leave preprocess_logits_for_metrics unset."
+                "No predictions were kept, so that nothing can be measured or fitted on them: set "
+                "prediction_loss_only=False."
             )
-        groups = np.nonzero(labels != IGNORED)[0] if labels.ndim == 2 else None
-        logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-        kept = labels != IGNORED
-        if not kept.all():
-            logits, labels = logits[kept], labels[kept]
-        return cls(logits, labels, groups, split)
+        if output.label_ids is None:
+            raise ValueError("The data have no labels, so that nothing can be measured or fitted on them.")
+        if not _in_batches(output.predictions):
+            return cls(*_rows(output.predictions, output.label_ids), split)
+        labels = output.label_ids
+        if not isinstance(labels, list) or len(labels) != len(output.predictions):
+            found = f"{len(labels)} of them" if isinstance(labels, list) else type(labels).__name__
+            raise ValueError(
+                f"label_ids must be a list of the labels of each of {len(output.predictions)} batches, as the "
+                f"predictions are, got {found}."
+            )
+        logits, kept, groups = zip(*map(_rows, output.predictions, labels), strict=True)
+        if any(one is None for one in groups):
+            return cls(np.concatenate(logits), np.concatenate(kept), None, split)
+        starts = np.cumsum([0, *(len(_first(batch, "label_ids")) for batch in labels)])
+        counted = [one + start for one, start in zip(groups, starts, strict=False)]
+        return cls(np.concatenate(logits), np.concatenate(kept), np.concatenate(counted), split)
+
+
+def _in_batches(predictions: Any) -> bool:
+    """Whether these are predictions of each batch, and no single array or a tuple led by one."""
+    if not isinstance(predictions, list) or not predictions:
+        return False
+    return np.ndim(_first(predictions[0], "predictions")) > 1 or isinstance(predictions[0], tuple)
+
+
+def _first(values: Any, name: str) -> Any:
+    """The array that a tuple is led by; of labels there may be but one."""
+    if not isinstance(values, tuple):
+        return values
+    if name == "label_ids" and len(values) != 1:
+        raise ValueError(
+            f"label_ids holds {len(values)} arrays, and which of them the predictions are measured against is not "
+            "told: leave label_names unset, or name one."
+        )
+    return values[0]
+
+
+def _rows(logits: Any, labels: Any) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64] | None]:
+    """Logits and labels of the rows that count, and of sequences the number of each row's."""
+    logits = to_numpy("predictions", _first(logits, "predictions"))
+    labels = to_numpy("label_ids", _first(labels, "label_ids"))
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"label_ids must have shape {logits.shape[:-1]} to go with predictions of shape {logits.shape}, got "
+            f"{labels.shape}. Predictions must be logits: leave preprocess_logits_for_metrics unset."
+        )
+    groups = np.nonzero(labels != IGNORED)[0] if labels.ndim == 2 else None
+    logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    kept = labels != IGNORED
+    return (logits, labels, groups) if kept.all() else (logits[kept], labels[kept], groups)
 
 
 def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metadata: str) -> None:

@@ -5,7 +5,7 @@
 from .base import LOSSES as LOSSES, CalibrationLoss as CalibrationLoss
 from .base import as_function as as_function, as_loss as as_loss, create_loss as create_loss
 from .base import loss_label as loss_label, register_loss as register_loss
-from .rows import Rows as Rows, extract_logits as extract_logits
+from .rows import Rows as Rows, extract_logits as extract_logits, replace_logits as replace_logits
 from .cross_entropy import CrossEntropyLoss as CrossEntropyLoss, cross_entropy_loss as cross_entropy_loss
 from .label_smoothing import LabelSmoothingLoss as LabelSmoothingLoss, label_smoothing_loss as label_smoothing_loss
 from .brier import BrierLoss as BrierLoss, brier_loss as brier_loss

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import is_dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +33,23 @@ def extract_logits(outputs: Any) -> Tensor:
             "mapping with `logits`, or a tuple whose first entry is the logits."
         )
     return logits
+
+
+def replace_logits(outputs: Any, logits: Tensor) -> Any:
+    """What a model returned, as far as [`extract_logits`] reads it, with other logits; it stays as it is itself."""
+    if isinstance(outputs, Tensor):
+        return logits
+    if is_dataclass(outputs) and not isinstance(outputs, type):  # every output of transformers is one
+        return replace(outputs, logits=logits)
+    if isinstance(outputs, Mapping):
+        return {**outputs, "logits": logits}
+    if hasattr(outputs, "_replace") and hasattr(outputs, "logits"):  # a named tuple
+        return outputs._replace(logits=logits)
+    if isinstance(outputs, (tuple, list)):
+        return (logits, *outputs[1:])
+    changed = copy(outputs)
+    changed.logits = logits
+    return changed
 
 
 class Rows(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, calibrator_of
+from ..losses import extract_logits, replace_logits
 from .record import calibration_record, stated_record
 
 
@@ -62,5 +63,4 @@ def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:
     if isinstance(outputs, tuple):  # return_dict=False: the logits come first, or after the loss, which is a scalar
         index = 0 if outputs[0].dim() else 1
         return (*outputs[:index], calibrated(outputs[index]), *outputs[index + 1 :])
-    outputs["logits"] = calibrated(outputs["logits"])
-    return outputs
+    return replace_logits(outputs, calibrated(extract_logits(outputs)))

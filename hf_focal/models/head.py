@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from ..calibrators.base import Affine, UnfoldableError
+from ..losses import extract_logits
 from ..tasks import task_of
 from .record import has_adapter
 
@@ -193,8 +195,8 @@ def probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> NDArray
             "Pass one batch of inputs that it takes, without labels, to fold_temperature as inputs=..., or keep the "
             "temperature in the config (fold=False in CalibrationTrainer.calibrate)."
         ) from error
-    logits = outputs.logits if hasattr(outputs, "logits") else outputs[0]
-    return logits.double().cpu().numpy()
+    unnamed = isinstance(outputs, ModelOutput) and "logits" not in outputs  # PPLCNet gives hidden states of classes
+    return extract_logits(outputs[0] if unnamed else outputs).double().cpu().numpy()
 
 
 def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -19,13 +19,16 @@ from ..metrics.base import METRICS
 
 
 logger = logging.getLogger(__name__)
+LABELS = "labels"  # the key of a batch that the loss takes
 _Class = TypeVar("_Class", bound=type)
 
 
 def lower_is_better(metric: str | None) -> bool:
-    """Whether `metric`, a key of `evaluate()`, is one of ours of which less is better."""
-    entry = METRICS.get((metric or "").removeprefix("eval_"))
-    return entry is not None and entry.lower_is_better
+    """Whether `metric`, a key of `evaluate()` with or without its prefixes, is one of ours of which less is better."""
+    name = metric or ""
+    # The name of a data set stands before that of the metric, and may itself be that of a metric.
+    keys = [key for key in METRICS if name == key or name.endswith(f"_{key}")]
+    return bool(keys) and METRICS[max(keys, key=len)].lower_is_better
 
 
 def documented(cls: _Class) -> _Class:
@@ -47,10 +50,11 @@ class CalibrationTrainingArguments(TrainingArguments):
         {fields}
 
     Three defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy,
-    so `metric_for_best_model="ece"` keeps the checkpoint of LOWEST calibration error. `eval_accumulation_steps` is 32:
-    without a limit the time to predict grows with the square of the data set. `hub_strategy` is `"end"`: nothing is
-    pushed before the temperature is fitted. `"every_save"` pushes weights during training as well; the strategies that
-    push whole checkpoints are refused, because optimizer states are pickles.
+    so `metric_for_best_model="ece"`, or `"eval_<set>_ece"` of a dict of data sets, keeps the checkpoint of LOWEST
+    calibration error. `eval_accumulation_steps` is 32: without a limit the time to predict grows with the square of
+    the data set. `hub_strategy` is `"end"`: nothing is pushed before the temperature is fitted. `"every_save"` pushes
+    weights during training as well; the strategies that push whole checkpoints are refused, because optimizer states
+    are pickles.
 
     Raises:
         ValueError: If the loss is unknown, does not take a given parameter, or a parameter is out of range; with
@@ -179,6 +183,19 @@ def settle(args: TrainingArguments) -> None:
             f"One process sees {args.n_gpu} GPUs and would use torch.nn.DataParallel, which scales losses wrong. "
             "Start one process per GPU: accelerate launch --num_processes <number of GPUs> script.py"
         )
+    if args.label_names and LABELS not in args.label_names:
+        raise ValueError(
+            f"label_names={args.label_names} lacks {LABELS!r}, the only labels that the loss takes and that are "
+            f"measured: name the column {LABELS!r}, and leave label_names unset."
+        )
+    if args.eval_use_gather_object and args.world_size > 1:
+        raise ValueError(
+            "eval_use_gather_object=True mixes up the samples of several processes: leave it False. Sequences of "
+            "different lengths are padded."
+        )
+    if args.metric_for_best_model is not None and args.greater_is_better is None:  # it was set later than the rest
+        higher = not args.metric_for_best_model.endswith("loss")
+        args.greater_is_better = higher and not lower_is_better(args.metric_for_best_model)
     if isinstance(args, CalibrationTrainingArguments):  # what differs here is the user's choice
         return
     if lower_is_better(args.metric_for_best_model) and args.greater_is_better:

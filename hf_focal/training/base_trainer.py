@@ -6,11 +6,13 @@ transformers mends it.
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,67 @@ from transformers.integrations.integration_utils import TensorBoardCallback, def
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..hub.push import check_access, plain_errors
 from ..online import clean_token, online
 from ..results.folder import home_of, last_complete_checkpoint, settle, start_afresh
 from ..results.replace import SAVING, checkpoints_of, publish, remove, replacing
+from .streams import CountedStream, check_dataset, is_stream
 
 
 logger = logging.getLogger(__name__)
+
+
+def _stored_names(folder: Path) -> set[str] | None:
+    """What the weights are called in the files of a saved model; `None` where it holds no weights of a whole model."""
+    weights, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    if weights.is_file():
+        with safe_open(weights, framework="pt") as stored:
+            return set(stored.keys())
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.is_file() else None
+
+
+def load_weights(model: PreTrainedModel, folder: str | Path) -> None:
+    """
+    Load a saved model into a model of the same modules, which may be others than its config tells of: a head that was
+    replaced is loaded like the rest.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            Whose weights are set.
+        folder (`str` or `Path`):
+            Where `save_pretrained` wrote a model of the same modules.
+
+    Raises:
+        ValueError: If the files lack weights of the model, or hold weights of other shapes. The model is as it was.
+    """
+    plain: Any = type(model)
+    # `from_pretrained` makes a model from the config: a copy of this one is made in its place. Its class is the
+    # model's own, so that nothing is initialised.
+    copied: Any = type(plain.__name__, (plain,), {"__new__": lambda cls, *args, **kwargs: copy.deepcopy(model)})
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    loaded, info = copied.from_pretrained(folder, **options)
+    lacking = sorted(info["missing_keys"]) or sorted(str(key) for key in info["mismatched_keys"])
+    if lacking:
+        shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        raise ValueError(
+            f"{folder} was saved of a model with other weights than this {plain.__name__}: {shown} cannot be loaded. "
+            "Build the model as it was when it was saved, its head included."
+        )
+    model.load_state_dict(loaded.state_dict())
+
+
+def plain_module(model: Any) -> Any:
+    """
+    A model itself where `torch.compile` wrapped it, compiled in place: the wrapper hides what the model takes and
+    would save it under other names of weights.
+    """
+    inner = getattr(model, "_orig_mod", None)
+    if inner is None:
+        return model
+    inner._compiled_call_impl = model.dynamo_ctx(inner._call_impl)  # noqa: SLF001  (`nn.Module.compile` does that)
+    return inner
 
 
 class BaseTrainer(Trainer):
@@ -42,25 +96,62 @@ class BaseTrainer(Trainer):
     args: Any
     lr_scheduler: Any
 
-    # The last batch of validation and test data is dropped along with that of training.
+    # The last batch of validation and test data is dropped along with that of training. In several processes one of
+    # them waits for ever for the others where batches need not be even (`even_batches=False`), or where a stream has
+    # as many shards as there are processes; and with `dispatch_batches=False` the samples that fill up the last batch
+    # of a stream are counted (https://github.com/huggingface/accelerate/issues/3013).
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As `Trainer.get_eval_dataloader`; `args.dataloader_drop_last` is about training alone."""
-        with self._whole():
-            return super().get_eval_dataloader(eval_dataset)
+        """As `Trainer.get_eval_dataloader`, of every sample once; `args.dataloader_drop_last` is about training."""
+        known: Any = self.eval_dataset
+        data = known if eval_dataset is None else eval_dataset
+        data = known[data] if isinstance(data, str) and isinstance(known, dict) else data
+        if data is None:
+            raise ValueError("There is nothing to evaluate on: give the trainer an eval_dataset, or pass one.")
+        return self._whole_loader(super().get_eval_dataloader, data, eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """As `Trainer.get_test_dataloader`; `args.dataloader_drop_last` is about training alone."""
+        """As `Trainer.get_test_dataloader`, of every sample once; `args.dataloader_drop_last` is about training."""
+        return self._whole_loader(super().get_test_dataloader, test_dataset, test_dataset)
+
+    def _whole_loader(self, load: Callable[[Any], DataLoader], data: Any, given: Any) -> DataLoader:
+        check_dataset(data)
+        alone = self.accelerator.num_processes == 1 or self.accelerator.dispatch_batches is not False
+        if alone or not is_stream(data):
+            with self._whole():
+                return load(given)
+        if self.args.dataloader_num_workers:
+            raise ValueError(
+                "With dispatch_batches=False the last batch of a stream can only be counted without workers: set "
+                "dataloader_num_workers=0, or leave dispatch_batches unset."
+            )
+        stream = CountedStream(data)
         with self._whole():
-            return super().get_test_dataloader(test_dataset)
+            stream.loader = load(stream)
+        return stream.loader
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
         dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        even, self.accelerator.even_batches = self.accelerator.even_batches, True
         try:
             yield
         finally:
-            self.args.dataloader_drop_last = dropped
+            self.args.dataloader_drop_last, self.accelerator.even_batches = dropped, even
+
+    # An error leaves progress bars open, which write over its message when they are closed in the end.
+
+    @contextmanager
+    def _closed_bars(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for callback in self.callback_handler.callbacks:
+                for name in ("prediction_bar", "training_bar"):
+                    if (bar := getattr(callback, name, None)) is not None:
+                        bar.close()
+                        setattr(callback, name, None)
+            raise
 
     # There is no schedule of steps, and decay passes over biases and normalisations.
 
@@ -100,15 +191,12 @@ class BaseTrainer(Trainer):
 
     def _load_translated(self, checkpoint: str, model: Any) -> bool:
         """Load a checkpoint whose names of weights are not the model's; false where the Trainer can do it."""
-        weights = Path(checkpoint, SAFE_WEIGHTS_NAME)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(model, PreTrainedModel):
             return False
-        if not weights.is_file():
+        names = _stored_names(Path(checkpoint))
+        if names is None or names == set(model.state_dict()):
             return False
-        with safe_open(weights, framework="pt") as stored:
-            if set(stored.keys()) == set(model.state_dict()):
-                return False
-        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
+        load_weights(model, checkpoint)
         return True
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

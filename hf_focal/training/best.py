@@ -22,6 +22,7 @@ from ..results.replace import BEST, publish
 from ..results.report import LEVEL
 from ..results.tables import PERCENT, cell, text_table, with_noise
 from .arguments import lower_is_better
+from .base_trainer import load_weights
 from .dynamics import refuse_sharded
 
 
@@ -121,7 +122,7 @@ class KeepBestCallback(TrainerCallback):
         self.trainer.accelerator.wait_for_everyone()
         model = self.trainer.model
         if isinstance(model, PreTrainedModel):  # the Trainer itself passes over weights of other names in the file
-            model.load_state_dict(type(model).from_pretrained(self.folder(criterion)).state_dict())
+            load_weights(model, self.folder(criterion))
             return
         state = self.trainer.state
         chosen, state.best_model_checkpoint = state.best_model_checkpoint, str(self.folder(criterion))

@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import IterableDataset
 from huggingface_hub import HfApi
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators import Fit, calibrator_of
-from ..calibrators.base import calibrator_class, fit_for_model
+from ..calibrators.base import Calibrator, calibrator_class, fit_for_model
 from ..hub.push import upload_run
-from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss, extract_logits
-from ..metrics import BatchMetrics, Scored, measure
+from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss, extract_logits, replace_logits
+from ..metrics import METRICS, BatchMetrics, Scored, measure
+from ..metrics import compute_metrics as our_metrics
 from ..models.apply import pending_calibrator
 from ..models.fingerprint import fingerprint
 from ..models.fold import fold_calibrator, unfold_temperature
@@ -42,13 +46,26 @@ from ..results.replace import replacing
 from ..results.report import Report, make_report
 from ..tasks import TASKS, Task, task_of
 from ..tasks.base import canonical_task
-from .arguments import CalibrationTrainingArguments, settle
-from .base_trainer import BaseTrainer
+from .arguments import LABELS, CalibrationTrainingArguments, settle
+from .base_trainer import BaseTrainer, plain_module
+from .divergence import DivergenceWatch
+from .streams import check_dataset, is_stream
 
 
 logger = logging.getLogger(__name__)
 
 _TRAINING = "Training starts from the logits before scaling"
+
+
+def _calibrated(logits: Any, calibrator: Calibrator | None) -> Any:
+    """Logits of any shape `(..., num_labels)`, or of each batch, as a calibrator maps them, if there is one."""
+    if calibrator is None:
+        return logits
+    if isinstance(logits, (list, tuple)):
+        return [_calibrated(batch, calibrator) for batch in logits]
+    if isinstance(logits, Tensor):
+        return calibrator.on_tensor(logits)
+    return calibrator.calibrated_logits(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
 
 
 class CalibrationTrainer(BaseTrainer):
@@ -63,6 +80,12 @@ class CalibrationTrainer(BaseTrainer):
     A loss that learns from validation data (`adafocal`) is updated after each evaluation during training; its state
     is saved in the checkpoints.
 
+    What [`~Trainer.predict`] returns are logits before any calibration that is not folded into the head, of models
+    with further outputs the logits alone. The loss and the metrics that `evaluate()` and `predict()` report, of a
+    `compute_metrics` too, are those after it.
+
+    Training that diverges ends with a `ValueError` that names the step, before anything not finite is saved.
+
     Args:
         model (`transformers.PreTrainedModel` or `peft.PeftModel`):
             A classifier with one label per sample or token.
@@ -73,8 +96,8 @@ class CalibrationTrainer(BaseTrainer):
 
     Raises:
         ValueError: If the model is multi-label, regression or one-output, the loss does not take a given parameter,
-            `label_smoothing_factor > 0`, the process sees several GPUs (`torch.nn.DataParallel`), or the loss learns
-            from validation data and there is none or its logits are not kept.
+            `label_smoothing_factor > 0`, the process sees several GPUs (`torch.nn.DataParallel`), `label_names` lacks
+            `"labels"`, or the loss learns from validation data and there is none or its logits are not kept.
     """
 
     default_loss = "flsd-53"
@@ -94,6 +117,7 @@ class CalibrationTrainer(BaseTrainer):
         **kwargs: Any,
     ) -> None:
         args = CalibrationTrainingArguments("tmp_trainer") if args is None else args
+        model = plain_module(model)
         parameters = args.loss_parameters() if isinstance(args, CalibrationTrainingArguments) else {}
         chosen = getattr(args, "loss", None)
         if compute_loss_func is None:
@@ -114,6 +138,9 @@ class CalibrationTrainer(BaseTrainer):
         self._card_for: str | None = None  # the id for which README.md is up to date
         self._lack_told = False  # that what makes the inputs is not saved with the model
         self._known_loss: dict[str, Any] = {}  # what an earlier run trained the model with, as the record tells
+        self._pending: Calibrator | None = None  # what the metrics of ours are to heed
+        self._watch: DivergenceWatch | None = None  # of the training that goes on
+        self._inputs: dict[str, Any] | None = None  # the first batch of an evaluation
         super().__init__(
             model,
             args,
@@ -124,6 +151,7 @@ class CalibrationTrainer(BaseTrainer):
             compute_metrics=compute_metrics or self._metrics,
             **kwargs,
         )
+        self.label_names = [LABELS]  # whatever else `label_names` and the model's forward tell of
         if self.loss.learns_from_validation:
             self._check_validation()
             self.add_callback(self.loss.callback(evaluate=False))
@@ -145,6 +173,16 @@ class CalibrationTrainer(BaseTrainer):
                 "batch_eval_metrics must be False."
             )
 
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """As `Trainer.call_model_init`."""
+        return plain_module(super().call_model_init(trial))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            columns: Any = self._signature_columns
+            columns += self.args.label_names or ()
+
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -155,21 +193,107 @@ class CalibrationTrainer(BaseTrainer):
     ) -> EvalLoopOutput:
         """
         As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it; under
-        `batch_eval_metrics` the logits of all samples are never held.
+        `batch_eval_metrics` the logits of all samples are never held. A prediction keeps its logits whatever
+        `args.prediction_loss_only` says.
+
+        Raises:
+            ValueError: If there is no sample, or training has diverged.
         """
+        if description == "Prediction":
+            prediction_loss_only = False
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        self._inputs = None
+        with self._closed_bars(), self._heeding(pending_calibrator(self.model)):
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        if self._inputs is None:
+            raise ValueError(
+                "The data set gave no sample: it is empty, or a stream that can be read only once and was read before."
+            )
+        self._check_logits()  # where no metrics were asked for
+        if not is_stream(getattr(dataloader, "dataset", None)):
+            self._inputs = {}  # others can be read again
         if self.is_in_train and metric_key_prefix == "eval" and self.loss.learns_from_validation:
             seen = self.flatten(output)
             self.loss.update_from_validation(seen.logits, seen.labels)
         return output
 
+    @contextmanager
+    def _heeding(self, calibrator: Calibrator | None) -> Iterator[None]:
+        """Let losses and metrics see what a calibrator makes of the logits, which are predicted as they are."""
+        loss: Any = self.compute_loss_func
+        metrics: Any = self.compute_metrics
+        preprocess: Any = self.preprocess_logits_for_metrics
+        self._pending = calibrator if preprocess is None else None
+        pending = None if metrics == self._metrics else self._pending  # those of ours heed it by themselves
+
+        def heeding_loss(outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None) -> Tensor:
+            outputs = replace_logits(outputs, _calibrated(extract_logits(outputs), calibrator))
+            return loss(outputs, labels, num_items_in_batch=num_items_in_batch)
+
+        def heeding_preprocess(logits: Tensor, labels: Tensor) -> Any:
+            return preprocess(_calibrated(logits, calibrator), labels)
+
+        def heeding_metrics(prediction: EvalPrediction, **kwargs: Any) -> dict[str, float]:
+            self._check_logits()
+            logits = _calibrated(prediction.predictions, pending)
+            return metrics(
+                EvalPrediction(logits, prediction.label_ids, prediction.inputs, prediction.losses), **kwargs
+            )
+
+        if metrics is not None:
+            self.compute_metrics = heeding_metrics
+        if calibrator is not None:
+            self.compute_loss_func = heeding_loss
+            self.preprocess_logits_for_metrics = None if preprocess is None else heeding_preprocess
+        try:
+            yield
+        finally:
+            self.compute_loss_func, self.compute_metrics = loss, metrics
+            self.preprocess_logits_for_metrics, self._pending = preprocess, None
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """As `Trainer.prediction_step`; of what a model returns the logits alone, with or without labels."""
+        if self._inputs is None:
+            self._inputs = {name: value for name, value in inputs.items() if name != LABELS}
+        if inputs.get(LABELS) is not None:
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            if self.is_in_train and self._watch is not None and isinstance(logits, Tensor):
+                self._watch.see_logits(logits, inputs[LABELS])
+            return loss, logits, labels
+        inputs = self._prepare_inputs({name: value for name, value in inputs.items() if name != LABELS})
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = self._logits(model(**inputs)).detach()
+        return None, None if prediction_loss_only else logits, None
+
+    def _logits(self, outputs: Any) -> Tensor:
+        """The logits in what the model returned, one column for each class."""
+        logits, num_labels = extract_logits(outputs), self.model.config.num_labels
+        if logits.shape[-1:] != (num_labels,):
+            raise ValueError(
+                f"The model has config.num_labels = {num_labels}, but what it returns as logits has shape "
+                f"{tuple(logits.shape)}. Needed are (..., {num_labels}), as `logits` of an object or mapping, or "
+                "first in a tuple. Of a head that was replaced by one of other classes, set config.num_labels too."
+            )
+        return logits
+
+    def _check_logits(self) -> None:
+        if self.is_in_train and self._watch is not None:
+            self._watch.check_logits(self.state.global_step)
+
     def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
-        calibrator, seen = pending_calibrator(self.model), self.flatten(eval_prediction)
         if compute_result is None:
-            scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
+            seen = self._labelled(eval_prediction)
+            scored = Scored.from_logits(seen.logits, seen.labels, self._pending)
             return measure(scored, getattr(self.args, "n_bins", 15))
-        return self._batch_metrics(eval_prediction, compute_result, calibrator=calibrator)
+        return self._batch_metrics(eval_prediction, compute_result, calibrator=self._pending)
 
     def compute_loss(
         self,
@@ -182,10 +306,29 @@ class CalibrationTrainer(BaseTrainer):
         if torch.is_grad_enabled():
             state = self.state
             self.loss.set_progress(fraction=state.global_step / max(state.max_steps, 1), epoch=state.epoch or 0.0)
+            if isinstance(num_items_in_batch, Tensor):  # no label of the batch counts: 0, not 0 / 0
+                num_items_in_batch = num_items_in_batch.clamp(min=1)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.loss.reduction == "sum" and not self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
-        return (loss, {"logits": extract_logits(outputs)}) if return_outputs else loss
+        return (loss, {"logits": self._logits(outputs)}) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """As `Trainer.training_step`; a training that diverged goes no further."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._watch is not None:
+            self._watch.see(loss, self.state.global_step + 1)
+        return loss
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        control = self.control
+        if self._watch is not None and (control.should_save or control.should_evaluate):
+            self._watch.check_weights(self.state.global_step)
+        elif self._watch is not None and control.should_log:
+            self._watch.check(self.state.global_step)
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def train(
         self,
@@ -196,10 +339,52 @@ class CalibrationTrainer(BaseTrainer):
         """
         As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it. One of
         another head, such as that of a checkpoint from which another task begins, is forgotten and nothing is undone.
+
+        Raises:
+            ValueError: If training diverged, or `args.metric_for_best_model` is nothing that an evaluation gives.
         """
+        self._check_best_metric()
         if self.model_init is None:
             self.forget_temperature(_TRAINING, self.train_dataset)
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        self._watch = None  # `model_init` may still replace the model
+        try:
+            with self._closed_bars():
+                output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+                if self._watch is not None:
+                    self._watch.end(self.state.global_step)
+        finally:
+            self.is_in_train, self._watch = False, None
+        return output
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._watch = DivergenceWatch(self.model, self.args, self.accelerator.scaler is not None)
+        return prepared
+
+    def _check_best_metric(self) -> None:
+        """Refuse a `metric_for_best_model` that no evaluation gives, as far as that is known before the first one."""
+        args, chosen = self.args, self.args.metric_for_best_model
+        changed = type(self).evaluate is not BaseTrainer.evaluate or any(
+            type(one).on_evaluate is not TrainerCallback.on_evaluate
+            for one in self.callback_handler.callbacks
+            if type(one).__module__.partition(".")[0] not in ("transformers", "hf_focal")
+        )
+        if chosen is None or args.eval_strategy == "no" or changed:
+            return
+        name = chosen.removeprefix("eval_")
+        given = [f"{one}_" for one in self.eval_dataset] if isinstance(self.eval_dataset, dict) else [""]
+        known = ["loss", "runtime", "samples_per_second", "steps_per_second"]
+        if self.compute_metrics in (self._metrics, our_metrics) and not args.prediction_loss_only:
+            known += [key for key, one in METRICS.items() if one.running is not None or not args.batch_eval_metrics]
+        elif not args.prediction_loss_only:  # a function of the user's gives what it gives
+            known += [name.removeprefix(part) for part in given if name.startswith(part)]
+        keys = [part + key for part in given for key in known]
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, 1, 0.0)[0]
+            raise ValueError(
+                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. Did you mean "
+                f"{near!r}?"
+            )
 
     def call_model_init(self, trial: Any = None) -> Any:
         """As `Trainer.call_model_init`, which gives a model for each training: see [`~CalibrationTrainer.train`]."""
@@ -292,10 +477,11 @@ class CalibrationTrainer(BaseTrainer):
             )
         dataset = self.eval_dataset if dataset is None else dataset
         if predictions is None:
-            if dataset is None or isinstance(dataset, dict):
+            if dataset is None:
                 raise ValueError(
                     "calibrate needs one labelled data set: pass it, or give the trainer an eval_dataset."
                 )
+            check_dataset(dataset)
             if dataset is self.train_dataset:
                 warnings.warn(
                     "The temperature is being fitted on the training set, where the model is more confident and more "
@@ -307,7 +493,7 @@ class CalibrationTrainer(BaseTrainer):
             predictions = self._predict_without_metrics(dataset)
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
-        held_out = self.flatten(predictions, split)
+        held_out = self._labelled(predictions, split)
         fit = fit_for_model(
             held_out.logits,
             held_out.labels,
@@ -343,6 +529,13 @@ class CalibrationTrainer(BaseTrainer):
         """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
         return (self.task or Predictions).flatten(output, split)
 
+    def _labelled(self, output: Any, split: str = "test") -> Predictions:
+        """As `flatten`, of data of which at least one label counts."""
+        seen = self.flatten(output, split)
+        if not len(seen):
+            raise ValueError("No sample of the data has a label that counts: all of them are -100.")
+        return seen
+
     def report_on(self, predictions: Predictions) -> Report:
         """
         Measure the fitted calibrator; the model card then tells of these data.
@@ -363,19 +556,23 @@ class CalibrationTrainer(BaseTrainer):
         return self.report
 
     def _probe(self, dataset: Any) -> dict[str, Tensor] | None:
-        """One sample as the model takes it, to try its head on; `None` without data."""
-        if dataset is None or isinstance(dataset, dict):
+        """Inputs as the model takes them, to try its head on; `None` where there are none without reading a stream."""
+        if is_stream(dataset) and not isinstance(dataset, IterableDataset):
+            return self._inputs or None  # it may be one that can be read only once
+        first = None if dataset is None or isinstance(dataset, dict) else next(iter(dataset), None)
+        if first is None:
             return None
-        sample: Any = [next(iter(dataset))]
+        sample: Any = [first]
         (batch,) = self.get_test_dataloader(sample)
         return {name: value for name, value in batch.items() if name not in self.label_names}
 
     def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
-        compute_metrics, self.compute_metrics = self.compute_metrics, None
+        kept = self.compute_metrics, self.preprocess_logits_for_metrics
+        self.compute_metrics = self.preprocess_logits_for_metrics = None
         try:
             return self.predict(dataset, metric_key_prefix="calibration")
         finally:
-            self.compute_metrics = compute_metrics
+            self.compute_metrics, self.preprocess_logits_for_metrics = kept
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         record = calibration_record(self.model)  # of this head, or none is written
