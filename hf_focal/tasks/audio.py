@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 from .base import Task, register_task
 from .columns import Column
+from .rows import NamedRows
 
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ class AudioClassification(Task):
             raise ValueError(f"The column {column!r} of the split {split!r} must hold sounds: {feature}.")
         return data
 
-    def encode(self, data: Dataset, processor: Any) -> Dataset:
+    def encode(self, data: Dataset, processor: Any) -> NamedRows:
         feature = data.features["audio"]
         if isinstance(feature, Audio):
             data = data.cast_column("audio", Audio(sampling_rate=processor.sampling_rate))
         elif not isinstance(feature, Mapping):
             logger.warning("The waveforms have no sampling rate: it is taken for %d Hz.", processor.sampling_rate)
-        return data.with_transform(partial(_inputs, processor))
+        return NamedRows(data.with_transform(partial(_inputs, processor)), "sound")
 
     def collator(self, processor: Any) -> Callable[[list[Any]], Any]:
         return partial(processor.pad, return_tensors="pt")

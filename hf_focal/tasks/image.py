@@ -11,7 +11,8 @@ from transformers import AutoModelForImageClassification
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
-from .splits import VALIDATION_NAMES, load_splits
+from .rows import NamedRows
+from .splits import TEST_NAMES, VALIDATION_NAMES, load_splits
 from .transforms import ImageTransform
 
 
@@ -35,8 +36,8 @@ class ImageClassification(Task):
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         return data if _is_image(data.features[column]) else data.cast_column(column, Image())
 
-    def encode(self, data: Dataset, processor: Any) -> Dataset:
-        return data.with_transform(ImageTransform(processor))
+    def encode(self, data: Dataset, processor: Any) -> NamedRows:
+        return NamedRows(data.with_transform(ImageTransform(processor)), "image")
 
 
 def load_image_dataset(
@@ -113,7 +114,7 @@ def load_images(
     task = ImageClassification()
     embedded = task.embedded_dataset(name)
     splits = load_splits(name, config_name, revision) if embedded is None else {"train": embedded}
-    choices = ["test", *VALIDATION_NAMES, *(splits if len(splits) == 1 else ())] if split is None else [split]
+    choices = [*TEST_NAMES, *VALIDATION_NAMES, *(splits if len(splits) == 1 else ())] if split is None else [split]
     chosen = next((name for name in choices if name in splits), None)
     if chosen is None:
         wanted = "test or validation split" if split is None else f"split {split!r}"

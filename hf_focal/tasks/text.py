@@ -17,6 +17,7 @@ from ..networks.trees import parse_tree
 from .base import Task, register_task
 from .columns import Column, is_text
 from .embedded import SCIPY_DOCS, scipy_docs
+from .rows import stored_rows
 
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class TextClassification(Task):
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         if not is_text(feature := data.features[column]):
             raise ValueError(f"The column {column!r} of the split {split!r} must hold strings: {feature}.")
-        for row, text in enumerate(data[column]):
+        for row, text in zip(stored_rows(data), data[column], strict=True):
             if not (text or "").strip():
                 found = "a missing" if text is None else "an empty"
                 raise ValueError(f"The split {split!r} has {found} text in row {row} (column {column!r}). Remove it.")

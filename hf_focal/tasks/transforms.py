@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import math
-import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,14 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import BaseImageProcessor
 
+from .rows import UNREADABLE, stored_rows
+
 
 logger = logging.getLogger(__name__)
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 MEMORY = 2**31  # bytes of one split that may be kept
 _BLOCK = 512  # images decoded at a time
-# What Pillow is known to raise on data that are no image, or only the beginning of one.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, PILImage.DecompressionBombError)
 
 
 class ImageTransform:
@@ -50,6 +49,7 @@ class ImageTransform:
         if padding is not None and padding < 1:
             raise ValueError(f"padding must be at least 1 pixel, got {padding!r}.")
         self.processor, self.augmentation, self.padding = processor, augmentation, padding
+        self.mode = "L" if processed_channels(processor) == 1 else "RGB"
         black, white = (self.process([PILImage.new("RGB", (64, 64), value)]) for value in ("black", "white"))
         self.offset = black.mean((0, 2, 3), keepdim=True)
         self.scale = (white.mean((0, 2, 3), keepdim=True) - self.offset) / 255
@@ -64,8 +64,9 @@ class ImageTransform:
         return pixels if self.augmentation == "none" else self.augment(pixels - self.offset, generator) + self.offset
 
     def process(self, images: Sequence[PILImage.Image]) -> Tensor:
-        """What the processor makes of images, `(N, C, H, W)`."""
-        return self.processor([to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
+        """What the processor makes of images, `(N, C, H, W)`; of grey ones, where it normalises a single channel."""
+        images = [to_rgb(image).convert(self.mode) for image in images]
+        return self.processor(images, return_tensors="pt")["pixel_values"]
 
     def normalize(self, pixels: Tensor) -> Tensor:
         return pixels.float().mul_(self.scale).add_(self.offset)
@@ -78,6 +79,14 @@ class ImageTransform:
             flipped = torch.from_numpy(generator.random(len(pixels)) < 0.5)
             pixels[flipped] = pixels[flipped].flip(-1)
         return pixels
+
+
+def processed_channels(processor: Any) -> int | None:
+    """The channels that an image processor normalises; `None` where it does not tell."""
+    mean = (getattr(processor, "data_config", None) or {}).get(
+        "mean", getattr(processor, "image_mean", None)
+    )  # timm's
+    return len(mean) if isinstance(mean, Sequence) else None
 
 
 def to_rgb(image: PILImage.Image) -> PILImage.Image:
@@ -192,10 +201,11 @@ def create_image_inputs(
             logger.warning("The split %r has no sample of %s%s.", split, shown, ", ..." if len(absent) > 5 else "")
     modes = Counter(mode for mode, _ in seen.elements())
     sizes = {size for _, size in seen}
-    if others := ", ".join(f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != "RGB"):
+    if others := ", ".join(f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != plain.mode):
         deep = " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one."
         more = deep if any(mode.startswith("I;16") for mode in modes) else ""
-        logger.warning("Images made RGB of 8 bits: %s. Transparency is dropped.%s", others, more)
+        made = "RGB" if plain.mode == "RGB" else "grey"
+        logger.warning("Images made %s of 8 bits: %s. Transparency is dropped.%s", made, others, more)
     if len(sizes) > 1:
         smallest, *_, largest = (f"{width}x{height}" for width, height in sorted(sizes, key=math.prod))
         logger.warning("Images of %d sizes, from %s to %s, are resized to one.", len(sizes), smallest, largest)
@@ -213,7 +223,7 @@ def _read(
 ) -> tuple[Dataset, Tensor | None]:
     """The rows that are images, and their bytes: `None` where these would not fit or not do."""
     cells = data.cast_column("image", Image(decode=False))
-    selected = data._indices  # noqa: SLF001  (rows of the table behind; nothing public tells them)
+    stored = stored_rows(data)
     blocks: list[Tensor] | None = []
     rows: list[int] = []
     corrupted: list[str] = []
@@ -222,8 +232,7 @@ def _read(
             images = []
             for row, found in enumerate(pool.map(_decode, cells[start : start + _BLOCK]["image"]), start):
                 if isinstance(found, Exception):
-                    stored = row if selected is None else selected.column(0)[row].as_py()
-                    corrupted.append(f"row {stored} ({found or type(found).__name__})")
+                    corrupted.append(f"row {stored[row]} ({found or type(found).__name__})")
                     continue
                 image, mode = found
                 seen[mode, image.size] += 1
@@ -250,7 +259,7 @@ def _decode(cell: Any) -> tuple[PILImage.Image, str] | Exception:
     try:
         image = Image().decode_example(cell)
         return to_rgb(image), image.mode
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return error
 
 
