@@ -11,17 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import transformers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 from transformers import AutoConfig, Pipeline, PreTrainedModel
+from transformers.image_utils import load_image
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
-from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
+from ..tasks import TASKS, ImageClassification, Task, get_task, supported_tasks, task_of
+from ..tasks.image import channels_of, prepare_image_processor
 
 
 logger = logging.getLogger(__name__)
@@ -140,7 +144,21 @@ def pipeline(
             kwargs[known.processor] = load_processor(name, known.name, model, **source)
     known = known or task_of(model)
     chosen: Any = known and known.name
+    if isinstance(known, ImageClassification) and channels_of(model) == 1:
+        kwargs.setdefault("pipeline_class", _GreyPipeline)
     return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
+
+
+class _GreyPipeline(transformers.ImageClassificationPipeline):
+    """The stock pipeline makes every image RGB, which a model of one channel does not take."""
+
+    def preprocess(self, *args: Any, **kwargs: Any) -> Any:
+        processor: Any = self.image_processor
+        prepare_image_processor(self.model, processor)
+        (image,) = args
+        if not isinstance(image, (np.ndarray, torch.Tensor)):
+            image = load_image(image, **kwargs).convert("L")
+        return processor(images=image, return_tensors="pt").to(self.dtype)
 
 
 def _load_adapter(

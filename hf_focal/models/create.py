@@ -29,6 +29,7 @@ from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 # Which also registers our architectures with timm.
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
 from ..tasks import TASKS, TextClassification, get_task
+from ..tasks.image import prepare_image_processor
 from ..tasks.text import train_tokenizer
 
 
@@ -80,7 +81,9 @@ def create_image_classifier(
             where = f"a timm architecture trained from scratch; the image processor of {name!r} has its own"
             raise ValueError(f"{argument}={value} only applies to {where}.")
     processor = AutoImageProcessor.from_pretrained(name, **kwargs)
-    return _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs), processor
+    model = _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs)
+    prepare_image_processor(model, processor)
+    return model, processor
 
 
 def create_text_classifier(

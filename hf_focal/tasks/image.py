@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Image
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
 from .rows import NamedRows
 from .splits import TEST_NAMES, VALIDATION_NAMES, load_splits
-from .transforms import ImageTransform
+from .transforms import ImageTransform, processed_channels
 
 
 def _is_image(feature: Any) -> bool:
@@ -36,8 +37,41 @@ class ImageClassification(Task):
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         return data if _is_image(data.features[column]) else data.cast_column(column, Image())
 
+    def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
+        prepare_image_processor(model, processor)
+
     def encode(self, data: Dataset, processor: Any) -> NamedRows:
         return NamedRows(data.with_transform(ImageTransform(processor)), "image")
+
+
+def channels_of(model: PreTrainedModel) -> int | None:
+    """The channels of the images that a model takes; `None` where its config does not tell."""
+    config: Any = getattr(model.config, "vision_config", model.config)
+    if (of_timm := getattr(config, "pretrained_cfg", None)) is not None:
+        return (config.model_args or {}).get("in_chans", of_timm.get("input_size", (3,))[0])
+    return getattr(config, "num_channels", None)
+
+
+def prepare_image_processor(model: PreTrainedModel, processor: Any) -> None:
+    """Let an image processor normalise as many channels as the model takes; an [`ImageTransform`] then makes these."""
+    channels = channels_of(model)
+    if channels is None:
+        return
+    if channels not in (1, 3):
+        raise ValueError(f"The model takes images of {channels} channels; only 1 (grey) and 3 (RGB) are supported.")
+    if channels == 1 and getattr(processor, "do_convert_rgb", None):
+        processor.do_convert_rgb = False
+    if (made := processed_channels(processor)) == channels or (channels == 3 and made is None):
+        return
+    for key in ("image_mean", "image_std"):
+        values = getattr(processor, key, None)
+        values = list(values) if isinstance(values, Sequence) else [0.5 if values is None else values]
+        if hasattr(processor, "data_config") or (len(set(values)) > 1 and processor.do_normalize):
+            found = (
+                f"The model takes images of {channels} channel{'s' if channels > 1 else ''}, but its image processor"
+            )
+            raise ValueError(f"{found} normalises {made}. Give it an {key} of as many numbers and save it anew.")
+        setattr(processor, key, values[:1] * channels)
 
 
 def load_image_dataset(

@@ -51,6 +51,9 @@ class ImageTransform:
         self.processor, self.augmentation, self.padding = processor, augmentation, padding
         self.mode = "L" if processed_channels(processor) == 1 else "RGB"
         black, white = (self.process([PILImage.new("RGB", (64, 64), value)]) for value in ("black", "white"))
+        if self.mode == "L" and black.shape[1] != 1:
+            found = f"normalises one channel, but makes images of {black.shape[1]}"
+            raise ValueError(f"The image processor ({type(processor).__name__}) {found}.")
         self.offset = black.mean((0, 2, 3), keepdim=True)
         self.scale = (white.mean((0, 2, 3), keepdim=True) - self.offset) / 255
 
