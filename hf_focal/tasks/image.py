@@ -67,10 +67,9 @@ def prepare_image_processor(model: PreTrainedModel, processor: Any) -> None:
         values = getattr(processor, key, None)
         values = list(values) if isinstance(values, Sequence) else [0.5 if values is None else values]
         if hasattr(processor, "data_config") or (len(set(values)) > 1 and processor.do_normalize):
-            found = (
-                f"The model takes images of {channels} channel{'s' if channels > 1 else ''}, but its image processor"
-            )
-            raise ValueError(f"{found} normalises {made}. Give it an {key} of as many numbers and save it anew.")
+            taken = "1 channel" if channels == 1 else "3 channels"
+            found = f"The model takes images of {taken}, but its image processor normalises {made}."
+            raise ValueError(f"{found} Give it an {key} of as many numbers and save it anew.")
         setattr(processor, key, values[:1] * channels)
 
 
