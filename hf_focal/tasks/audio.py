@@ -69,8 +69,12 @@ class AudioClassification(Task):
 def _inputs(processor: Any, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
     rate, waveforms = processor.sampling_rate, []
     for sound in batch["audio"]:
+        if sound is None:
+            raise ValueError("the cell is empty")
         plain = isinstance(sound, (list, np.ndarray))
         if not plain and sound["sampling_rate"] != rate:
             raise ValueError(f"A waveform has {sound['sampling_rate']} Hz, the model takes {rate}: resample the data.")
         waveforms.append(np.asarray(sound if plain else sound["array"], np.float32))
+        if not len(waveforms[-1]) or not np.all(np.isfinite(waveforms[-1])):
+            raise ValueError("the waveform is empty, or holds NaN or infinity")
     return {**processor(waveforms, sampling_rate=rate), "labels": batch["label"]}

@@ -231,12 +231,12 @@ class _Missing:
     def __init__(self) -> None:
         self.splits: set[str] = set()  # without any label
         self._counts: list[str] = []
-        self._absent: NoColumn | None = None
+        self._absent: dict[str, NoColumn] = {}  # of these, a column of labels
         self._hidden = False  # whether -1 stood for it where it might have been meant as a class
 
     def add_split(self, split: str, error: NoColumn) -> None:
         """A split has no column of labels."""
-        self._absent = self._absent or error
+        self._absent[split] = error
         self.splits.add(split)
         self._counts.append(f"all of {split!r}")
 
@@ -256,10 +256,10 @@ class _Missing:
 
     def refusal(self, error: ValueError, label: Column) -> ValueError:
         """Why no splits can be chosen, which those without labels may be the reason of."""
-        if not self.splits:
-            return error
+        if self._absent.keys() == self.splits:
+            return next(iter(self._absent.values()), error)
         mend = f"Name another column with {label.argument}, or use other data."
-        return ValueError(f"{self._absent or error} Without labels: {', '.join(self._counts)}. {mend}")
+        return ValueError(f"{error} Without labels: {', '.join(self._counts)}. {mend}")
 
     def warn(self) -> None:
         """Say what was left out."""

@@ -94,7 +94,9 @@ def find_column(
     if len(candidates) != 1:
         found = f"several could serve: {', '.join(candidates)}" if candidates else f"none of {', '.join(columns)} does"
         found = f"holds the {column.contents}? {found[0].upper()}{found[1:]}"
-        message = f"Which column of the split {split!r} {found}. Set {column.argument}."
+        folders = "Files in folders that are called after their classes (train/cat/1.png) have the names for labels."
+        hint = f" {folders}" if data.column_names in (["image"], ["audio"]) and column is LABEL else ""
+        message = f"Which column of the split {split!r} {found}. Set {column.argument}.{hint}"
         raise ValueError(message) if candidates else NoColumn(column, message)
     return candidates[0]
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, Image
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
-from .rows import NamedRows
+from .rows import NamedRows, named_split
 from .splits import TEST_NAMES, VALIDATION_NAMES, load_splits
 from .transforms import ImageTransform, processed_channels
 
@@ -35,7 +36,12 @@ class ImageClassification(Task):
     example = "image.png"
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
-        return data if _is_image(data.features[column]) else data.cast_column(column, Image())
+        if _is_image(feature := data.features[column]):
+            return data
+        try:
+            return data.cast_column(column, Image())
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            raise ValueError(f"The column {column!r} of the split {split!r} must hold images: {feature}.") from error
 
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
         prepare_image_processor(model, processor)
@@ -88,7 +94,8 @@ def load_image_dataset(
     Load labelled images with the splits `train`, `validation` and `test`, and the columns `image` and `label`.
 
     A missing validation split is split off the training data, a missing test split is the validation data (or, where
-    there is neither, is split off too), stratified by class; the log says so.
+    there is neither, is split off too), stratified by class; the log says so. Other splits are not looked at. Rows
+    without a label (nothing, -1 or -100) are left out, and so are splits that have none; a warning counts them.
 
     Args:
         name (`str`, *optional*, defaults to `"digits"`):
@@ -115,8 +122,10 @@ def load_image_dataset(
         whole numbers or strings become classes in their sorted order.
 
     Raises:
-        ValueError: If there is no training split, a column is missing or ambiguous, a split is empty, a sample has no
-            label, or there are fewer than two classes.
+        ValueError: If there is no training split, a column is missing or ambiguous, a split is empty or has no data
+            that can be read, a label is not one of the classes or a list, or there are fewer than two classes. File,
+            row or split are named.
+        OSError: If there is no such folder or data set.
     """
     columns = image_column, label_column
     return ImageClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
@@ -152,6 +161,7 @@ def load_images(
     if chosen is None:
         wanted = "test or validation split" if split is None else f"split {split!r}"
         raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
-    column = find_column(splits[chosen], chosen, task.input, image_column)
-    data = task.check_inputs(splits[chosen].select_columns([column]), chosen, column)
+    stored = named_split(splits[chosen], chosen)
+    column = find_column(stored, chosen, task.input, image_column)
+    data = task.check_inputs(stored.select_columns([column]), chosen, column)
     return data if column == "image" else data.rename_column(column, "image")

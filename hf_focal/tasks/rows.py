@@ -39,6 +39,11 @@ def named_split(data: Dataset, split: str) -> Dataset:
     return Dataset(data.data, info=data.info, indices_table=data._indices, **about)  # noqa: SLF001
 
 
+def reason(error: Exception) -> str:
+    """What an error says, without the address of a buffer."""
+    return re.sub(r" <_io\.\w+ object at \w+>", "", str(error)).removesuffix(".") or type(error).__name__
+
+
 class NamedRows(torch.utils.data.Dataset[Any]):
     """
     Samples that are made when they are read, as a `Trainer` takes them; a ValueError names the row of one that cannot
@@ -69,6 +74,5 @@ class NamedRows(torch.utils.data.Dataset[Any]):
                 except UNREADABLE as error:
                     split = "" if self.data.split is None else f" {str(self.data.split)!r}"
                     where = f"The {self.contents} in row {stored_rows(self.data)[index]} of the split{split}"
-                    what = f"cannot be used: {error or type(error).__name__}."
-                    raise ValueError(f"{where} {what} Mend or remove it; rows are counted from 0.") from error
+                    raise ValueError(f"{where} cannot be used: {reason(error)}. Mend or remove it.") from error
             raise

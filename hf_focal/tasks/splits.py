@@ -58,6 +58,8 @@ class _Splits(Mapping[str, Dataset]):
         if split not in self._loaded:
             try:
                 self._loaded[split] = self._load(split)
+            except _Damaged:
+                raise
             except _UNREADABLE as error:
                 raise _reason(self._name, error, self._files[split], self._features) from error
         return self._loaded[split]
@@ -84,9 +86,9 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
             names = json.loads((path / _SAVED).read_text(encoding="utf-8"))["splits"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path / _SAVED} is damaged: it does not name the splits.") from error
-        return _Splits(name, {split: () for split in names}, lambda split: load_from_disk(path / split))
+        return _Splits(name, {split: () for split in names}, lambda split: _saved(path / split))
     if (path / "state.json").is_file():  # a single split
-        return _Splits(name, {"train": ()}, lambda _: load_from_disk(name))
+        return _Splits(name, {"train": ()}, lambda _: _saved(path))
     try:
         loaded = load_dataset(name, config_name, revision=revision)
     except _UNREADABLE as error:
@@ -100,6 +102,21 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
         # Images in no folder of a class cost those of the other splits theirs.
         return _one_by_one(name, config_name, revision, None) or loaded
     return loaded
+
+
+class _Damaged(ValueError):
+    """Says already what is wrong, and where."""
+
+
+def _saved(folder: Path) -> Dataset:
+    """A split that was saved to disk."""
+    try:
+        return load_from_disk(folder)
+    except FileNotFoundError:  # which names the file
+        raise
+    except (*_UNREADABLE, OSError) as error:
+        what = f"cannot be loaded: {str(error).removesuffix('.') or type(error).__name__}. It is empty or damaged."
+        raise _Damaged(f"The saved split {folder} {what}") from error
 
 
 def _one_by_one(
@@ -206,7 +223,7 @@ def training_splits(names: Collection[str]) -> list[str]:
     """Which of the splits of these names serve to train, to validate and to test, as far as they are there."""
     train = next((name for name in TRAIN_NAMES if name in names), None)
     if train is None:
-        have = f"it has {', '.join(names)}" if names else "it has no other"
+        have = f"it has {', '.join(names)}" if names else "no other has labels"
         raise ValueError(f"The data set has no split 'train'; {have}. The one to train on must be called so.")
     validation, test = _roles(names)
     return [name for name in (train, validation, test) if name is not None]
@@ -251,7 +268,7 @@ def split_data(
 
 def chosen_pair(names: Collection[str], split: str | None = None, test_split: str | None = None) -> list[str]:
     """The names of the splits to fit and to measure on, or of the one to halve, see [`held_out_pair`]."""
-    have = f"it has {', '.join(names)}" if names else "it has no other"
+    have = f"it has {', '.join(names)}" if names else "no other has labels"
     validation, test = _roles(names)
     if split is None:
         split = validation or test or (next(iter(names)) if len(names) == 1 else None)

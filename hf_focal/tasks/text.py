@@ -95,7 +95,8 @@ def load_text_dataset(
             As for [`load_image_dataset`], as is what is returned.
 
     Raises:
-        ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
+        ValueError, OSError: As [`load_image_dataset`]; the former also if a text is missing or empty, or a file is not
+            in UTF-8.
     """
     options = holdout, validation_size, seed, revision, parse_tree if trees else None
     return TextClassification().load_dataset(name, config_name, text_column, label_column, *options)

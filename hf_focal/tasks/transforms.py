@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import BaseImageProcessor
 
-from .rows import UNREADABLE, stored_rows
+from .rows import UNREADABLE, reason, stored_rows
 
 
 logger = logging.getLogger(__name__)
@@ -92,8 +92,10 @@ def processed_channels(processor: Any) -> int | None:
     return len(mean) if isinstance(mean, Sequence) else None
 
 
-def to_rgb(image: PILImage.Image) -> PILImage.Image:
+def to_rgb(image: PILImage.Image | None) -> PILImage.Image:
     """An image as pipelines make it: grey copied, transparency dropped. But grey of 16 bits is scaled, not clipped."""
+    if image is None:
+        raise ValueError("the cell is empty")
     if image.mode.startswith("I;16"):
         image = PILImage.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -235,7 +237,7 @@ def _read(
             images = []
             for row, found in enumerate(pool.map(_decode, cells[start : start + _BLOCK]["image"]), start):
                 if isinstance(found, Exception):
-                    corrupted.append(f"row {stored[row]} ({found or type(found).__name__})")
+                    corrupted.append(f"row {stored[row]} ({reason(found)})")
                     continue
                 image, mode = found
                 seen[mode, image.size] += 1
@@ -257,11 +259,10 @@ def _read(
 
 def _decode(cell: Any) -> tuple[PILImage.Image, str] | Exception:
     """The image in a cell of a data set and its mode, or why there is none."""
-    if cell is None:
-        return ValueError("the cell is empty")
     try:
-        image = Image().decode_example(cell)
-        return to_rgb(image), image.mode
+        image = None if cell is None else Image().decode_example(cell)
+        rgb = to_rgb(image)
+        return rgb, rgb.mode if image is None else image.mode
     except UNREADABLE as error:
         return error
 
