@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .arrays import check_groups, to_numpy
+from .checks import check_logits
 
 
 IGNORED = -100  # the label that no loss and no metric counts
@@ -138,15 +139,41 @@ def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metad
 
 
 def load_predictions(path: str | Path) -> tuple[dict[str, Predictions], dict[str, str]]:
-    """What [`save_predictions`] wrote, and the metadata beside it."""
-    with safe_open(str(path), "np") as stored:
-        metadata = dict(stored.metadata() or {})
-        arrays = {name: stored.get_tensor(name) for name in stored.keys()}
-    splits = json.loads(metadata.get("splits", "{}"))
-    parts = {}
-    for part in [name.removesuffix("_logits") for name in arrays if name.endswith("_logits")]:
-        fields = {field: arrays.get(f"{part}_{suffix}") for field, suffix in _SUFFIXES.items()}
-        if fields["logits"] is None or fields["labels"] is None:
-            raise ValueError(f"{path} has logits of {part!r} without labels.")
-        parts[part] = Predictions(fields["logits"], fields["labels"], fields["groups"], splits.get(part, part))
+    """
+    What [`save_predictions`] wrote, and the metadata beside it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or holds logits, labels or groups that cannot go together; it is named.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no such file: {path}")
+    try:
+        with safe_open(str(path), "np") as stored:
+            metadata = dict(stored.metadata() or {})
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}
+    except (SafetensorError, TypeError, OSError) as error:  # NumPy has no bfloat16
+        raise ValueError(f"{path} is damaged, or holds no predictions: {error}") from error
+    try:
+        splits = json.loads(metadata.get("splits", "{}"))
+        if not isinstance(splits, dict):
+            raise ValueError(f"its metadata name no splits, but {splits!r}.")
+        parts = {}
+        for part in [name.removesuffix("_logits") for name in arrays if name.endswith("_logits")]:
+            fields = {field: arrays.get(f"{part}_{suffix}") for field, suffix in _SUFFIXES.items()}
+            parts[part] = _checked(part, fields, str(splits.get(part, part)))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
     return parts, metadata
+
+
+def _checked(part: str, fields: Mapping[str, Any], split: str) -> Predictions:
+    logits, labels, groups = fields["logits"], fields["labels"], fields["groups"]
+    if logits is None or labels is None:
+        raise ValueError(f"it has logits of {part!r} without labels.")
+    if logits.size:  # a part of no samples is there, but nothing can be made of it
+        logits, labels = check_logits(logits, labels, f"{part}_logits")
+    if groups is not None and (groups.shape != labels.shape or groups.dtype.kind not in "iu"):
+        found = f"shape {groups.shape} and type {groups.dtype}"
+        raise ValueError(f"{part}_sentences must hold a whole number for each of {len(labels)} labels, got {found}.")
+    return Predictions(logits, labels, groups, split)

@@ -16,6 +16,7 @@ Every field below and of `CalibrationTrainingArguments` is a flag, and those of 
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers.hf_argparser import HfArg
@@ -26,7 +27,7 @@ from hf_focal.cli.run import end_run, start_run
 from hf_focal.cli.script import run_script
 from hf_focal.hub.load import load_processor
 from hf_focal.tasks import task_of
-from hf_focal.tasks.splits import held_out_pair, take
+from hf_focal.tasks.splits import chosen_pair, held_out_pair, take
 
 
 logger = logging.getLogger("calibrate")
@@ -64,8 +65,9 @@ def main() -> None:
         processor = load_processor(name, task.name, model, revision=model_args.model_revision)
         columns = data_args.input_column_name or getattr(data_args, task.column_flag), data_args.label_column_name
         source = data_args.dataset_name, data_args.dataset_config_name
-        splits = task.load(*source, *columns, data_args.dataset_revision)
-    parts = held_out_pair(splits, data_args.split, data_args.test_split, data_args.split_seed)
+        wanted = {"split": data_args.split, "test_split": data_args.test_split}
+        splits = task.load(*source, *columns, data_args.dataset_revision, partial(chosen_pair, **wanted))
+    parts = held_out_pair(splits, **wanted, seed=data_args.split_seed)
     parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     task.prepare(model, processor, model_args.max_seq_length)

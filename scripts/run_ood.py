@@ -87,10 +87,14 @@ def load_ood_data(args: OodArguments) -> dict[str, Dataset]:
 def load_test_data(args: OodArguments) -> Dataset:
     source = (args.dataset_name, args.dataset_config_name)
     if args.split is not None:
-        splits = ImageClassification().load(*source, args.image_column_name, args.label_column_name)
-        if args.split not in splits:
-            raise ValueError(f"--dataset_name {args.dataset_name} has no split {args.split!r}; it has {list(splits)}.")
-        return splits[args.split]
+
+        def choose(names: list[str]) -> list[str]:
+            if args.split not in names:
+                raise ValueError(f"--dataset_name {args.dataset_name} has no split {args.split!r}; it has {names}.")
+            return [args.split]
+
+        columns = args.image_column_name, args.label_column_name
+        return ImageClassification().load(*source, *columns, choose=choose)[args.split]
     columns = {"image_column": args.image_column_name, "label_column": args.label_column_name}
     return load_image_dataset(*source, holdout=args.holdout, seed=args.split_seed, **columns)["test"]
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from huggingface_hub import hf_hub_download
@@ -18,6 +19,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundE
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 from safetensors.torch import load_file
 from transformers import AutoConfig, Pipeline, PreTrainedModel
+from transformers.image_utils import load_image
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_SAFE_WEIGHTS_NAME,
@@ -33,8 +35,9 @@ from ..models.record import ADAPTER_RECORD, calibration_record, check_record, ha
 from ..models.source import look_up
 from ..online import clean_token, online
 from ..results.replace import mend_folder
-from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
+from ..tasks import TASKS, ImageClassification, Task, get_task, supported_tasks, task_of
 from ..tasks.base import PROCESSORS
+from ..tasks.image import channels_of, prepare_image_processor
 
 
 logger = logging.getLogger(__name__)
@@ -154,6 +157,8 @@ def pipeline(
     known = known or task_of(model)
     if known is None:
         raise ValueError(f"{type(model).__name__} is no classifier of a known kind. {supported_tasks()}")
+    if isinstance(known, ImageClassification) and channels_of(model) == 1:
+        kwargs.setdefault("pipeline_class", _GreyPipeline)
     chosen: Any = known.name
     made = transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
     known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
@@ -164,6 +169,18 @@ def _refuse_other_head(name: str, own: Task | None, asked: Task | None) -> None:
     """Heads of two tasks may have the same names and shapes, so that one would pass for the other."""
     if own is not None and asked is not None and own.auto_class is not asked.auto_class:
         raise ValueError(f"{name} is a model for {own.name}, not for {asked.name}: leave task unset.")
+
+
+class _GreyPipeline(transformers.ImageClassificationPipeline):
+    """The stock pipeline makes every image RGB, which a model of one channel does not take."""
+
+    def preprocess(self, *args: Any, **kwargs: Any) -> Any:
+        processor: Any = self.image_processor
+        prepare_image_processor(self.model, processor)
+        (image,) = args
+        if not isinstance(image, (np.ndarray, torch.Tensor)):
+            image = load_image(image, **kwargs).convert("L")
+        return processor(images=image, return_tensors="pt").to(self.dtype)
 
 
 def _load_adapter(

@@ -32,6 +32,7 @@ from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_poo
 from ..online import online
 from ..tasks import TASKS, ImageClassification, TextClassification, get_task
 from ..tasks.base import canonical_task
+from ..tasks.image import prepare_image_processor
 from ..tasks.text import train_tokenizer
 from .record import forget_record, stated_record, why_of_another_head
 from .source import find_config
@@ -87,7 +88,9 @@ def create_image_classifier(
             raise ValueError(f"{argument}={value} only applies to {where}.")
     find_config(name, timm.list_models(), **kwargs)
     model = _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs)
-    return model, TASKS[ImageClassification.name].load_processor(name, model.config, **kwargs)
+    processor = TASKS[ImageClassification.name].load_processor(name, model.config, **kwargs)
+    prepare_image_processor(model, processor)
+    return model, processor
 
 
 @online

@@ -85,7 +85,7 @@ def load_word_vectors(folder: str | Path) -> tuple[list[str], Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If a file is missing or damaged, or the two do not go together.
+        ValueError: If a file is missing, empty or damaged, a vector is not finite, or the two do not go together.
     """
     refuse_missing_folder(folder, on_hub=False)
     folder = Path(folder)
@@ -99,10 +99,22 @@ def load_word_vectors(folder: str | Path) -> tuple[list[str], Tensor]:
     if "weight" not in tensors or tensors["weight"].ndim != 2:
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         raise ValueError(f"{folder / VECTORS} must hold a matrix 'weight', a row per word; it holds {found}.")
-    words = (folder / VOCABULARY).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        text = (folder / VOCABULARY).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{folder / VOCABULARY} is not in UTF-8: {error}. Convert it.") from error
+    if not text.strip():
+        raise ValueError(f"{folder / VOCABULARY} holds no words: it must have one a line.")
+    words = text.removesuffix("\n").split("\n")
     vectors = tensors["weight"].float()
     if len(words) != len(vectors):
         raise ValueError(f"{folder}: {VOCABULARY} has {len(words)} words, {VECTORS} has {len(vectors)} vectors.")
+    if len(bad := (~vectors.isfinite().all(1)).nonzero()):
+        row = int(bad[0])
+        what = f"{len(bad)} of {len(words)} vectors hold NaN or infinity, the first in row {row} ({words[row]!r})"
+        raise ValueError(f"{folder / VECTORS}: {what}.")
+    if repeated := len(words) - len(set(words)):
+        logger.warning("%s: %d words come twice or more; the first vector of each counts.", folder, repeated)
     return words, vectors
 
 
@@ -130,7 +142,7 @@ def set_word_vectors(
     size = embeddings.embedding_dim
     if vectors.shape[1] != size:
         raise ValueError(f"The word vectors have {vectors.shape[1]} dimensions, the embeddings {size}.")
-    rows = {word: row for row, word in enumerate(words)}
+    rows = {word: row for row, word in reversed(list(enumerate(words)))}  # the first of a word that comes twice
     vocabulary = {word: row for word, row in tokenizer.get_vocab().items() if word not in tokenizer.all_special_tokens}
     known = [word for word in vocabulary if word in rows]
     sources = vectors[[rows[word] for word in known]].to(embeddings.weight)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from ..calibrators import calibrator_of
 from ..calibrators.base import is_known
@@ -24,6 +24,8 @@ from .folder import PREDICTIONS, RESULTS
 from .report import PROPER
 from .tables import PERCENT, cell, markdown_table
 
+
+logger = logging.getLogger(__name__)
 
 # What tells one row from another, by its title; runs that agree in all of it are taken for seeds of one.
 _SETTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -222,7 +224,10 @@ class _Judge:
         try:
             test = load_predictions(Path(folder, PREDICTIONS))[0]["test"]
             record = json.loads(Path(folder, "config.json").read_text("utf-8")).get("calibration") or {}
-        except (OSError, ValueError, KeyError, SafetensorError):
+        except ValueError as error:
+            logger.warning("%s is not compared with others: %s", folder, error)
+            return None
+        except (OSError, KeyError):
             return None
         if len(test) < 2 or moment == "after" and not (record and is_known(record)):
             return None

@@ -6,6 +6,7 @@ imported on use.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,10 +39,42 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All that [`write_rows`] wrote."""
+    """All that [`write_rows`] wrote; a ValueError names the file, and the row, of what cannot be that."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(path).to_pylist()
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if lacking := [
+        name for name in ("epoch", "split", "loss", *NUMBERS, "gradient_norms") if name not in table.column_names
+    ]:
+        raise ValueError(f"{path} holds no training dynamics: it lacks the columns {', '.join(lacking)}.")
+    rows, places = table.to_pylist(), set()
+    for index, row in enumerate(rows):
+        for name, value in row.items():
+            if (wanted := _wanted(name, value)) is not None:
+                raise ValueError(f"{path}: {name!r} in row {index} must be {wanted}, got {value!r}.")
+        place = row["split"], row["epoch"]
+        if place in places:
+            raise ValueError(f"{path}: row {index} is a second one of {place[0]!r} after epoch {place[1]:g}.")
+        places.add(place)
+    return rows
+
+
+def _wanted(name: str, value: Any) -> str | None:
+    """What a value of a column would have to be, unless it is."""
+    if name in ("split", "loss"):
+        return None if isinstance(value, str) else "text"
+    if name == "gradient_norms":
+        numbers = value is None or isinstance(value, list) and all(isinstance(one, (int, float)) for one in value)
+        return None if numbers else "a list of numbers, or nothing"
+    if name == "epoch":
+        return None if isinstance(value, (int, float)) and math.isfinite(value) else "a finite number"
+    if name in NUMBERS:
+        return None if value is None or isinstance(value, (int, float)) else "a number, or nothing"
+    return None
 
 
 def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[str, list[dict[str, Any]]]:
@@ -62,8 +95,8 @@ def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[
 
     Raises:
         FileNotFoundError: If a folder is not there.
-        ValueError: If a folder holds no training dynamics, or is given twice; or if runs to be averaged were not
-            measured on the same data sets at the same epochs.
+        ValueError: If a folder holds no training dynamics, or odd ones, or is given twice; or if runs to be averaged
+            were not measured on the same data sets at the same epochs.
     """
     runs = {}
     for folder in map(Path, folders):
@@ -75,6 +108,8 @@ def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[
         if folder in runs:
             raise ValueError(f"{folder} is given twice.")
         runs[folder] = read_rows(folder / DYNAMICS)
+        if not runs[folder]:
+            raise ValueError(f"{folder / DYNAMICS} is empty: it holds no epochs.")
     losses = [rows[0]["loss"] for rows in runs.values()]
     if average:
         return {loss: _average([rows for rows in runs.values() if rows[0]["loss"] == loss]) for loss in losses}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from copy import copy
 from io import BytesIO
 from typing import Any
 
@@ -24,6 +25,8 @@ SEVERITIES = (1, 2, 3, 4, 5)
 def _brightness(pixels: NDArray[np.float64], added: float, generator: Generator) -> NDArray[np.float64]:
     from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
+    if pixels.shape[-1] == 1:  # grey, which is its value
+        return pixels + added
     hsv = rgb_to_hsv(pixels)
     hsv[..., 2] = np.clip(hsv[..., 2] + added, 0, 1)
     return hsv_to_rgb(hsv)
@@ -37,7 +40,7 @@ def _contrast(pixels: NDArray[np.float64], factor: float, generator: Generator) 
 def _jpeg_compression(pixels: NDArray[np.float64], quality: float, generator: Generator) -> NDArray[np.float64]:
     file = BytesIO()
     _to_image(pixels).save(file, "JPEG", quality=int(quality))
-    return np.asarray(Image.open(file), np.float64) / 255
+    return np.asarray(Image.open(file), np.float64).reshape(pixels.shape) / 255
 
 
 _Function = Callable[[NDArray[np.float64], float, Generator], NDArray[np.float64]]
@@ -85,11 +88,18 @@ class ImageCorruption:
         if severity not in SEVERITIES:
             raise ValueError(f"severity must be a whole number from 1 to 5, got {severity!r}.")
         np.random.SeedSequence(seed)  # refuses what is no seed
-        self.name, self.severity, self.seed = name, int(severity), seed
+        self.name, self.severity, self.seed, self.mode = name, int(severity), seed, "RGB"
+
+    def of_mode(self, mode: str) -> ImageCorruption:
+        """The same corruption, of images that are `"RGB"` or, for models of one channel, `"L"`."""
+        other = copy(self)
+        other.mode = mode
+        return other
 
     def corrupt(self, image: Image.Image) -> Image.Image:
-        """One corrupted image, RGB (see [`ImageTransform`]) and of the same size."""
-        pixels = np.asarray(to_rgb(image))
+        """One corrupted image, RGB (see [`ImageTransform`]) unless [`of_mode`] says so, and of the same size."""
+        pixels = np.asarray(to_rgb(image).convert(self.mode))
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
         digest = int.from_bytes(hashlib.sha256(pixels.tobytes()).digest(), "big")
         function, parameters = CORRUPTIONS[self.name]
         generator = np.random.default_rng([self.seed, self.severity, digest])
@@ -101,4 +111,5 @@ class ImageCorruption:
 
 def _to_image(pixels: NDArray[np.float64]) -> Image.Image:
     """Clipped to [0, 1] and cut down to whole numbers, not rounded, as published."""
-    return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+    levels = (np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)

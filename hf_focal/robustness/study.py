@@ -31,6 +31,7 @@ from ..results.replace import replacing
 from ..results.tables import cell, text_table, with_interval, with_noise
 from ..tasks import ImageClassification
 from ..tasks.columns import match_labels
+from ..tasks.rows import NamedRows
 from ..tasks.transforms import ImageTransform
 from .corruptions import ImageCorruption
 from .ood import DetectionResult, Floats, detection, ood_scores, score_pairs
@@ -55,7 +56,9 @@ class UncalibratedModel:
         self._undo = self.calibrator.affine(config.num_labels).inverse() if record["folded"] else None
         config.calibration = None  # its logits are then those of the weights, and divided by nothing
         self.class_names = [config.id2label[index] for index in range(config.num_labels)]
-        self._transform = ImageTransform(load_processor(name, ImageClassification.name, self._model))
+        processor = load_processor(name, ImageClassification.name, self._model)
+        ImageClassification().prepare(self._model, processor)
+        self._transform = ImageTransform(processor)
         args = TrainingArguments(
             output_dir, per_device_eval_batch_size=batch_size, eval_accumulation_steps=16, report_to="none",
             remove_unused_columns=False, dataloader_pin_memory=torch.cuda.is_available(),
@@ -69,13 +72,16 @@ class UncalibratedModel:
 
     def logits(self, data: Dataset, *corruption: ImageCorruption) -> NDArray[Any]:
         """Those of images, which may be corrupted first; every process must ask for them."""
-        found = self._trainer.predict(data.with_transform(Compose([*corruption, self._transform]))).predictions
+        corruptions = [one.of_mode(self._transform.mode) for one in corruption]
+        images = NamedRows(data.with_transform(Compose([*corruptions, self._transform])), "image")
+        found = self._trainer.predict(images).predictions
         logits = np.asarray(found[0] if isinstance(found, tuple) else found)
         return logits if self._undo is None else self._undo(logits.astype(np.float64))
 
     def labels(self, labels: ArrayLike, class_names: Sequence[str]) -> NDArray[np.int64]:
-        """The classes of the data as outputs of the model; refused where they are not the same classes."""
-        return np.array(match_labels(class_names, self.class_names))[np.asarray(labels)]
+        """The classes of the data as outputs of the model; refused where it does not know one that occurs."""
+        indices = np.asarray(labels)
+        return np.array(match_labels(class_names, self.class_names, set(indices.tolist())))[indices]
 
 
 @dataclass(frozen=True)

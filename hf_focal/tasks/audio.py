@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 from .base import Task, register_task
 from .columns import Column
+from .rows import NamedRows
 
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ class AudioClassification(Task):
             raise ValueError(f"The column {column!r} of the split {split!r} must hold sounds: {feature}.")
         return data
 
-    def encode(self, data: Dataset, processor: Any) -> Dataset:
+    def encode(self, data: Dataset, processor: Any) -> NamedRows:
         feature = data.features["audio"]
         if isinstance(feature, Audio):
             data = data.cast_column("audio", Audio(sampling_rate=processor.sampling_rate))
         elif not isinstance(feature, Mapping):
             logger.warning("The waveforms have no sampling rate: it is taken for %d Hz.", processor.sampling_rate)
-        return data.with_transform(partial(_inputs, processor))
+        return NamedRows(data.with_transform(partial(_inputs, processor)), "sound")
 
     def collator(self, processor: Any) -> Callable[[list[Any]], Any]:
         return partial(processor.pad, return_tensors="pt")
@@ -68,8 +69,12 @@ class AudioClassification(Task):
 def _inputs(processor: Any, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
     rate, waveforms = processor.sampling_rate, []
     for sound in batch["audio"]:
+        if sound is None:
+            raise ValueError("the cell is empty")
         plain = isinstance(sound, (list, np.ndarray))
         if not plain and sound["sampling_rate"] != rate:
             raise ValueError(f"A waveform has {sound['sampling_rate']} Hz, the model takes {rate}: resample the data.")
         waveforms.append(np.asarray(sound if plain else sound["array"], np.float32))
+        if not len(waveforms[-1]) or not np.all(np.isfinite(waveforms[-1])):
+            raise ValueError("the waveform is empty, or holds NaN or infinity")
     return {**processor(waveforms, sampling_rate=rate), "labels": batch["label"]}

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import transformers
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
@@ -18,8 +19,24 @@ from transformers.pipelines import TASK_ALIASES
 
 from ..files import explained
 from ..predictions import Predictions
-from .columns import LABEL, Column, check_label, encode_labels, find_columns, match_labels, relabelled
-from .splits import load_splits, naming_encoding, split_data
+from .columns import (
+    HIDDEN,
+    LABEL,
+    Column,
+    NoColumn,
+    encode_labels,
+    find_columns,
+    is_class,
+    is_missing,
+    match_labels,
+    plain_label,
+    relabelled,
+)
+from .rows import keep_rows, named_split, stored_rows
+from .splits import in_words, load_splits, split_data, training_splits
+
+
+logger = logging.getLogger(__name__)
 
 
 # What makes inputs of samples, by the name of the argument of a pipeline: what loads it, and the files that it is in.
@@ -78,13 +95,19 @@ class Task(ABC):
         input_column: str | None = None,
         label_column: str | None = None,
         revision: str | None = None,
+        choose: Callable[[list[str]], Collection[str]] = list,
     ) -> dict[str, Dataset]:
-        """The splits that a data set has, with the columns of the task, as [`load_image_dataset`] loads them."""
+        """
+        The splits that a data set has, with the columns of the task, as [`load_image_dataset`] loads them.
+
+        `choose` is told their names and says which are wanted; the others are not looked at. Rows without a label are
+        left out, and of a split that has none `choose` is told no more; one warning counts them.
+        """
         if (embedded := self.embedded_dataset(name)) is not None:
             return dict(split_data({"train": embedded}, holdout=0.2, seed=42, quiet=True))
-        with naming_encoding(name):
-            loaded = load_splits(name, config_name, revision)
-            splits = {split: self._plain(data, split, input_column, label_column) for split, data in loaded.items()}
+        with in_words(name):
+            wanted = {self.input: input_column, self.label: label_column}
+            splits = self._labelled(load_splits(name, config_name, revision), choose, wanted)
             labels = {split: self.checked_labels(data, split) for split, data in splits.items()}
             return encode_labels(splits, labels, self.label.name)
 
@@ -108,11 +131,11 @@ class Task(ABC):
             raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
         if (embedded := self.embedded_dataset(name)) is not None:
             return split_data({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
-        splits = self.load(name, config_name, input_column, label_column, revision)
+        splits = self.load(name, config_name, input_column, label_column, revision, training_splits)
         if check is not None:
             for split, data in splits.items():
                 try:
-                    for row, cell in enumerate(data[self.input.name]):
+                    for row, cell in zip(stored_rows(data), data[self.input.name], strict=True):
                         check(cell, row)
                 except ValueError as error:
                     raise ValueError(f"The split {split!r} cannot be used. {error}") from error
@@ -123,11 +146,10 @@ class Task(ABC):
         return data
 
     def checked_labels(self, data: Dataset, split: str) -> list[Any]:
-        """The labels of a split, none of them missing."""
-        labels = data[self.label.name][:]
-        for row, value in enumerate(labels):
-            check_label(value, split, f"row {row}")
-        return labels
+        """The labels of a split as whole numbers or strings, none of them missing."""
+        column, feature = data[self.label.name][:], data.features[self.label.name]
+        rows = zip(stored_rows(data), column, strict=True)
+        return [plain_label(value, feature, split, f"row {row}") for row, value in rows]
 
     def class_names(self, data: Dataset) -> list[str]:
         """The names of the classes of loaded data."""
@@ -135,19 +157,66 @@ class Task(ABC):
         return getattr(feature, "feature", feature).names
 
     def match_classes(self, data: Dataset, model_names: Sequence[str]) -> Dataset:
-        """Loaded data with the classes of a model in place of their own; they are matched by name."""
-        order = match_labels(self.class_names(data), model_names)
-        return relabelled(data, data[self.label.name][:], ClassLabel(names=list(model_names)), order, self.label.name)
+        """Loaded data with the classes of a model in place of their own; those that occur are matched by name."""
+        labels = data[self.label.name][:]
+        present = {label for row in labels for label in (row if isinstance(row, list) else [row])}
+        order = match_labels(self.class_names(data), model_names, present)
+        return relabelled(data, labels, ClassLabel(names=list(model_names)), order, self.label.name)
 
     def embedded_dataset(self, name: str) -> Dataset | None:
         """The embedded data set of that name, unless a folder here is called so."""
         return self.embedded[name]() if name in self.embedded and not Path(name).exists() else None
 
-    def _plain(self, data: Dataset, split: str, input_column: str | None, label_column: str | None) -> Dataset:
-        wanted = {self.input: input_column, self.label: label_column}
-        found = find_columns(data, split, dict(reversed(wanted.items())) if self.label_first else wanted)
-        old = {found[column]: column.name for column in wanted}
-        data = self.check_inputs(data.select_columns(list(old)), split, found[self.input])
+    def _labelled(
+        self, stored: Mapping[str, Dataset], choose: Callable[[list[str]], Collection[str]],
+        wanted: Mapping[Column, str | None],
+    ) -> dict[str, Dataset]:  # fmt: skip
+        """The chosen splits with the columns of the task, without rows that have no label."""
+        found, missing, chosen = dict[str, Dataset](), _Missing(), list[str]()
+        known: Mapping[Column, str] = {}  # of the first split, whose names hold for the others
+        while True:
+            try:
+                chosen = list(choose([split for split in stored if split not in missing.splits]))
+                if not chosen:
+                    raise ValueError("The data set has no split with labels.")
+            except ValueError as error:
+                raise missing.refusal(error, self.label) from error
+            if not (split := next((split for split in chosen if split not in found), None)):
+                break
+            data = named_split(stored[split], split)
+            usual = {column: name for column, name in known.items() if name in data.column_names}
+            try:
+                columns = self._columns(
+                    data, split, {column: name or usual.get(column) for column, name in wanted.items()}
+                )
+            except NoColumn as error:
+                if error.column is not self.label:
+                    raise
+                missing.add_split(split, error)
+                continue
+            known = known or columns
+            if (kept := missing.leave_out(data, split, columns[self.label])) is not None:
+                found[split] = self._plain(kept, split, columns)
+        missing.warn()
+        if unused := [repr(split) for split in stored if split not in found and split not in missing.splits]:
+            logger.info("Splits that are not used: %s.", ", ".join(unused))
+        return {split: found[split] for split in chosen}
+
+    def _columns(self, data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
+        """The names of the columns of inputs and labels in a split."""
+        order = (self.label, self.input) if self.label_first else (self.input, self.label)
+        found = find_columns(data, split, {column: wanted[column] for column in order})
+        feature = data.features[found[self.label]]
+        if self.label.fits is is_class and not isinstance(feature, (ClassLabel, Value)):
+            what = f"must hold one label a row, not lists or the like: {feature}. Several labels a row (multi-label)"
+            mend = f"are not supported; set {self.label.argument} to another column."
+            raise ValueError(f"The column {found[self.label]!r} of the split {split!r} {what} {mend}")
+        return found
+
+    def _plain(self, data: Dataset, split: str, columns: Mapping[Column, str]) -> Dataset:
+        """A split with these columns, checked and called as the task calls them."""
+        old = {columns[column]: column.name for column in (self.input, self.label)}
+        data = self.check_inputs(data.select_columns(list(old)), split, columns[self.input])
         return data.rename_columns({column: name for column, name in old.items() if column != name})
 
     def load_processor(self, name: str | Path, config: Any, **kwargs: Any) -> Any:
@@ -205,6 +274,49 @@ class Task(ABC):
     def flatten(self, output: Any, split: str = "test") -> Predictions:
         """The rows of what a `Trainer` predicted, see [`Predictions.flatten`]."""
         return Predictions.flatten(output, split)
+
+
+class _Missing:
+    """Labels that are missing: rows and splits without are left out, and counted in one warning."""
+
+    def __init__(self) -> None:
+        self.splits: set[str] = set()  # without any label
+        self._counts: list[str] = []
+        self._absent: dict[str, NoColumn] = {}  # of these, a column of labels
+        self._hidden = False  # whether -1 stood for it where it might have been meant as a class
+
+    def add_split(self, split: str, error: NoColumn) -> None:
+        """A split has no column of labels."""
+        self._absent[split] = error
+        self.splits.add(split)
+        self._counts.append(f"all of {split!r}")
+
+    def leave_out(self, data: Dataset, split: str, column: str) -> Dataset | None:
+        """The rows with a label in a column; `None` where there are none."""
+        cells = data[column][:]
+        kept = [not is_missing(cell) for cell in cells]
+        if all(kept):
+            return data
+        self._hidden |= not is_class(data.features[column]) and any(cell in HIDDEN for cell in cells)
+        lost = kept.count(False)
+        self._counts.append(f"{lost} of {len(kept)} of {split!r}" if any(kept) else f"all {lost} of {split!r}")
+        if any(kept):
+            return keep_rows(data, kept)
+        self.splits.add(split)
+        return None
+
+    def refusal(self, error: ValueError, label: Column) -> ValueError:
+        """Why no splits can be chosen, which those without labels may be the reason of."""
+        if self._absent.keys() == self.splits:
+            return next(iter(self._absent.values()), error)
+        mend = f"Name another column with {label.argument}, or use other data."
+        return ValueError(f"{error} Without labels: {', '.join(self._counts)}. {mend}")
+
+    def warn(self) -> None:
+        """Say what was left out."""
+        if self._counts:
+            mend = " Where -1 is a class of its own, write the labels as strings." if self._hidden else ""
+            logger.warning("Rows without a label (-1, or nothing) are left out: %s.%s", ", ".join(self._counts), mend)
 
 
 TASKS: dict[str, Task] = {}

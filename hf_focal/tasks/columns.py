@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -13,8 +14,21 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, List, Value
 
+from ..predictions import IGNORED
+from .rows import stored_rows
+
 
 logger = logging.getLogger(__name__)
+
+HIDDEN = -1, IGNORED  # labels that say that there is none
+
+
+class NoColumn(ValueError):
+    """A split does not have a column."""
+
+    def __init__(self, column: Column, message: str) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ def is_class(feature: Any) -> bool:
     return isinstance(feature, ClassLabel)
 
 
+TRAIN_NAMES = ("train", "training")
 _NAMES = ("label", "labels", "class", "category", "target")
 LABEL = Column("label", "labels", is_class, _NAMES, "label_column (--label_column_name)")
 
@@ -71,7 +86,7 @@ def find_column(
     if given is not None:
         if given not in data.column_names:
             have = f"has no column {given!r}; its columns are {', '.join(data.column_names)}"
-            raise ValueError(f"The split {split!r} {have}. Set {column.argument} to one of them.")
+            raise NoColumn(column, f"The split {split!r} {have}. Set {column.argument} to one of them.")
         return given
     columns = [name for name in data.column_names if name not in taken]
     candidates = [name for name in columns if column.fits(data.features[name])]
@@ -80,17 +95,39 @@ def find_column(
     if len(candidates) != 1:
         found = f"several could serve: {', '.join(candidates)}" if candidates else f"none of {', '.join(columns)} does"
         found = f"holds the {column.contents}? {found[0].upper()}{found[1:]}"
-        raise ValueError(f"Which column of the split {split!r} {found}. Set {column.argument}.")
+        folders = "Files in folders that are called after their classes (train/cat/1.png) have the names for labels."
+        hint = f" {folders}" if data.column_names in (["image"], ["audio"]) and column is LABEL else ""
+        message = f"Which column of the split {split!r} {found}. Set {column.argument}.{hint}"
+        raise ValueError(message) if candidates else NoColumn(column, message)
     return candidates[0]
 
 
-def check_label(value: Any, split: str, place: str) -> None:
-    """Refuse a label that is missing, or hidden."""
+def is_missing(value: Any) -> bool:
+    """Whether there is no label in a cell, or in a list of labels: nothing, -1 or -100."""
+    if isinstance(value, list):
+        return bool(value) and all(map(is_missing, value))
     if value is None or value != value:  # CSV files have NaN for nothing
-        raise ValueError(f"The split {split!r} has no label in {place}. Remove the row, or the split.")
+        return True
+    return not value.strip() if isinstance(value, str) else not isinstance(value, bool) and value in HIDDEN
+
+
+def plain_label(value: Any, feature: Any, split: str, place: str) -> Any:
+    """A label as a whole number, or a string; or a ValueError that names its place."""
+    if is_missing(value):
+        hidden = f" (index {value})" if isinstance(value, int) else ""
+        raise ValueError(f"The split {split!r} has no label in {place}{hidden}. Remove the row.")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, (int, str)):
+        wanted = "Labels must be class labels, whole numbers or strings, got values of type"
+        raise ValueError(f"{wanted} {type(value).__name__} ({value!r} in {place} of the split {split!r}).")
+    if isinstance(feature, ClassLabel) and isinstance(value, int) and not 0 <= value < feature.num_classes:
+        names = f"the {feature.num_classes} classes are numbered from 0 to {feature.num_classes - 1}"
+        raise ValueError(f"The split {split!r} has the label {value} in {place}, but {names}. Mend or remove the row.")
     if isinstance(value, int) and value < 0:
-        what = f"has samples without a label (index {value}, {place}): hidden labels cannot be used"
-        raise ValueError(f"The split {split!r} {what}. Remove them, or pass a data set without this split.")
+        what = f"has the label {value} in {place}: an index of a class cannot be negative"
+        raise ValueError(f"The split {split!r} {what}. Where these are classes by name, write them as strings.")
+    return value
 
 
 def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]], column: str) -> dict[str, Dataset]:
@@ -107,10 +144,11 @@ def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]]
         if len({str(value) for value in names.values()}) > 1:
             raise ValueError(f"The splits do not agree on the classes: {names}.")
         return dict(splits)
-    if len({type(value) for value in found}) > 1 or not isinstance(found.copy().pop(), (int, str)):
+    if len({type(value) for value in found}) > 1:
         kinds = ", ".join(sorted({type(value).__name__ for value in found}))
         raise ValueError(f"Labels must be class labels, whole numbers or strings, got values of type {kinds}.")
-    if unseen := found - values.get("train", found):
+    train = next((values[name] for name in TRAIN_NAMES if name in values), found)
+    if unseen := found - train:
         raise ValueError(f"Labels that no training sample has: {', '.join(map(repr, sorted(unseen)))}.")
     order = {value: index for index, value in enumerate(sorted(found))}
     feature = ClassLabel(names=[str(value) for value in order])
@@ -121,24 +159,59 @@ def relabelled(data: Dataset, labels: list[Any], feature: ClassLabel, index: Any
     """The data with `index` of each label, or of each in a list of labels, in a column."""
     nested = hasattr(data.features[column], "feature")
     found = [[index[label] for label in row] if nested else index[row] for row in labels]
-    return data.remove_columns(column).add_column(column, found, feature=List(feature) if nested else feature)
+    new = List(feature) if nested else feature
+    if data._indices is None:  # noqa: SLF001
+        return data.remove_columns(column).add_column(column, found, feature=new)
+    # A new column would make a table of what was drawn, whose rows nobody finds in the file.
+    rows, fingerprint = stored_rows(data), data._fingerprint  # noqa: SLF001
+    whole = Dataset(data.data, info=data.info, split=data.split, fingerprint=fingerprint)
+    cells: list[Any] = [[] if nested else 0] * len(whole)
+    for row, label in zip(rows, found, strict=True):
+        cells[row] = label
+    whole = whole.remove_columns(column).add_column(column, cells, feature=new)
+    return whole._select_with_indices_mapping(rows)  # noqa: SLF001
 
 
-def match_labels(data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:
-    """The model's class of each class of the data: by plain name, or in order where either has but numbers."""
+def match_labels(
+    data_names: Sequence[str], model_names: Sequence[str], present: Collection[int] | None = None
+) -> list[int]:
+    """
+    The model's class of each class of the data: by plain name, or by number where either has but numbers. The data may
+    lack some of the model's classes. Of `present` (all) there are samples; others that the model lacks become -1.
+    """
     known = f"The data set has {_listed(data_names)}; the model has {_listed(model_names)}."
-    if len(data_names) != len(model_names):
-        raise ValueError(f"Data and model do not have the same classes. {known} Calibration needs all of them.")
-    for plain in (str, _plain):
-        index = {plain(name): i for i, name in enumerate(model_names)}
-        order = [index.get(plain(name), -1) for name in data_names]
-        if sorted(order) == list(range(len(model_names))):
-            return order
-    if _numbered(data_names) or _numbered(model_names):
+    exact = {name: i for i, name in enumerate(model_names)}
+    plain: dict[str, list[int]] = {}
+    for i, name in enumerate(model_names):
+        plain.setdefault(_plain(name), []).append(i)
+    order = []
+    for name in data_names:
+        alike = plain.get(_plain(name), [])
+        order.append(exact.get(name, alike[0] if len(alike) == 1 else -1))
+    wanted = range(len(data_names)) if present is None else sorted(present)
+    unknown = [data_names[i] for i in wanted if order[i] < 0]
+    if not unknown:
+        for i in {order[i] for i in wanted}:
+            if len(same := [data_names[k] for k in wanted if order[k] == i]) > 1:
+                what = f"The classes {', '.join(map(repr, same))} of the data are one class of the model"
+                raise ValueError(f"{what}, {model_names[i]!r}. Rename them in the data, or make them one.")
+        if other := [f"{data_names[i]!r} is {model_names[order[i]]!r}" for i in wanted if data_names[i] not in exact]:
+            logger.info("Classes are matched by name apart from case and blanks: %s.", ", ".join(other[:5]))
+        return order
+    numbers, in_order = _numbers(data_names), list(range(len(model_names)))
+    if _numbers(model_names) == in_order:  # a class of it is its number, whichever of them the data have
+        numbers = in_order if numbers is None and len(data_names) == len(model_names) else numbers
+        matched = numbers is not None and max(numbers) < len(model_names)
+    else:  # numbers can be names in another order, or of other classes, unless they are as many
+        matched = numbers == in_order
+    if matched and numbers is not None:
         _warn_once(f"Data and model do not both name their classes, so these are matched in order. {known}")
-        return list(range(len(model_names)))
-    unknown = [name for name, i in zip(data_names, order, strict=True) if i < 0]
-    what = f"does not know the classes {', '.join(map(repr, unknown[:5]))} of the data. {known}"
+        return numbers
+    shown = []
+    for name in unknown[:5]:
+        near = difflib.get_close_matches(_plain(name), plain, n=1)
+        shown.append(f"{name!r} (the nearest is {model_names[plain[near[0]][0]]!r})" if near else repr(name))
+    what = f"does not know the classes {', '.join(shown)}{', ...' if len(unknown) > 5 else ''} of the data. {known}"
     raise ValueError(f"The model {what} Rename the classes of the data, or set id2label in the model's config.json.")
 
 
@@ -152,8 +225,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
-def _numbered(names: Sequence[str]) -> bool:
-    return [name.removeprefix("LABEL_") for name in names] == [str(i) for i in range(len(names))]
+def _numbers(names: Sequence[str]) -> list[int] | None:
+    """The numbers that names are, all of them different; `None` where they are not."""
+    plain = [name.removeprefix("LABEL_") for name in names]
+    found = [int(name) for name in plain if re.fullmatch("0|[1-9][0-9]*", name)]
+    return found if len(set(found)) == len(names) else None
 
 
 def _listed(names: Sequence[str]) -> str:

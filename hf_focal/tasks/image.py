@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, Image
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
-from .splits import VALIDATION_NAMES, load_splits
-from .transforms import ImageTransform
+from .rows import NamedRows, named_split
+from .splits import TEST_NAMES, VALIDATION_NAMES, load_splits
+from .transforms import ImageTransform, processed_channels
 
 
 def _is_image(feature: Any) -> bool:
@@ -33,10 +36,47 @@ class ImageClassification(Task):
     example = "image.png"
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
-        return data if _is_image(data.features[column]) else data.cast_column(column, Image())
+        if _is_image(feature := data.features[column]):
+            return data
+        try:
+            return data.cast_column(column, Image())
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            raise ValueError(f"The column {column!r} of the split {split!r} must hold images: {feature}.") from error
 
-    def encode(self, data: Dataset, processor: Any) -> Dataset:
-        return data.with_transform(ImageTransform(processor))
+    def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
+        prepare_image_processor(model, processor)
+
+    def encode(self, data: Dataset, processor: Any) -> NamedRows:
+        return NamedRows(data.with_transform(ImageTransform(processor)), "image")
+
+
+def channels_of(model: PreTrainedModel) -> int | None:
+    """The channels of the images that a model takes; `None` where its config does not tell."""
+    config: Any = getattr(model.config, "vision_config", model.config)
+    if (of_timm := getattr(config, "pretrained_cfg", None)) is not None:
+        return (config.model_args or {}).get("in_chans", of_timm.get("input_size", (3,))[0])
+    return getattr(config, "num_channels", None)
+
+
+def prepare_image_processor(model: PreTrainedModel, processor: Any) -> None:
+    """Let an image processor normalise as many channels as the model takes; an [`ImageTransform`] then makes these."""
+    channels = channels_of(model)
+    if channels is None:
+        return
+    if channels not in (1, 3):
+        raise ValueError(f"The model takes images of {channels} channels; only 1 (grey) and 3 (RGB) are supported.")
+    if channels == 1 and getattr(processor, "do_convert_rgb", None):
+        processor.do_convert_rgb = False
+    if (made := processed_channels(processor)) == channels or (channels == 3 and made is None):
+        return
+    for key in ("image_mean", "image_std"):
+        values = getattr(processor, key, None)
+        values = list(values) if isinstance(values, Sequence) else [0.5 if values is None else values]
+        if hasattr(processor, "data_config") or (len(set(values)) > 1 and processor.do_normalize):
+            taken = "1 channel" if channels == 1 else "3 channels"
+            found = f"The model takes images of {taken}, but its image processor normalises {made}."
+            raise ValueError(f"{found} Give it an {key} of as many numbers and save it anew.")
+        setattr(processor, key, values[:1] * channels)
 
 
 def load_image_dataset(
@@ -54,7 +94,8 @@ def load_image_dataset(
     Load labelled images with the splits `train`, `validation` and `test`, and the columns `image` and `label`.
 
     A missing validation split is split off the training data, a missing test split is the validation data (or, where
-    there is neither, is split off too), stratified by class; the log says so.
+    there is neither, is split off too), stratified by class; the log says so. Other splits are not looked at. Rows
+    without a label (nothing, -1 or -100) are left out, and so are splits that have none; a warning counts them.
 
     Args:
         name (`str`, *optional*, defaults to `"digits"`):
@@ -81,8 +122,10 @@ def load_image_dataset(
         whole numbers or strings become classes in their sorted order.
 
     Raises:
-        ValueError: If there is no training split, a column is missing or ambiguous, a split is empty, a sample has no
-            label, or there are fewer than two classes.
+        ValueError: If there is no training split, a column is missing or ambiguous, a split is empty or has no data
+            that can be read, a label is not one of the classes or a list, or there are fewer than two classes. File,
+            row or split are named.
+        OSError: If there is no such folder or data set.
     """
     columns = image_column, label_column
     return ImageClassification().load_dataset(name, config_name, *columns, holdout, validation_size, seed, revision)
@@ -113,11 +156,12 @@ def load_images(
     task = ImageClassification()
     embedded = task.embedded_dataset(name)
     splits = load_splits(name, config_name, revision) if embedded is None else {"train": embedded}
-    choices = ["test", *VALIDATION_NAMES, *(splits if len(splits) == 1 else ())] if split is None else [split]
+    choices = [*TEST_NAMES, *VALIDATION_NAMES, *(splits if len(splits) == 1 else ())] if split is None else [split]
     chosen = next((name for name in choices if name in splits), None)
     if chosen is None:
         wanted = "test or validation split" if split is None else f"split {split!r}"
         raise ValueError(f"The data set {name!r} has no {wanted}; it has {', '.join(splits)}. Name one of these.")
-    column = find_column(splits[chosen], chosen, task.input, image_column)
-    data = task.check_inputs(splits[chosen].select_columns([column]), chosen, column)
+    stored = named_split(splits[chosen], chosen)
+    column = find_column(stored, chosen, task.input, image_column)
+    data = task.check_inputs(stored.select_columns([column]), chosen, column)
     return data if column == "image" else data.rename_column(column, "image")

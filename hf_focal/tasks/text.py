@@ -18,6 +18,7 @@ from ..networks.trees import parse_tree
 from .base import Task, register_task
 from .columns import Column, is_text
 from .embedded import SCIPY_DOCS, scipy_docs
+from .rows import stored_rows
 
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class TextClassification(Task):
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         if not is_text(feature := data.features[column]):
             raise ValueError(f"The column {column!r} of the split {split!r} must hold strings: {feature}.")
-        for row, text in enumerate(data[column]):
+        for row, text in zip(stored_rows(data), data[column], strict=True):
             if not (text or "").strip():
                 found = "a missing" if text is None else "an empty"
                 raise ValueError(f"The split {split!r} has {found} text in row {row} (column {column!r}). Remove it.")
@@ -97,7 +98,8 @@ def load_text_dataset(
             As for [`load_image_dataset`], as is what is returned.
 
     Raises:
-        ValueError: As [`load_image_dataset`], and if a text is missing or empty, or a file is not in UTF-8.
+        ValueError, OSError: As [`load_image_dataset`]; the former also if a text is missing or empty, or a file is not
+            in UTF-8.
     """
     options = holdout, validation_size, seed, revision, parse_tree if trees else None
     return TextClassification().load_dataset(name, config_name, text_column, label_column, *options)

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..predictions import IGNORED
 from .base import Task, register_task
-from .columns import LABEL, Column, check_label, is_text
+from .columns import LABEL, Column, is_text, plain_label
+from .rows import stored_rows
 from .text import NO_LIMIT, check_tokenizer, log_cuts, prepare_tokenizer
 
 
@@ -61,17 +62,20 @@ class TokenClassification(Task):
         return data
 
     def checked_labels(self, data: Dataset, split: str) -> list[list[Any]]:
-        rows = data["labels"][:]
-        for row, (words, labels) in enumerate(zip(data["words"], rows, strict=True)):
+        rows, feature = [], data.features["labels"].feature
+        for row, words, labels in zip(stored_rows(data), data["words"], data["labels"][:], strict=True):
             if not words:
                 raise ValueError(f"The split {split!r} has an empty sentence in row {row}. Remove it.")
             if labels is None or len(labels) != len(words):
                 counts = f"{len(words)} words but {len(labels or ())} labels in row {row}: {_shown(words)}"
                 raise ValueError(f"The split {split!r} has {counts}. Every word needs one.")
-            for place, (word, label) in enumerate(zip(words, labels, strict=True)):
+            for place, word in enumerate(words):
                 if not isinstance(word, str):
                     raise ValueError(f"The split {split!r} has {word!r} for a word in row {row}, word {place}.")
-                check_label(label, split, f"row {row}, word {place}")
+            places = (f"row {row}, word {place}" for place in range(len(words)))
+            rows.append(
+                [plain_label(label, feature, split, place) for label, place in zip(labels, places, strict=True)]
+            )
         return rows
 
     def texts(self, data: Dataset) -> Iterable[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import math
-import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,14 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import BaseImageProcessor
 
+from .rows import UNREADABLE, reason, stored_rows
+
 
 logger = logging.getLogger(__name__)
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 MEMORY = 2**31  # bytes of one split that may be kept
 _BLOCK = 512  # images decoded at a time
-# What Pillow is known to raise on data that are no image, or only the beginning of one.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, PILImage.DecompressionBombError)
 
 
 class ImageTransform:
@@ -50,7 +49,11 @@ class ImageTransform:
         if padding is not None and padding < 1:
             raise ValueError(f"padding must be at least 1 pixel, got {padding!r}.")
         self.processor, self.augmentation, self.padding = processor, augmentation, padding
+        self.mode = "L" if processed_channels(processor) == 1 else "RGB"
         black, white = (self.process([PILImage.new("RGB", (64, 64), value)]) for value in ("black", "white"))
+        if self.mode == "L" and black.shape[1] != 1:
+            found = f"normalises one channel, but makes images of {black.shape[1]}"
+            raise ValueError(f"The image processor ({type(processor).__name__}) {found}.")
         self.offset = black.mean((0, 2, 3), keepdim=True)
         self.scale = (white.mean((0, 2, 3), keepdim=True) - self.offset) / 255
 
@@ -64,8 +67,9 @@ class ImageTransform:
         return pixels if self.augmentation == "none" else self.augment(pixels - self.offset, generator) + self.offset
 
     def process(self, images: Sequence[PILImage.Image]) -> Tensor:
-        """What the processor makes of images, `(N, C, H, W)`."""
-        return self.processor([to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
+        """What the processor makes of images, `(N, C, H, W)`; of grey ones, where it normalises a single channel."""
+        images = [to_rgb(image).convert(self.mode) for image in images]
+        return self.processor(images, return_tensors="pt")["pixel_values"]
 
     def normalize(self, pixels: Tensor) -> Tensor:
         return pixels.float().mul_(self.scale).add_(self.offset)
@@ -80,8 +84,18 @@ class ImageTransform:
         return pixels
 
 
-def to_rgb(image: PILImage.Image) -> PILImage.Image:
+def processed_channels(processor: Any) -> int | None:
+    """The channels that an image processor normalises; `None` where it does not tell."""
+    mean = (getattr(processor, "data_config", None) or {}).get(
+        "mean", getattr(processor, "image_mean", None)
+    )  # timm's
+    return len(mean) if isinstance(mean, Sequence) else None
+
+
+def to_rgb(image: PILImage.Image | None) -> PILImage.Image:
     """An image as pipelines make it: grey copied, transparency dropped. But grey of 16 bits is scaled, not clipped."""
+    if image is None:
+        raise ValueError("the cell is empty")
     if image.mode.startswith("I;16"):
         image = PILImage.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -192,10 +206,11 @@ def create_image_inputs(
             logger.warning("The split %r has no sample of %s%s.", split, shown, ", ..." if len(absent) > 5 else "")
     modes = Counter(mode for mode, _ in seen.elements())
     sizes = {size for _, size in seen}
-    if others := ", ".join(f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != "RGB"):
+    if others := ", ".join(f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != plain.mode):
         deep = " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one."
         more = deep if any(mode.startswith("I;16") for mode in modes) else ""
-        logger.warning("Images made RGB of 8 bits: %s. Transparency is dropped.%s", others, more)
+        made = "RGB" if plain.mode == "RGB" else "grey"
+        logger.warning("Images made %s of 8 bits: %s. Transparency is dropped.%s", made, others, more)
     if len(sizes) > 1:
         smallest, *_, largest = (f"{width}x{height}" for width, height in sorted(sizes, key=math.prod))
         logger.warning("Images of %d sizes, from %s to %s, are resized to one.", len(sizes), smallest, largest)
@@ -213,7 +228,7 @@ def _read(
 ) -> tuple[Dataset, Tensor | None]:
     """The rows that are images, and their bytes: `None` where these would not fit or not do."""
     cells = data.cast_column("image", Image(decode=False))
-    selected = data._indices  # noqa: SLF001  (rows of the table behind; nothing public tells them)
+    stored = stored_rows(data)
     blocks: list[Tensor] | None = []
     rows: list[int] = []
     corrupted: list[str] = []
@@ -222,8 +237,7 @@ def _read(
             images = []
             for row, found in enumerate(pool.map(_decode, cells[start : start + _BLOCK]["image"]), start):
                 if isinstance(found, Exception):
-                    stored = row if selected is None else selected.column(0)[row].as_py()
-                    corrupted.append(f"row {stored} ({found or type(found).__name__})")
+                    corrupted.append(f"row {stored[row]} ({reason(found)})")
                     continue
                 image, mode = found
                 seen[mode, image.size] += 1
@@ -245,12 +259,11 @@ def _read(
 
 def _decode(cell: Any) -> tuple[PILImage.Image, str] | Exception:
     """The image in a cell of a data set and its mode, or why there is none."""
-    if cell is None:
-        return ValueError("the cell is empty")
     try:
-        image = Image().decode_example(cell)
-        return to_rgb(image), image.mode
-    except _UNREADABLE as error:
+        image = None if cell is None else Image().decode_example(cell)
+        rgb = to_rgb(image)
+        return rgb, rgb.mode if image is None else image.mode
+    except UNREADABLE as error:
         return error
 
 

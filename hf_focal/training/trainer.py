@@ -173,10 +173,6 @@ class CalibrationTrainer(BaseTrainer):
                 "batch_eval_metrics must be False."
             )
 
-    def call_model_init(self, trial: Any = None) -> nn.Module:
-        """As `Trainer.call_model_init`."""
-        return plain_module(super().call_model_init(trial))
-
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
@@ -386,9 +382,9 @@ class CalibrationTrainer(BaseTrainer):
                 f"{near!r}?"
             )
 
-    def call_model_init(self, trial: Any = None) -> Any:
+    def call_model_init(self, trial: Any = None) -> nn.Module:
         """As `Trainer.call_model_init`, which gives a model for each training: see [`~CalibrationTrainer.train`]."""
-        model = super().call_model_init(trial)
+        model = plain_module(super().call_model_init(trial))
         if self._ready:
             self.model = model
             self.forget_temperature(_TRAINING, self.train_dataset)

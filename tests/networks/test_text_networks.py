@@ -93,6 +93,30 @@ def test_word_vectors_that_do_not_fit_are_refused(glove):
         hf_focal.set_word_vectors(model.embeddings, tokenizer, ["it"], torch.zeros(1, 4))
 
 
+def test_odd_files_of_word_vectors_are_named(glove, caplog):
+    for value in (float("nan"), float("inf")):
+        weight = torch.zeros(5, 4)
+        weight[3, 1] = value
+        save_file({"weight": weight}, glove / "vectors.safetensors")
+        with pytest.raises(ValueError, match="vectors.safetensors: 1 of 5 vectors hold NaN or infinity, .*in row 3"):
+            load_word_vectors(glove)
+    save_file({"weight": torch.arange(6.0).reshape(3, 2)}, glove / "vectors.safetensors")
+    (glove / "vocab.txt").write_text("it\nis\nit\n")
+    words, vectors = load_word_vectors(glove)
+    assert "1 words come twice or more; the first vector of each counts" in caplog.text
+    tokenizer = hf_focal.train_word_tokenizer(["it is"])
+    embeddings = torch.nn.Embedding(len(tokenizer), 2)
+    hf_focal.set_word_vectors(embeddings, tokenizer, words, vectors)
+    assert embeddings.weight[tokenizer.convert_tokens_to_ids("it")].tolist() == [0, 1]
+    for text in (b"", b"\n"):
+        (glove / "vocab.txt").write_bytes(text)
+        with pytest.raises(ValueError, match="vocab.txt holds no words"):
+            load_word_vectors(glove)
+    (glove / "vocab.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="vocab.txt is not in UTF-8"):
+        load_word_vectors(glove)
+
+
 def test_real_vectors_cover_the_treebank(test_data):
     from datasets import load_dataset
 

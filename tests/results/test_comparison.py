@@ -103,15 +103,17 @@ def test_each_seed_must_beat_each_of_the_others(tmp_path):
     assert bold(compare_runs(runs))["NLL before"] == []
 
 
-def test_runs_of_other_test_data_or_without_predictions_are_not_compared(tmp_path):
+def test_runs_of_other_test_data_or_without_predictions_are_not_compared(tmp_path, caplog):
     (logits, labels), (others, other_labels) = drawn(), drawn(1)
     good = measured(tmp_path, "good", logits, labels, loss="good")
     elsewhere = measured(tmp_path, "elsewhere", 2 * others, other_labels, loss="bad")
     bad = measured(tmp_path, "bad", 2 * logits, labels, loss="bad")
     assert not any(bold(compare_runs([good, elsewhere])).values())
     assert bold(compare_runs([good, bad]))["NLL before"] == [0]
+    assert not caplog.records
     (bad / "predictions.safetensors").write_bytes(b"cut off")
     assert not any(bold(compare_runs([good, bad])).values())
+    assert f"{bad} is not compared with others: {bad / 'predictions.safetensors'} is damaged" in caplog.text
     (bad / "predictions.safetensors").unlink()
     assert not any(bold(compare_runs([good, bad])).values())
 

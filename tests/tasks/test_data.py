@@ -140,15 +140,6 @@ def test_an_empty_split_is_refused(tmp_path):
         load_image_dataset(str(tmp_path))
 
 
-def test_hidden_labels_are_refused(tmp_path):
-    images = pictures(30)
-    features = Features({"image": Image(), "label": ClassLabel(names=["a", "b", "c"])})
-    hidden = Dataset.from_dict({**images, "label": [-1] * 30}, features=features)
-    DatasetDict(train=Dataset.from_dict(images, features=features), test=hidden).save_to_disk(str(tmp_path))
-    with pytest.raises(ValueError, match="'test' has samples without a label"):
-        load_image_dataset(str(tmp_path))
-
-
 def test_take_is_a_random_part_that_the_seed_fixes():
     data = Dataset.from_dict({"value": list(range(100))})
     part = take(data, 10, seed=0)["value"][:]

@@ -86,10 +86,18 @@ def test_newsgroups_have_a_validation_split_made(test_data):
         ({"n": list(range(30))}, {"text_column": "n"}, "column 'n' of the split 'train' must hold strings"),
         ({"text": ["x"] * 7 + [" \n"] + ["x"] * 22}, {}, "'train' has an empty text in row 7"),
         ({"text": ["x"] * 7 + [None] + ["x"] * 22}, {}, "'train' has a missing text in row 7"),
-        ({"label": ["a"] * 9 + [None] + ["b"] * 20}, {}, "'train' has no label in row 9"),
-        ({"label": [1] * 9 + [-1] + [0] * 20}, {}, "'train' has samples without a label .index -1, row 9"),
+        ({"label": [1] * 9 + [-2] + [0] * 20}, {}, "'train' has the label -2 in row 9: an index .* as strings"),
         ({"label": ["a"] * 30}, {}, "at least two classes; every label is 'a'"),
-        ({"label": [0.5] * 15 + [1.0] * 15}, {}, "class labels, whole numbers or strings, got values of type float"),
+        (
+            {"label": [1.0] * 9 + [0.5] * 21},
+            {},
+            "class labels, whole numbers or strings, got values of type float .0.5 in row 9",
+        ),
+        (
+            {"label": [[0], [1]] * 15},
+            {},
+            "'label' of the split 'train' must hold one label a row, not lists.*--label_column",
+        ),
     ],
 )
 def test_what_cannot_serve_is_one_clear_error(tmp_path, columns, flags, message):
@@ -179,13 +187,29 @@ def test_classes_without_names_are_matched_in_order_and_that_is_said(names, capl
     assert match_labels(["LABEL_1", "LABEL_0"], ["LABEL_0", "LABEL_1"]) == [1, 0]
 
 
-def test_classes_that_do_not_match_are_refused():
-    with pytest.raises(ValueError, match=r"has 2 classes \(a, b\); the model has 3 classes \(a, b, c\)"):
-        match_labels(["a", "b"], ["a", "b", "c"])
-    with pytest.raises(ValueError, match="does not know the classes 'd' of the data.*id2label"):
-        match_labels(["a", "d"], ["a", "b"])
-    with pytest.raises(ValueError, match="does not know the classes"):
-        match_labels(["1", "2"], ["1 star", "2 stars"])
+def test_classes_that_the_data_lack_are_no_error():
+    assert match_labels(["c", "A"], ["a", "b", "c"]) == [2, 0]
+    assert match_labels(["a", "other"], ["b", "a"], present={0}) == [1, -1]  # no sample is of the other
+    assert match_labels(["0", "2"], ["LABEL_0", "LABEL_1", "LABEL_2"]) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("data_names", "model_names", "message"),
+    [
+        (["a", "d"], ["a", "b"], "does not know the classes 'd' of the data.*id2label"),
+        (["Tabby cat", "dgo"], ["tabby_cat", "dog", "owl"], r"the classes 'dgo' \(the nearest is 'dog'\) of"),
+        (["1", "2"], ["1 star", "2 stars"], "does not know the classes '1'"),
+        (["0", "1"], ["a", "b", "c"], r"has 2 classes \(0, 1\); the model has 3 classes \(a, b, c\)"),  # which two?
+        (["1", "2", "3"], ["a", "b", "c"], "does not know the classes"),  # counted from one?
+        (["neg", "pos"], ["LABEL_0", "LABEL_1", "LABEL_2"], "does not know the classes"),
+        (["0", "7"], ["LABEL_0", "LABEL_1"], "does not know the classes '0'"),
+        (["US", "us"], ["us", "them"], "'US', 'us' of the data are one class of the model, 'us'"),
+        (["us"], ["US", "Us"], "does not know the classes 'us'"),  # which of the two?
+    ],
+)
+def test_classes_that_do_not_match_are_refused(data_names, model_names, message):
+    with pytest.raises(ValueError, match=message):
+        match_labels(data_names, model_names)
 
 
 # ---- Tokenizers and models ------------------------------------------------------------------------------------------

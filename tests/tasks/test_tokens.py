@@ -115,7 +115,8 @@ def test_one_of_several_columns_of_class_labels_is_chosen(tmp_path):
 def replaced(key, row, value):
     """Thirty sentences, with another value in one row."""
     columns = rows(30)
-    columns[key][row] = [None] * len(columns[key][row]) if value == "nothing" else value
+    cell = columns[key][row]
+    columns[key][row] = {"nothing": [None] * len(cell), "partly": [cell[0], None, *cell[2:]]}.get(str(value), value)
     return columns
 
 
@@ -131,12 +132,12 @@ def replaced(key, row, value):
         ({"tag": [1] * 30}, {"label_column": "tag"}, "'tag' of the split 'train' must hold lists of labels"),
         ({"tag": [[["O"]]] * 30}, {"label_column": "tag"}, "'tag' of the split 'train' must hold lists of labels"),
         (replaced("ner_tags", 7, ["O"] * 99), {}, r"'train' has \d words but 99 labels in row 7: \w.* Every word"),
-        (replaced("ner_tags", 7, None), {}, r"'train' has \d words but 0 labels in row 7"),
+        (replaced("ner_tags", 7, []), {}, r"'train' has \d words but 0 labels in row 7"),
         (replaced("tokens", 7, []), {}, "'train' has an empty sentence in row 7"),
         (replaced("tokens", 7, None), {}, "'train' has an empty sentence in row 7"),
         (replaced("tokens", 7, "nothing"), {}, "'train' has None for a word in row 7, word 0"),
-        (replaced("ner_tags", 9, "nothing"), {}, "'train' has no label in row 9, word 0"),
-        (rows(30, [-1, 0]), {}, "'train' has samples without a label .index -1, row 0, word"),
+        (replaced("ner_tags", 9, "partly"), {}, "'train' has no label in row 9, word 1"),
+        (rows(30, [-1, 0]), {}, r"'train' has no label in row 0, word 1 .index -1"),
         (rows(30, ["O"]), {}, "at least two classes; every label is 'O'"),
         (rows(30, [0.5, 1.5]), {"label_column": "ner_tags"}, "whole numbers or strings, got values of type float"),
     ],

@@ -6,10 +6,12 @@ Pictures of how training went, after Figures 1 to 3 of Mukhoti et al. (2020), fr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from ...checks import check_positive
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+logger = logging.getLogger(__name__)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -157,13 +161,15 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
         ValueError: If there is no run, a run was not measured on `split`, or no run has gradients.
     """
     norms = {
-        title: {row["epoch"]: np.asarray(row["gradient_norms"]) for row in rows if row["gradient_norms"] is not None}
+        title: {row["epoch"]: _finite(title, row) for row in rows if row["gradient_norms"]}
         for title, rows in _of_split(runs, split).items()
     }
     epochs = sorted({epoch for of_run in norms.values() for epoch in of_run})
     if not epochs:
         raise ValueError("No run has gradient norms: give its callback gradient_epochs (--dynamics_gradient_epochs).")
     drawn = np.concatenate([np.maximum(values, _SMALLEST) for of_run in norms.values() for values in of_run.values()])
+    if not len(drawn):
+        raise ValueError("No gradient norm is finite: there is nothing to draw.")
     bins = np.geomspace(drawn.min() / 1.01, drawn.max() * 1.01, 41)  # rounding puts no sample outside
     figure = new_figure(max(5.0, 2.8 * len(epochs)), 3.4)
     axes = figure.subplots(1, len(epochs), sharex=True, sharey=True, squeeze=False)[0]
@@ -180,6 +186,16 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
     axes[0].set_ylabel(f"share of the {split} samples")
     add_legend(figure, axes[0])
     return figure
+
+
+def _finite(title: str, row: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The gradient norms of an epoch that are numbers; a run that diverges has others."""
+    norms = np.asarray(row["gradient_norms"], np.float64)
+    finite = np.isfinite(norms)
+    if not finite.all():
+        told = title, np.count_nonzero(~finite), len(norms), row["epoch"]
+        logger.warning("%s: %d of %d gradient norms after epoch %g are infinite or NaN and not drawn.", *told)
+    return norms[finite]
 
 
 def _style(index: int) -> dict[str, Any]:
