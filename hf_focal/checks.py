@@ -150,7 +150,7 @@ def refuse_masked_labels(logits: NDArray[Any], labels: NDArray[np.int64]) -> Non
         row, others = _first_row(impossible)
         raise ValueError(
             f"The class of a label must not be masked, but that of row {row}{others}, {labels[row]}, has the logit "
-            "-inf: its probability is 0, and nothing can be fitted to that. Leave the rows out, or do not mask it."
+            "-inf: its probability is 0 whatever the temperature. Leave the rows out, or do not mask the class."
         )
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg
 
+from ..networks.masking import refuse_masked
 from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments
 
@@ -94,7 +96,19 @@ class TrainDataArguments(LabelledDataArguments):
         for split, data in dataset.items():
             limit = self.max_train_samples if split == "train" else self.max_eval_samples
             dataset[split] = take(data, limit, self.split_seed)
+            if split != "train":  # known before training, and not only after it
+                _refuse_masked_labels(dataset[split], split, args.masked_classes or ())
         return dataset
+
+
+def _refuse_masked_labels(data: Dataset, split: str, masked: Sequence[str]) -> None:
+    """Refuse labels of classes that are masked at evaluation, as far as the data name these."""
+    for column, feature in data.features.items():
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        for name in masked if names else ():
+            if name in names:
+                labels = np.hstack([np.asarray(row) for row in data[column]])
+                refuse_masked(labels, [names.index(name)], names, split)
 
 
 def parse_arguments(

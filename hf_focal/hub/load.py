@@ -20,6 +20,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, fi
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
+from ..networks.masking import mask_classes
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 
@@ -91,6 +92,7 @@ def from_pretrained(
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(f"{name} lacks weights of {type(model).__name__}, which would be random: {names}.")
+    mask_classes(model)
     record = calibration_record(model)
     if record is None:
         logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
@@ -140,7 +142,7 @@ def pipeline(
             kwargs[known.processor] = load_processor(name, known.name, model, **source)
     known = known or task_of(model)
     chosen: Any = known and known.name
-    return transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
+    return transformers.pipeline(chosen, model=apply_temperature(mask_classes(model)), **kwargs)
 
 
 def _load_adapter(
@@ -157,6 +159,7 @@ def _load_adapter(
         mapping = settings.get("auto_mapping")
         base_class = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     record, labels = _adapter_record(name, source)
+    masked = None if record is None else record.pop("masked_classes", None)
     base_source = {**source, "revision": settings.get("revision")}
     found = cached_file(base, CONFIG_NAME, **base_source)
     if found is None:
@@ -164,6 +167,7 @@ def _load_adapter(
     base_source = _pinned(Path(found).parent, base_source)
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, **base_source, **labels)
     config.calibration = record  # what the base model says of itself does not hold for the adapted one
+    config.masked_classes = masked
     if base_class:
         config.architectures = [str(base_class)]
     kinds = {known.adapter_type: known for known in TASKS.values() if known.adapter_type is not None}

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, calibrator_of
+from ..networks.masking import with_logits
 from .record import calibration_record
 
 
@@ -55,9 +56,4 @@ def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:
     record = calibration_record(model)
     if record is None or record["folded"]:
         return outputs
-    calibrated = calibrator_of(record).on_tensor
-    if isinstance(outputs, tuple):  # return_dict=False: the logits come first, or after the loss, which is a scalar
-        index = 0 if outputs[0].dim() else 1
-        return (*outputs[:index], calibrated(outputs[index]), *outputs[index + 1 :])
-    outputs["logits"] = calibrated(outputs["logits"])
-    return outputs
+    return with_logits(outputs, calibrator_of(record).on_tensor)

@@ -193,7 +193,11 @@ def _model(
     if from_scratch:
         return _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
     # A head of another size is replaced; its weights are new.
-    return auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **source)
+    model = auto_class.from_pretrained(name, **labels, ignore_mismatched_sizes=True, **source)
+    if not {*(getattr(model.config, "masked_classes", None) or ())} <= {*label_names}:
+        logger.warning("%s masks %s, which are no classes here: it masks none.", name, model.config.masked_classes)
+        model.config.masked_classes = None
+    return model
 
 
 def _labels(label_names: Sequence[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..metrics import BatchMetrics, Scored, measure
 from ..models.apply import pending_calibrator
 from ..models.fold import fold_calibrator, unfold_temperature
 from ..models.head import check_single_label
+from ..networks.masking import mask_classes, masked_indices, masked_names, refuse_masked
 from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, record_of
 from ..predictions import Predictions
 from ..results.card import About
@@ -113,6 +114,7 @@ class CalibrationTrainer(BaseTrainer):
             self._check_validation()
             self.add_callback(self.loss.callback(evaluate=False))
         check_single_label(self.model)
+        self._mask_classes()
         if self.model.config.problem_type is None:
             self.model.config.problem_type = "single_label_classification"
 
@@ -128,6 +130,10 @@ class CalibrationTrainer(BaseTrainer):
                 "batch_eval_metrics must be False."
             )
 
+    def _mask_classes(self) -> None:
+        """Of the model at hand, which `model_init` makes anew and merging an adapter replaces."""
+        mask_classes(self.model, getattr(self.args, "masked_classes", None))
+
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -140,6 +146,7 @@ class CalibrationTrainer(BaseTrainer):
         As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it; under
         `batch_eval_metrics` the logits of all samples are never held.
         """
+        self._mask_classes()
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if self.is_in_train and metric_key_prefix == "eval" and self.loss.learns_from_validation:
@@ -304,7 +311,10 @@ class CalibrationTrainer(BaseTrainer):
 
     def flatten(self, output: Any, split: str = "test") -> Predictions:
         """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
-        return (self.task or Predictions).flatten(output, split)
+        rows = (self.task or Predictions).flatten(output, split)
+        config = self.model.config
+        refuse_masked(rows.labels, masked_indices(config), config.id2label, split)
+        return rows
 
     def report_on(self, predictions: Predictions) -> Report:
         """
@@ -349,7 +359,8 @@ class CalibrationTrainer(BaseTrainer):
             (folder / ADAPTER_RECORD).unlink(missing_ok=True)
             if record is not None:
                 labels = [name for _, name in sorted(self.model.config.id2label.items())]
-                text = json.dumps({**record, "labels": labels}, indent=2)
+                masks = {"masked_classes": masked} if (masked := masked_names(self.model.config)) else {}
+                text = json.dumps({**record, "labels": labels, **masks}, indent=2)
                 (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
 
     def ready_to_push(self) -> bool:
@@ -466,6 +477,7 @@ class CalibrationTrainer(BaseTrainer):
             "task": None if self.task is None else self.task.name,
             "calibration": calibration_record(self.model),
             "architecture": getattr(config, "architecture", config.model_type),
+            "masked": masked_names(config),
             "adapter": has_adapter(self.model),
             "base_model": config._name_or_path if has_adapter(self.model) else None,
         }
