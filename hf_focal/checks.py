@@ -110,8 +110,8 @@ def check_logits(
     logits: ArrayLike, labels: ArrayLike | None = None, name: str = "logits"
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """
-    As [`check_probabilities`], for logits: any finite values, and -inf where a class is masked, which the lowest number
-    of a floating point type becomes as well. Without labels the second array is empty.
+    As [`check_probabilities`], for logits: any finite values, and -inf where a class is masked, which the lowest
+    number of a floating point type becomes as well. Without labels the second array is empty.
     """
     array = _to_rows(name, logits)
     with np.errstate(invalid="ignore"):  # NaN, reported below

@@ -112,8 +112,8 @@ class Calibrator(ABC):
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
         """
-        Logits of shape `(num_samples, num_labels)`; each row depends on its own row alone. They are finite, or -inf for
-        a class that is masked, which has to stay -inf.
+        Logits of shape `(num_samples, num_labels)`; each row depends on its own row alone. They are finite, or -inf
+        for a class that is masked, which has to stay -inf.
         """
         return self.affine(logits.shape[1])(logits)
 

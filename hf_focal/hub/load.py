@@ -20,8 +20,8 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, fi
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..models.apply import apply_temperature
-from ..networks.masking import mask_classes
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
+from ..networks.masking import mask_classes
 from ..tasks import TASKS, Task, get_task, supported_tasks, task_of
 
 

@@ -25,8 +25,8 @@ from ..metrics import BatchMetrics, Scored, measure
 from ..models.apply import pending_calibrator
 from ..models.fold import fold_calibrator, unfold_temperature
 from ..models.head import check_single_label
-from ..networks.masking import mask_classes, masked_indices, masked_names, refuse_masked
 from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, record_of
+from ..networks.masking import mask_classes, masked_indices, masked_names, refuse_masked
 from ..predictions import Predictions
 from ..results.card import About
 from ..results.folder import CARD, save_card
