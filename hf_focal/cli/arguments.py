@@ -104,11 +104,9 @@ class TrainDataArguments(LabelledDataArguments):
 def _refuse_masked_labels(data: Dataset, split: str, masked: Sequence[str]) -> None:
     """Refuse labels of classes that are masked at evaluation, as far as the data name these."""
     for column, feature in data.features.items():
-        names = getattr(getattr(feature, "feature", feature), "names", None)
-        for name in masked if names else ():
-            if name in names:
-                labels = np.hstack([np.asarray(row) for row in data[column]])
-                refuse_masked(labels, [names.index(name)], names, split)
+        names = list(getattr(getattr(feature, "feature", feature), "names", ()))
+        if indices := [names.index(name) for name in masked if name in names]:
+            refuse_masked(np.hstack([np.asarray(row) for row in data[column]]), indices, names, split)
 
 
 def parse_arguments(

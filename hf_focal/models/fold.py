@@ -131,8 +131,8 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
         biases = [bias for head in heads if (bias := getattr(head, "bias", None)) is not None]
         if np.ndim(affine.scale) == 2 and (masked_indices(model.config) or any((b < MASKED).any() for b in biases)):
             raise UnfoldableError(
-                f"Cannot fold a {noun} that mixes classes into {type(model).__name__}, some of whose classes are masked: "
-                f"what the head has for these would tell on the others. Keep the {noun} in the config (fold=False)."
+                f"Cannot fold a {noun} that mixes classes into {type(model).__name__}, some of whose classes are "
+                "masked: what the head has for these would tell on the others. Keep it in the config (fold=False)."
             )
         held, off = try_heads(model, probe, heads, affine, probe_logits(model, probe))
         if not held:

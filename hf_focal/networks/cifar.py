@@ -111,8 +111,8 @@ _NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
         {"block_config": (6, 12, 24, 16)},
         {"pool_size": (4, 4), "first_conv": "features.conv0", "classifier": "classifier"},
     ),
-    # For images of 64 pixels: the pooling leaves 2 by 2 values of each of 2,048 features. Its convolutions start as the
-    # published code draws them.
+    # For images of 64 pixels: the pooling leaves 2 by 2 values of each of 2,048 features. Its convolutions start as
+    # the published code draws them.
     "tiny_imagenet_resnet50": (
         CifarResNet,
         {**BOTTLENECK, "depths": (3, 4, 6, 3), "pool_size": 2, "he_start": True, "num_classes": 200},

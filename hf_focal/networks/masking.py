@@ -43,12 +43,12 @@ def mask_classes(model: Model, classes: Sequence[str | int] | None = None) -> Mo
 
 def heed_masks(model: Any) -> None:
     """The hook alone, where the config asks for it."""
-    if getattr(model.config, "masked_classes", None) and _mask not in model._forward_hooks.values():
+    if getattr(model.config, "masked_classes", None) and _mask not in getattr(model, "_forward_hooks", {}).values():
         model.register_forward_hook(_mask, prepend=True)  # before a calibrator that is applied
 
 
 def masked_indices(config: Any) -> list[int]:
-    """The classes that `config.masked_classes` takes out at evaluation, or a `ValueError`; none where it is not set."""
+    """The classes that `config.masked_classes` takes out at evaluation, if any; or a `ValueError`."""
     masked = getattr(config, "masked_classes", None)
     return _indices(masked, _names(config)) if masked else []
 

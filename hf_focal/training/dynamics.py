@@ -131,7 +131,7 @@ class TrainingDynamicsCallback(TrainerCallback):
                 raise ValueError(
                     f"The model's logits on {name!r} are NaN or infinite at epoch {epoch:g}: has training diverged?"
                 )
-            config = getattr(self.trainer.model, "config", None)
+            config: Any = getattr(self.trainer.model, "config", None)
             if masked := masked_indices(config):
                 refuse_masked(labels.numpy(), masked, config.id2label, name)
             numbers = self._numbers(mask_logits(logits, masked).numpy(), labels.numpy())
