@@ -134,8 +134,9 @@ def _masked(name: str, array: NDArray[Any], floor: float) -> NDArray[Any]:
             "overflowed in half precision: mend that, or leave the rows out."
         )
     masked = array <= floor
-    if masked.all(axis=1).any():
-        row, others = _first_row(masked.all(axis=1))
+    empty = np.asarray(masked.all(axis=1))
+    if empty.any():
+        row, others = _first_row(empty)
         raise ValueError(
             f"{needed}, got a mask for every class in row {row}{others}. One must be left: mask fewer classes there, "
             "or leave the rows out."

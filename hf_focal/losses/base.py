@@ -47,7 +47,7 @@ def check_reduction(reduction: str) -> str:
 
 def check_number(name: str, value: Any, low: float = 0.0, below: float = LARGEST) -> float:
     """The value as a float in `[low, below)`, or a `ValueError`; by default what single precision can compute with."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < below:
+    if isinstance(value, bool) or not isinstance(value, Real) or value < low or not value < below:
         raise ValueError(f"{name} must be a number in [{low:g}, {below:g}), got {value!r}.")
     return float(value)
 
@@ -110,7 +110,7 @@ class CalibrationLoss(nn.Module):
         # As with labels, values are not looked at on an accelerator, nor while they are traced.
         if class_weights is not None and (weights is None or weights.device.type == "cpu" and not is_traced()):
             values = list(class_weights) if weights is None else weights.tolist()
-            if not all(isinstance(value, Real) and 0 <= value < LARGEST for value in values):
+            if not all(isinstance(value, Real) and value < LARGEST and not value < 0 for value in values):
                 raise ValueError(
                     f"class_weights must be finite numbers, not negative and below {LARGEST:g}, one per class, got "
                     f"{class_weights!r}."
