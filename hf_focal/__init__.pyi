@@ -85,6 +85,7 @@ from .networks import TreeLSTMForSequenceClassification as TreeLSTMForSequenceCl
 from .networks import create_global_pooling_cnn as create_global_pooling_cnn
 from .networks import create_tree_lstm as create_tree_lstm
 from .networks.adagrad_sgd import AdagradWithEmbeddingSGD as AdagradWithEmbeddingSGD
+from .networks.masking import mask_classes as mask_classes
 from .networks.trees import Tree as Tree
 from .networks.trees import TreeTokenizer as TreeTokenizer
 from .networks.trees import parse_tree as parse_tree

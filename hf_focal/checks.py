@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import inspect
 import operator
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -21,6 +20,8 @@ from .arrays import leave_out_masked, to_numpy
 
 BLOCK = 1 << 16  # values read at a time: they stay in the cache
 SUM_TOLERANCE = 1e-3  # of the sum of probabilities, without asking for a reason
+MASK = -3e38  # logits from here on down only masks have: -inf, and the lowest numbers of float32, bfloat16 and float64
+LARGEST = 1e6  # of gammas and weights: beyond it nothing changes but that numbers overflow
 _NO_SOFTMAX = "If these are logits, apply a softmax over the classes first."
 
 
@@ -205,14 +206,59 @@ def row_blocks(array: NDArray[Any], dtype: Any, size: int = BLOCK) -> Iterator[t
 def check_logits(
     logits: ArrayLike, labels: ArrayLike | None = None, name: str = "logits"
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """As [`check_probabilities`], for logits: any finite values. Without labels the second array is empty."""
+    """
+    As [`check_probabilities`], for logits: any finite values, and -inf where a class is masked, which the lowest
+    number of a floating point type becomes as well. Without labels the second array is empty.
+    """
     if labels is not None:
         logits, labels = leave_out_masked(**{name: logits, "labels": labels})
     array = _to_rows(name, logits)
-    if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    with np.errstate(invalid="ignore"):  # NaN, reported below
+        low, high = float(array.min()), float(array.max())
+    floor = max(MASK, float(np.finfo(array.dtype).min))
+    if not (low > floor and high < np.inf):
+        array = _masked(name, array, floor)
     warn_of_probabilities(name, array)
     return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
+
+
+def _masked(name: str, array: NDArray[Any], floor: float) -> NDArray[Any]:
+    """The logits with -inf for every mask; NaN, +inf and a row in which no class is left are refused by row."""
+    needed = f"{name} must be finite, or -inf for a class that is masked"
+    wrong = np.isnan(array) | (array == np.inf)
+    if wrong.any():
+        row, others = _first_row(wrong.any(axis=1))
+        found = "NaN" if np.isnan(array[row]).any() else "+inf"
+        raise ValueError(
+            f"{needed}, got {found} in row {row}{others}. Such logits come from a model that diverged, or that "
+            "overflowed in half precision: mend that, or leave the rows out."
+        )
+    masked = array <= floor
+    empty = np.asarray(masked.all(axis=1))
+    if empty.any():
+        row, others = _first_row(empty)
+        raise ValueError(
+            f"{needed}, got a mask for every class in row {row}{others}. One must be left: mask fewer classes there, "
+            "or leave the rows out."
+        )
+    return np.where(masked, -np.inf, array) if (array[masked] > -np.inf).any() else array
+
+
+def refuse_masked_labels(logits: NDArray[Any], labels: NDArray[np.int64]) -> None:
+    """Refuse rows whose true class is masked: it has probability 0 whatever is fitted, and their NLL is infinite."""
+    impossible = logits[np.arange(len(labels)), labels] == -np.inf
+    if impossible.any():
+        row, others = _first_row(impossible)
+        raise ValueError(
+            f"The class of a label must not be masked, but that of row {row}{others}, {labels[row]}, has the logit "
+            "-inf: its probability is 0 whatever the temperature. Leave the rows out, or do not mask the class."
+        )
+
+
+def _first_row(rows: NDArray[np.bool_]) -> tuple[int, str]:
+    """The first row that is marked, and words on how many more there are."""
+    others = int(np.count_nonzero(rows)) - 1
+    return int(rows.argmax()), f" (and {others} more)" if others else ""
 
 
 def check_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
@@ -239,9 +285,8 @@ def check_positive(name: str, value: Any) -> float:
 
 def check_gamma(gamma: Any, name: str = "gamma") -> float:
     """Gamma as a `float` of at least 0, or a `ValueError`."""
-    largest = sys.float_info.max  # of whole numbers, some are beyond it
-    if isinstance(gamma, bool) or not isinstance(gamma, Real) or gamma < 0 or not gamma <= largest:
-        raise ValueError(f"{name} must be a number of at least 0, got {gamma!r}.")
+    if isinstance(gamma, bool) or not isinstance(gamma, Real) or gamma < 0 or not gamma < LARGEST:
+        raise ValueError(f"{name} must be a number of at least 0, and below {LARGEST:g}, got {gamma!r}.")
     return float(gamma)
 
 

@@ -121,7 +121,7 @@ def focal_recalibration(logits: ArrayLike, gamma: float, temperature: float = 1.
 
     Args:
         logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-            Raw scores, finite.
+            Raw scores, finite, or -inf for a class that is masked.
         gamma (`float`):
             The gamma that the model was trained with, or a fitted one; at least 0.
         temperature (`float`, *optional*, defaults to `1.0`):
@@ -131,7 +131,7 @@ def focal_recalibration(logits: ArrayLike, gamma: float, temperature: float = 1.
         `np.ndarray` of shape `(num_samples, num_labels)`: float64; rows sum to 1.
 
     Raises:
-        ValueError: If logits are not finite or no matrix, gamma is negative, or the temperature is not positive.
+        ValueError: If logits are NaN, +inf or no matrix, gamma is negative, or the temperature is not positive.
 
     Example:
     >>> focal_recalibration(np.log([[0.7, 0.3]]), gamma=3.0).round(3)  # focal loss leaves models under-confident
@@ -139,16 +139,19 @@ def focal_recalibration(logits: ArrayLike, gamma: float, temperature: float = 1.
     """
     array, _ = check_logits(logits)
     gamma, temperature = check_gamma(gamma), check_positive("temperature", temperature)
-    return np.exp(focal_log_probabilities(array.astype(np.float64) / temperature, gamma))
+    with np.errstate(over="ignore"):  # margins, so that a tiny temperature makes nothing but the largest one count
+        scaled = (array.astype(np.float64) - array.max(axis=1, keepdims=True)) / temperature
+    return np.exp(focal_log_probabilities(scaled, gamma))
 
 
 def focal_log_probabilities(logits: NDArray[np.float64], gamma: float) -> NDArray[np.float64]:
-    """Logarithms of [`focal_recalibration`] at temperature 1; rows are samples."""
+    """Logarithms of [`focal_recalibration`] at temperature 1; rows are samples, and -inf stays."""
     rows, top = np.arange(len(logits)), logits.argmax(axis=1)
     margins = logits - logits[rows, top][:, None]
     others = margins.copy()
     others[rows, top] = -np.inf
-    log_rest = logsumexp(others, axis=1)  # of the odds against the top class
+    # Of the odds against the top class; finite where no other is left, so that gamma 0 times it is 0.
+    log_rest = np.maximum(logsumexp(others, axis=1), -1e300)
     rest = np.exp(log_rest)
     log_v = margins - np.log1p(rest)[:, None]
     v = np.exp(log_v)
@@ -156,7 +159,7 @@ def focal_log_probabilities(logits: NDArray[np.float64], gamma: float) -> NDArra
     # the others, for v itself may have rounded to 1.
     v[rows, top] = 0.0
     log_complement = np.log1p(-v)
-    q = -v * log_v / (1 - v)
+    q = -v * np.maximum(log_v, -1e300) / (1 - v)
     log_complement[rows, top] = log_rest - np.log1p(rest)
     q[rows, top] = np.divide(np.log1p(rest), rest, out=np.ones_like(rest), where=rest > 0)
     unnormalised = log_v - gamma * log_complement - np.log1p(gamma * q)

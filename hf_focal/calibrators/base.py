@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from ..arrays import check_groups, leave_out_masked
-from ..checks import check_logits, check_n_bins, suggestion
+from ..checks import check_logits, check_n_bins, refuse_masked_labels, suggestion
 from ..metrics import Scored, measure
 from ..metrics.scored import ScoredLogits
 from .guard import how_few, least_gain, what_is_lacking
@@ -49,9 +49,13 @@ class Affine(NamedTuple):
     shift: NDArray[np.float64] | None = None
 
     def __call__(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """The logits of shape `(num_samples, num_labels)`, mapped."""
+        """The logits of shape `(num_samples, num_labels)`, mapped. What is -inf stays, and tells on no other class."""
+        masked = logits == -np.inf
+        if any_masked := bool(masked.any()):
+            logits = np.where(masked, 0.0, logits)
         mapped = logits @ np.transpose(self.scale) if np.ndim(self.scale) == 2 else logits * self.scale
-        return mapped if self.shift is None else mapped + self.shift
+        mapped = mapped if self.shift is None else mapped + self.shift
+        return np.where(masked, -np.inf, mapped) if any_masked else mapped
 
     def inverse(self) -> Affine:
         """The map that undoes this one, or an [`UnfoldableError`]."""
@@ -109,7 +113,10 @@ class Calibrator(ABC):
         return ""
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Logits of shape `(num_samples, num_labels)`, finite; each row depends on its own row alone."""
+        """
+        Logits of shape `(num_samples, num_labels)`; each row depends on its own row alone. They are finite, or -inf
+        for a class that is masked, which has to stay -inf.
+        """
         return self.affine(logits.shape[1])(logits)
 
     def affine(self, num_labels: int) -> Affine:
@@ -125,7 +132,7 @@ class Calibrator(ABC):
         return cls.affine is not Calibrator.affine
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated probabilities, float64, of finite logits of shape `(num_samples, num_labels)`, NumPy or torch."""
+        """Calibrated probabilities, float64, of logits of shape `(num_samples, num_labels)`, NumPy or torch."""
         array, _ = check_logits(logits)
         return softmax(self.calibrated_logits(array.astype(np.float64)), axis=1)
 
@@ -288,7 +295,7 @@ def fit_calibrator(
 
     Args:
         logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-            Raw scores on data that the model was not trained on, finite.
+            Raw scores on data that the model was not trained on: finite, or -inf for a class that is masked.
         labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
             Class indices in `[0, num_labels)`.
         method (`str`, *optional*, defaults to `"temperature"`): A name in `hf_focal.CALIBRATORS`.
@@ -303,8 +310,8 @@ def fit_calibrator(
         options: Of the method, such as `gamma` of `"focal"`.
 
     Raises:
-        ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are not finite,
-            labels are out of range, or a guard is asked for that the method does not have.
+        ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are NaN or +inf,
+            labels are out of range or of a masked class, or a guard is asked for that the method does not have.
         TypeError: If `n_bins` is not a whole number.
 
     Warns:
@@ -385,6 +392,7 @@ def _fit(
         (criterion,) = cls.criteria
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
+    refuse_masked_labels(array, indices)
     guard = _check_guard(guard, criterion, cls, array.shape[1])
     few = f"The {cls.noun} is fitted on {len(array)} samples; with fewer than {FEW_SAMPLES} "
     if len(array) < FEW_SAMPLES and not guard:

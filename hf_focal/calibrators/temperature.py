@@ -118,13 +118,14 @@ def _is_one_of(temperature: float, ends: tuple[float, float]) -> bool:
     return any(math.isclose(temperature, end, rel_tol=1e-4) for end in ends)
 
 
-# Some rows of the logits, less the maximum of each, and the axis of their classes.
+# Some rows of the logits, less the maximum of each, and the axis of their classes. A mask is finite here, since the
+# fits multiply by it a weight of 0.
 _Blocks = list[tuple[slice, NDArray[np.float64], int]]
 
 
 def _margins(logits: NDArray[Any]) -> _Blocks:
     return [
-        (block, values - values.max(axis=axis, keepdims=True), axis)
+        (block, np.maximum(values - values.max(axis=axis, keepdims=True), -1e300), axis)
         for block, values, axis in row_blocks(logits, np.float64, _CHUNK)
     ]
 

@@ -16,14 +16,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..checks import suggestion
 from ..metrics import METRICS
+from ..networks.masking import refuse_masked
 from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments
 from .config_file import read_config
@@ -107,7 +109,17 @@ class TrainDataArguments(LabelledDataArguments):
         for split, data in dataset.items():
             limit = self.max_train_samples if split == "train" else self.max_eval_samples
             dataset[split] = take(data, limit, self.split_seed)
+            if split != "train":  # known before training, and not only after it
+                _refuse_masked_labels(dataset[split], split, args.masked_classes or ())
         return dataset
+
+
+def _refuse_masked_labels(data: Dataset, split: str, masked: Sequence[str]) -> None:
+    """Refuse labels of classes that are masked at evaluation, as far as the data name these."""
+    for column, feature in data.features.items():
+        names = list(getattr(getattr(feature, "feature", feature), "names", ()))
+        if indices := [names.index(name) for name in masked if name in names]:
+            refuse_masked(np.hstack([np.asarray(row) for row in data[column]]), indices, names, split)
 
 
 def parse_arguments(

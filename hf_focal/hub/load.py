@@ -33,6 +33,7 @@ from ..files import check_weights, explained
 from ..models.apply import apply_temperature
 from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
 from ..models.source import look_up
+from ..networks.masking import mask_classes
 from ..online import clean_token, online
 from ..results.replace import mend_folder
 from ..tasks import TASKS, ImageClassification, Task, get_task, supported_tasks, task_of
@@ -105,6 +106,7 @@ def from_pretrained(
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(f"{name} lacks weights of {type(model).__name__}, which would be random: {names}.")
+    mask_classes(model)
     if getattr(model.config, "calibration", None) is None:
         logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
     record = calibration_record(model)
@@ -160,7 +162,7 @@ def pipeline(
     if isinstance(known, ImageClassification) and channels_of(model) == 1:
         kwargs.setdefault("pipeline_class", _GreyPipeline)
     chosen: Any = known.name
-    made = transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
+    made = transformers.pipeline(chosen, model=apply_temperature(mask_classes(model)), **kwargs)
     known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
     return made
 
@@ -197,6 +199,7 @@ def _load_adapter(
         mapping = settings.get("auto_mapping")
         base_class = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     record, labels = _adapter_record(name, source)
+    masked = None if record is None else record.pop("masked_classes", None)
     base_source = {**source, "revision": settings.get("revision")}
     found = cached_file(base, CONFIG_NAME, **base_source)
     if found is None:
@@ -204,6 +207,7 @@ def _load_adapter(
     base_source = _pinned(Path(found).parent, base_source)
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, **base_source, **labels)
     config.calibration = record  # what the base model says of itself does not hold for the adapted one
+    config.masked_classes = masked
     if base_class:
         config.architectures = [str(base_class)]
     kinds = {known.adapter_type: known for known in TASKS.values() if known.adapter_type is not None}

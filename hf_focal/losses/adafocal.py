@@ -70,8 +70,9 @@ class AdaFocalLoss(CalibrationLoss):
         sums = torch.bincount(bins, confidences.double() - correct.double(), minlength=self.n_bins)
         gap = sums / torch.bincount(bins, minlength=self.n_bins).clamp(min=1)
         gammas = self.gammas.cpu().double()
-        gammas = gammas * torch.exp(self.lam * gap * gammas.sign())
-        gammas = torch.where(gammas.abs() < self.SWITCH, -self.SWITCH * gammas.sign(), gammas)
+        signs = gammas.sign()  # which the exponential keeps, unless it underflows
+        gammas = gammas * torch.exp(self.lam * gap * signs)
+        gammas = torch.where(gammas.abs() < self.SWITCH, -self.SWITCH * signs, gammas)
         self.gammas.copy_(gammas.clamp(self.LOWEST, self.HIGHEST))
 
     def of_rows(self, rows: Rows) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias,
 import torch
 from torch import Tensor, nn
 
-from ..checks import suggestion
+from ..checks import LARGEST, suggestion
 from .rows import Rows, extract_logits, is_traced, widen
 
 
@@ -45,9 +45,9 @@ def check_reduction(reduction: str) -> str:
     return reduction
 
 
-def check_number(name: str, value: Any, low: float = 0.0, below: float = float("inf")) -> float:
-    """The value as a float in `[low, below)`, or a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < below:
+def check_number(name: str, value: Any, low: float = 0.0, below: float = LARGEST) -> float:
+    """The value as a float in `[low, below)`, or a `ValueError`; by default what single precision can compute with."""
+    if isinstance(value, bool) or not isinstance(value, Real) or value < low or not value < below:
         raise ValueError(f"{name} must be a number in [{low:g}, {below:g}), got {value!r}.")
     return float(value)
 
@@ -68,8 +68,9 @@ class CalibrationLoss(nn.Module):
 
     It is called as `loss(logits, labels)`, logits of shape `(N, K)` or `(N, T, K)`, or handed to a `Trainer` as
     `compute_loss_func`. Half precision is computed and returned in float32. NaN or +inf among the logits gives a loss
-    that is not finite (a gradient scaler relies on it), while -inf rules a class out. A mean over no label at all is
-    NaN, as in `torch.nn.functional.cross_entropy`.
+    that is not finite (a gradient scaler relies on it), while -inf rules a class out: the loss is that of the other
+    classes, and infinite where the label is such a class. A mean over no label at all is NaN, as in
+    `torch.nn.functional.cross_entropy`.
 
     Args:
         reduction (`str`, *optional*, defaults to `"mean"`):
@@ -109,9 +110,10 @@ class CalibrationLoss(nn.Module):
         # As with labels, values are not looked at on an accelerator, nor while they are traced.
         if class_weights is not None and (weights is None or weights.device.type == "cpu" and not is_traced()):
             values = list(class_weights) if weights is None else weights.tolist()
-            if not all(isinstance(value, Real) and 0 <= float(value) < float("inf") for value in values):
+            if not all(isinstance(value, Real) and value < LARGEST and not value < 0 for value in values):
                 raise ValueError(
-                    f"class_weights must be finite numbers, not negative, one per class, got {class_weights!r}."
+                    f"class_weights must be finite numbers, not negative and below {LARGEST:g}, one per class, got "
+                    f"{class_weights!r}."
                 )
             weights = torch.tensor(values, dtype=torch.float32) if weights is None else weights
         # A buffer, so that it follows the module, but a parameter and no state of training.

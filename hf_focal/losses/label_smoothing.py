@@ -5,7 +5,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, as_function, check_number, register_loss
-from .rows import Rows
+from .rows import Rows, ruled_out
 
 
 @register_loss("label_smoothing")
@@ -13,7 +13,8 @@ class LabelSmoothingLoss(CalibrationLoss):
     r"""
     Cross-entropy against a smoothed target: $1 - \alpha$ for the true class and $\alpha / (K - 1)$ for each other one
     (Mukhoti et al., 2020, Section 5). PyTorch's `label_smoothing` spreads its mass over all K classes instead; the
-    same target needs `label_smoothing = smoothing * K / (K - 1)` there.
+    same target needs `label_smoothing = smoothing * K / (K - 1)` there. Classes that a logit of -inf rules out get
+    nothing, and K counts those that are left.
 
     Args:
         smoothing (`float`, *optional*, defaults to `0.05`):
@@ -30,7 +31,8 @@ class LabelSmoothingLoss(CalibrationLoss):
         true = log_probabilities.gather(-1, rows.targets.unsqueeze(-1)).squeeze(-1)
         if not self.smoothing:
             return -true
-        others = (log_probabilities.sum(-1) - true) / (rows.logits.shape[-1] - 1)
+        left_out = ruled_out(rows.logits).scatter(-1, rows.targets.unsqueeze(-1), True)
+        others = log_probabilities.masked_fill(left_out, 0.0).sum(-1) / (~left_out).sum(-1).clamp(min=1)
         return -(1 - self.smoothing) * true - self.smoothing * others
 
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import MASK
+
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -157,6 +159,11 @@ def row_losses(loss: NLL | Brier, rows: Rows) -> Tensor:
 def is_traced() -> bool:
     """Whether torch.compile or a torch.func transform is looking on."""
     return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001
+
+
+def ruled_out(logits: Tensor) -> Tensor:
+    """Which classes a mask takes out: those at -inf, or at the lowest number of a dtype, which models use for it."""
+    return logits <= max(MASK, torch.finfo(logits.dtype).min)
 
 
 def widen(logits: Tensor) -> Tensor:

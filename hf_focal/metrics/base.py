@@ -252,7 +252,8 @@ class _Scaling:
     gamma: float
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
-        scaled = logits / self.temperature
+        with np.errstate(over="ignore"):  # margins, so that a tiny temperature makes nothing but the largest one count
+            scaled = (logits - logits.max(axis=1, keepdims=True)) / self.temperature
         return focal_log_probabilities(scaled, self.gamma) if self.gamma else scaled
 
 

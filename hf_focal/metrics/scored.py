@@ -24,7 +24,7 @@ _VECTORS = ("confidences", "correct", "true_probabilities", "nll", "brier")
 _MATRIX = "`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`"
 _ARGS = {
     "probabilities": (_MATRIX, "Softmax outputs; each row sums to 1."),
-    "logits": (_MATRIX, "Raw scores, finite."),
+    "logits": (_MATRIX, "Raw scores: finite, or -inf for a class that is masked, which has probability 0."),
     "labels": ("`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`", "Class indices in `[0, num_labels)`."),
     "n_bins": ("`int`, *optional*, defaults to `15`", "Number of bins."),
 }
@@ -44,7 +44,9 @@ def of_probabilities(function: Documented) -> Documented:
     args = {name: f"    {name} ({kind}):\n        {words}\n" for name, (kind, words) in _ARGS.items()}
     args.update({entry.split()[0].strip(",:"): entry for entry in own if entry.strip()})
     sections["Args"] = "".join(args[name] for name in names if name in args)
-    wrong = "logits are not finite" if "logits" in names else "values are no probabilities"
+    wrong = (
+        "logits are NaN or +inf, or a row is nothing but -inf" if "logits" in names else "values are no probabilities"
+    )
     raises = f"    ValueError: If shapes disagree, {wrong}, or labels are out of range.\n"
     if "n_bins" in names:
         raises += "    ValueError: If `n_bins < 1`.\n    TypeError: If `n_bins` is not a whole number.\n"

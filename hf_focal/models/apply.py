@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, calibrator_of
-from ..losses import extract_logits, replace_logits
+from ..networks.masking import with_logits
 from .record import calibration_record, stated_record
 
 
@@ -59,8 +59,4 @@ def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:
     record = stated_record(model)
     if record is None or record["folded"]:
         return outputs
-    calibrated = calibrator_of(record).on_tensor
-    if isinstance(outputs, tuple):  # return_dict=False: the logits come first, or after the loss, which is a scalar
-        index = 0 if outputs[0].dim() else 1
-        return (*outputs[:index], calibrated(outputs[index]), *outputs[index + 1 :])
-    return replace_logits(outputs, calibrated(extract_logits(outputs)))
+    return with_logits(outputs, calibrator_of(record).on_tensor)

@@ -219,6 +219,9 @@ def _model(
     record = stated_record(model)
     if record is not None and (reason := reason or why_of_another_head(model, record)):
         forget_record(model, reason)
+    if not {*(getattr(model.config, "masked_classes", None) or ())} <= {*label_names}:
+        logger.warning("%s masks %s, which are no classes here: it masks none.", name, model.config.masked_classes)
+        model.config.masked_classes = None
     return model
 
 

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 
 from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
 from ..calibrators.temperature import check_temperature
+from ..networks.masking import masked_indices
 from .apply import stop_applying
 from .fingerprint import fingerprint
-from .head import check_single_label, evaluating, find_head, map_outputs, probe_logits, probe_of, try_heads
+from .head import MASKED, check_single_label, evaluating, find_head, map_outputs, probe_logits, probe_of, try_heads
 from .record import calibration_record, record_of, stated_record, why_of_another_head
 
 
@@ -137,6 +138,12 @@ def _map_head(
     with evaluating(model):
         probe = probe_of(model, inputs)
         heads = find_head(model, probe, affine, noun)
+        biases = [bias for head in heads if (bias := getattr(head, "bias", None)) is not None]
+        if np.ndim(affine.scale) == 2 and (masked_indices(model.config) or any((b < MASKED).any() for b in biases)):
+            raise UnfoldableError(
+                f"Cannot fold a {noun} that mixes classes into {type(model).__name__}, some of whose classes are "
+                "masked: what the head has for these would tell on the others. Keep it in the config (fold=False)."
+            )
         held, off = try_heads(model, probe, heads, affine, probe_logits(model, probe))
         if not held:
             raise UnfoldableError(

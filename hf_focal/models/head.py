@@ -40,6 +40,9 @@ def check_single_label(model: PreTrainedModel) -> int:
     return num_labels
 
 
+MASKED = -9e3  # lower than any logit of a model's own: -9999, -1e9, the lowest of a dtype and -inf mask a class
+
+
 @torch.no_grad()
 def find_head(
     model: PreTrainedModel, inputs: Mapping[str, Tensor] | None,
@@ -60,7 +63,7 @@ def find_head(
         for parameter in _parameters(modules):
             parameter.copy_(torch.randn(parameter.shape, generator=draws) / parameter[0].numel() ** 0.5)
         whole = probe_logits(model, probe)
-        if 0 < np.abs(whole).max() < np.inf:
+        if 0 < np.abs(np.where(whole < MASKED, 0.0, whole)).max() < np.inf:
             for heads in candidates if is_common_scale(affine) else _plain_ones(candidates, affine):
                 if try_heads(model, probe, heads, trial, whole)[0]:
                     return heads
@@ -119,7 +122,11 @@ def try_heads(
     with restored(heads):
         map_outputs(heads, affine)
         after = probe_logits(model, probe)
-    expected = affine(before)
+    # What is masked is there for good, whatever the map does to it: those numbers prove nothing, and drown the others.
+    kept = ~(before < MASKED)
+    if not kept.any():
+        return False, np.inf
+    after, expected, before = after[kept], affine(before)[kept], before[kept]
     off = np.abs(after - expected).max()
     size = max(np.abs(expected).max(), np.abs(before).max() * np.abs(affine.scale).max())
     # Half precision rounds all factors but powers of 2.

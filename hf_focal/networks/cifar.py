@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 
 class CifarResNet(nn.Module):
-    """A ResNet of `depths` and `widths` a stage, whose weights, unlike those of timm's, start as PyTorch has them."""
+    """
+    A ResNet of `depths` and `widths` a stage, whose weights, unlike those of timm's, start as PyTorch has them; with
+    `he_start` those of the convolutions are drawn from N(0, 2 / (k k out)) instead, as He et al. (2015) have it.
+    """
 
     def __init__(
         self,
@@ -24,6 +27,7 @@ class CifarResNet(nn.Module):
         widths: Sequence[int],
         stem_width: int | None = None,
         pool_size: int = 1,
+        he_start: bool = False,
         num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -47,6 +51,9 @@ class CifarResNet(nn.Module):
                 channels = outputs
             self.layers.append(blocks)
         self.reset_classifier(num_classes, global_pool)
+        for module in self.modules() if he_start else ():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def get_classifier(self) -> nn.Module:
         return self.fc
@@ -72,10 +79,7 @@ class CifarWideResNet(CifarResNet):
 
     def __init__(self, depth: int, width: int, **kwargs: Any) -> None:
         widths = (16 * width, 32 * width, 64 * width)
-        super().__init__(BasicBlock, ((depth - 2) // 6,) * 3, widths, stem_width=16, **kwargs)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # as He et al. (2015) have it: variance 2 / (k k out)
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(BasicBlock, ((depth - 2) // 6,) * 3, widths, stem_width=16, he_start=True, **kwargs)
 
 
 class CifarDenseNet(DenseNet):
@@ -107,10 +111,11 @@ _NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
         {"block_config": (6, 12, 24, 16)},
         {"pool_size": (4, 4), "first_conv": "features.conv0", "classifier": "classifier"},
     ),
-    # For images of 64 pixels: the pooling leaves 2 by 2 values of each of 2,048 features.
+    # For images of 64 pixels: the pooling leaves 2 by 2 values of each of 2,048 features. Its convolutions start as
+    # the published code draws them.
     "tiny_imagenet_resnet50": (
         CifarResNet,
-        {**BOTTLENECK, "depths": (3, 4, 6, 3), "pool_size": 2, "num_classes": 200},
+        {**BOTTLENECK, "depths": (3, 4, 6, 3), "pool_size": 2, "he_start": True, "num_classes": 200},
         {"num_classes": 200, "input_size": (3, 64, 64), "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD},
     ),
 }

@@ -244,7 +244,8 @@ def create_tree_lstm(
         trees (`Iterable[str]`):
             For [`parse_tree`]; their words are the vocabulary (with test data, in the published code), others `[UNK]`.
         label_names (`Sequence[str]`):
-            Names of the classes: two, or the published negative, neutral, positive, with `every_node=True`.
+            Names of the classes: two, or the published negative, neutral, positive, with `every_node=True`, of which
+            [`mask_classes`] takes the second out of evaluation, as the published code does.
         embeddings (`str`, *optional*):
             Folder for [`load_word_vectors`]. Words without a vector start from N(-0.05, 0.05^2), as published.
         vocab_size (`int`, *optional*, defaults to `100000`):

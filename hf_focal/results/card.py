@@ -40,6 +40,8 @@ class About:
         architecture (`str`, *optional*):
             timm architecture or model type; those that hf_focal registers need an import before they load, and the
             card says so.
+        masked (`Sequence[str]`, *optional*):
+            Classes that never count at evaluation, see [`mask_classes`].
         adapter (`bool`, *optional*, defaults to `False`):
             Whether the repository holds an adapter of PEFT for `base_model`, and no whole model.
         base_model (`str`, *optional*):
@@ -58,6 +60,7 @@ class About:
     task: str | None = None
     calibration: Mapping[str, Any] | None = None
     architecture: str | None = None
+    masked: Sequence[str] = ()
     adapter: bool = False
     base_model: str | None = None
     dataset: str | None = None
@@ -144,8 +147,10 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         intervals=_about_intervals(report) if report and report.intervals else "",
         table=[" | ".join(row) for row in report.rows()] if report else [],
         told=" ".join(filter(None, (report.words, report.notes))) if report else "",
-        # Importing hf_focal.pipeline registers them as well.
+        # Importing hf_focal.pipeline registers them as well. Those of texts heed masks by themselves.
+        plain=(folded or record.get("helped") is False) and (not about.masked or architecture in MODEL_TYPES),
         own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,
+        masked=", ".join(f"`{_one_line(name)}`" for name in about.masked),
         adapter=about.adapter,
         example=EXAMPLES.get(architecture, task.example),
         example_options=task.example_options,

@@ -36,7 +36,7 @@ def ood_scores(logits: ArrayLike, temperature: float = 1.0, gamma: float = 0.0) 
 
     Args:
         logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-            Raw scores, finite.
+            Raw scores: finite, or -inf for a class that is masked.
         temperature (`float`, *optional*, defaults to `1.0`): What the logits are divided by first; positive.
         gamma (`float`, *optional*, defaults to `0.0`):
             Above 0: the softmax is that of [`focal_recalibration`]. The energy does not depend on it.
@@ -45,7 +45,7 @@ def ood_scores(logits: ArrayLike, temperature: float = 1.0, gamma: float = 0.0) 
         `dict[str, np.ndarray]`: By name, arrays of shape `(num_samples,)`.
 
     Raises:
-        ValueError: If logits are not finite or no matrix, the temperature is not positive, or gamma is negative.
+        ValueError: If logits are NaN, +inf or no matrix, the temperature is not positive, or gamma is negative.
 
     Example:
     >>> scores = ood_scores([[4.0, 0.0], [0.0, 0.0]])

@@ -18,7 +18,7 @@ from torchvision.transforms import Compose
 from transformers import Trainer, TrainingArguments
 
 from ..calibrators import Calibrator, TemperatureScaling, calibrator_of
-from ..checks import check_logits
+from ..checks import check_logits, refuse_masked_labels
 from ..hub.load import from_pretrained, load_processor
 from ..metrics import METRICS, Scored
 from ..metrics import measure as measure_metrics
@@ -112,6 +112,7 @@ def measure(
     the test data by what corrupted them; they are asked for one at a time, and not kept.
     """
     array, indices = check_logits(logits, labels)
+    refuse_masked_labels(array, indices)
     moments = {"before": TemperatureScaling(1.0), "after": calibrator}
     found = Findings(model, loss, calibrator)
 

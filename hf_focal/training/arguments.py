@@ -93,6 +93,13 @@ class CalibrationTrainingArguments(TrainingArguments):
     decay_all_parameters: bool = field(
         default=False, metadata={"help": "Weight decay for biases and normalisations too, as in PyTorch."}
     )
+    masked_classes: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Classes that train but never count at evaluation, where their logit is -inf: names or indices. "
+            "Unset: those of the model's config."
+        },
+    )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
     calibrator: str = field(
         default="temperature", metadata={"help": "The calibrator to fit: a name in hf_focal.CALIBRATORS."}

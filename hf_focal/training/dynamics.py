@@ -22,6 +22,7 @@ from ..checks import check_count, check_n_bins
 from ..losses import CrossEntropyLoss, as_loss, extract_logits, loss_label
 from ..metrics.ece import expected_calibration_error
 from ..models.head import evaluating, find_head
+from ..networks.masking import mask_logits, masked_indices, refuse_masked
 from ..results.dynamics_file import DYNAMICS, PARTS, read_rows, write_rows
 
 
@@ -126,11 +127,14 @@ class TrainingDynamicsCallback(TrainerCallback):
         for name in self._loaders:
             with _untouched(self.trainer.model):
                 logits, labels, lengths = self._predict(name)
-            if not logits.isfinite().all():
+            if not logits.amax(dim=1).isfinite().all():  # -inf elsewhere is a mask
                 raise ValueError(
                     f"The model's logits on {name!r} are NaN or infinite at epoch {epoch:g}: has training diverged?"
                 )
-            numbers = self._numbers(logits.numpy(), labels.numpy())
+            config: Any = getattr(self.trainer.model, "config", None)
+            if masked := masked_indices(config):
+                refuse_masked(labels.numpy(), masked, config.id2label, name)
+            numbers = self._numbers(mask_logits(logits, masked).numpy(), labels.numpy())
             logs |= {f"{name}_{key}": value for key, value in numbers.items() if value is not None}
             norms = None
             if gradients:
@@ -161,6 +165,8 @@ class TrainingDynamicsCallback(TrainerCallback):
                     self.trainer.model(**{key: value for key, value in batch.items() if key != "labels"})
                 )
                 squares = self._squared_lengths(seen, logits, batch["labels"])
+                if self.gradient_epochs:  # training sees the classes that are masked, too
+                    logits = seen[0][1]
                 values = (logits.float(), batch["labels"], squares.sqrt())
                 if logits.ndim == 3:  # sentences, as long as the longest of their batch
                     values = accelerator.pad_across_processes(values, dim=1, pad_index=-100)
@@ -184,7 +190,8 @@ class TrainingDynamicsCallback(TrainerCallback):
                 f"shape {', '.join(str(tuple(features.shape)) for features, _ in seen)}."
             )
         ((features, output),) = seen
-        if self.gradient_epochs and not torch.allclose(output.float(), logits.float(), 0, 0, equal_nan=True):
+        output = mask_logits(output.float(), masked_indices(getattr(self.trainer.model, "config", None)))
+        if self.gradient_epochs and not torch.allclose(output, logits.float(), 0, 0, equal_nan=True):
             raise ValueError(
                 "The gradients can only be measured of a model whose logits are what its last layer gives, but here "
                 "they are changed afterwards. A temperature that was not folded is to be removed before training: del "

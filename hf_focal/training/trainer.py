@@ -39,6 +39,7 @@ from ..models.record import (
     stated_record,
     why_of_another_head,
 )
+from ..networks.masking import mask_classes, masked_indices, masked_names, refuse_masked
 from ..predictions import Predictions
 from ..results.card import About
 from ..results.folder import CARD, home_of, save_card
@@ -156,6 +157,7 @@ class CalibrationTrainer(BaseTrainer):
             self._check_validation()
             self.add_callback(self.loss.callback(evaluate=False))
         check_single_label(self.model)
+        self._mask_classes()
         self._ready = True
         self._forget_other_head(folded_alone=True)  # an unfolded record is refused by whatever would apply it
         if self.model.config.problem_type is None:
@@ -179,6 +181,10 @@ class CalibrationTrainer(BaseTrainer):
             columns: Any = self._signature_columns
             columns += self.args.label_names or ()
 
+    def _mask_classes(self) -> None:
+        """Of the model at hand, which `model_init` makes anew and merging an adapter replaces."""
+        mask_classes(self.model, getattr(self.args, "masked_classes", None))
+
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -195,6 +201,7 @@ class CalibrationTrainer(BaseTrainer):
         Raises:
             ValueError: If there is no sample, or training has diverged.
         """
+        self._mask_classes()
         if description == "Prediction":
             prediction_loss_only = False
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
@@ -523,7 +530,10 @@ class CalibrationTrainer(BaseTrainer):
 
     def flatten(self, output: Any, split: str = "test") -> Predictions:
         """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
-        return (self.task or Predictions).flatten(output, split)
+        rows = (self.task or Predictions).flatten(output, split)
+        config = self.model.config
+        refuse_masked(rows.labels, masked_indices(config), config.id2label, split)
+        return rows
 
     def _labelled(self, output: Any, split: str = "test") -> Predictions:
         """As `flatten`, of data of which at least one label counts."""
@@ -579,7 +589,8 @@ class CalibrationTrainer(BaseTrainer):
             # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
             if record is not None:
                 labels = [name for _, name in sorted(self.model.config.id2label.items())]
-                text = json.dumps({**record, "labels": labels}, indent=2)
+                masks = {"masked_classes": masked} if (masked := masked_names(self.model.config)) else {}
+                text = json.dumps({**record, "labels": labels, **masks}, indent=2)
                 (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
 
     def _warn_without_processor(self, folder: Path) -> None:
@@ -709,6 +720,7 @@ class CalibrationTrainer(BaseTrainer):
             "task": None if self.task is None else self.task.name,
             "calibration": calibration_record(self.model),
             "architecture": getattr(config, "architecture", config.model_type),
+            "masked": masked_names(config),
             "adapter": has_adapter(self.model),
             "base_model": config._name_or_path if has_adapter(self.model) else None,
         }

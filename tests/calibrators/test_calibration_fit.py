@@ -376,7 +376,7 @@ def _with(array, index, value, dtype=float):
         (ROWS[:, :1], CLASSES * 0, "logits must have a column .* at least 2 classes"),
         (_with(ROWS, (7, 1), math.nan), CLASSES, "logits must be finite"),
         (_with(ROWS, (7, 1), math.inf), CLASSES, "logits must be finite"),
-        (_with(ROWS, (7, 1), -math.inf), CLASSES, "logits must be finite"),
+        (_with(ROWS, (7, 1), -math.inf), CLASSES, "class of a label must not be masked, but that of row 7, 1"),
         (ROWS.astype(object), CLASSES, "logits must hold real numbers"),
         (ROWS.astype(complex), CLASSES, "logits must hold real numbers"),
         (ROWS, CLASSES[:-1], "logits and labels must have the same length, got 300 and 299"),
