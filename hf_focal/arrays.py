@@ -34,6 +34,8 @@ def _read(name: str, value: Any) -> NDArray[Any]:
     """The values as a NumPy array of whatever they are, without their mask."""
     if type(value).__module__.partition(".")[0] == "datasets":  # a column, which would be read row by row
         value = value[:]
+    if getattr(value, "is_nested", False):  # a tensor of tensors
+        value = value.unbind()
     rows = value if isinstance(value, list | tuple) else []
     if any(hasattr(row, "detach") for row in rows[:1]):  # NumPy would read each number on its own
         return _stacked(name, rows)
@@ -57,8 +59,10 @@ def _read(name: str, value: Any) -> NDArray[Any]:
 def _as_array(value: Any) -> NDArray[Any]:
     if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16
         value = value.detach()
-        value = (value.to_dense() if "sparse" in str(value.layout) else value).cpu()
+        value = value.dequantize() if value.is_quantized else value
+        value = value.to_dense() if "sparse" in str(value.layout) else value
         value = value.float() if "float16" in str(value.dtype) or "float8" in str(value.dtype) else value
+        value = value.cpu().resolve_conj().resolve_neg()
     elif hasattr(value, "toarray"):  # a sparse matrix of SciPy
         value = value.toarray()
     elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):

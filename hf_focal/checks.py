@@ -98,26 +98,29 @@ def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray
     row = int(np.abs(off).argmax())
     far = abs(float(off[row]))
     if far > SUM_TOLERANCE:
-        digits = next((one for one in range(2, 7) if all(_of_digits(part, one) for part in _parts(array))), None)
-        by_digits = 0.0 if digits is None else num_labels * 0.5 * 10.0**-digits * (1 + 1e-4)
-        bound = min(by_digits, 5e-2)
+        digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in _parts(array))), None)
+        by_decimals = 0.0 if digits is None else num_labels * 0.5 * 10.0**-digits * (1 + 1e-4)
+        bound = min(by_decimals, 5e-2)
         if half and far <= 1e-2:
             told.append("rows sum to 1 only within 0.01, as after rounding to half precision")
         elif far <= bound:
-            told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} digits")
+            told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} decimals")
+        elif far <= 5e-3 and all(map(_of_three_digits, _parts(array))):
+            told.append("rows sum to 1 only within 0.005, as after rounding to 3 significant digits")
         else:
             hint = _NO_SOFTMAX
             if abs(np.median(off) - 99) <= 5:
                 hint = "If these are percentages, divide them by 100 first."
-            elif far <= min(by_digits, 0.5):
-                hint += f" If they were rounded to {digits} digits, that is too few for {num_labels} classes."
+            elif far <= min(by_decimals, 0.5):
+                hint += f" If they were rounded to {digits} decimals, that is too few for {num_labels} classes."
             raise _no_probabilities(f"row {row}, which sums to {off[row] + 1:g}", hint)
     warnings.warn(
         f"The probabilities are rounded: {', and '.join(told)}. Each row was divided by its sum.",
         UserWarning,
         stacklevel=_outside(),
     )
-    return np.divide(array, (off + 1).astype(array.dtype, copy=False)[:, None], out=clipped)
+    sums = np.where(np.abs(off) > 1e-5, off + 1, 1)  # values on the edge of a bin stay there
+    return np.divide(array, sums.astype(array.dtype, copy=False)[:, None], out=clipped)
 
 
 def _no_probabilities(found: str, hint: str) -> ValueError:
@@ -139,12 +142,20 @@ def _of_half_precision(values: NDArray[Any]) -> bool:
     return bool(brain.all() or (half == values).all())
 
 
-def _of_digits(values: NDArray[Any], digits: int) -> bool:
-    """Whether all values have so many decimals, or significant digits, as far as their type can tell."""
+def _of_decimals(values: NDArray[Any], digits: int) -> bool:
+    """Whether all values have so many decimals, as far as their type can tell."""
+    return _are_whole(values.astype(np.float64) * 10.0**digits, values.dtype)
+
+
+def _of_three_digits(values: NDArray[Any]) -> bool:
+    """Whether all values have three significant digits, as far as their type can tell."""
     wide = values.astype(np.float64)
-    leading = np.floor(np.log10(wide, out=np.full_like(wide, -1), where=wide > 0))
-    scaled = wide * 10.0 ** (digits - 1 - np.clip(leading, -290, -1))
-    return bool((np.abs(scaled - np.rint(scaled)) <= np.finfo(values.dtype).eps * scaled).all())
+    leading = np.floor(np.log10(wide, out=np.zeros_like(wide), where=wide > 1e-290))
+    return _are_whole(wide * 10.0 ** (2 - leading), values.dtype)
+
+
+def _are_whole(scaled: NDArray[np.float64], dtype: Any) -> bool:
+    return bool((np.abs(scaled - np.rint(scaled)) <= np.finfo(dtype).eps * scaled).all())
 
 
 def _outside() -> int:
@@ -170,7 +181,7 @@ def warn_of_probabilities(name: str, array: NDArray[Any]) -> None:
             return
         whole += int(np.count_nonzero((part == 0) | (part == 1)))
         off = max(off, float(np.abs(part.sum(axis=1, dtype=np.float64) - 1).max()))
-    softmax = off <= 1e-2 and whole < array.size
+    softmax = off <= 5e-2 and whole < array.size
     sigmoid = low < 0.1 and high > 0.9 and whole < array.size / 3
     if not (softmax or sigmoid):
         return
