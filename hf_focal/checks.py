@@ -91,7 +91,7 @@ def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray
     if lowest < -below:
         row = int(array.min(axis=1).argmin())
         raise _no_probabilities(f"a value of {lowest:g} in row {row}", _NO_SOFTMAX)
-    clipped = np.maximum(array, 0) if lowest < 0 else None
+    clipped = np.clip(array, 0, 1) if lowest < 0 else None
     if clipped is not None:
         told.append(f"some are below 0 by at most {below:g} and were set to 0")
         array, off = clipped, clipped.sum(axis=1) - 1
@@ -119,7 +119,8 @@ def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray
         UserWarning,
         stacklevel=_outside(),
     )
-    sums = np.where(np.abs(off) > 1e-5, off + 1, 1)  # values on the edge of a bin stay there
+    noise = min(1e-5, num_labels * float(np.finfo(array.dtype).eps))
+    sums = np.where(np.abs(off) > noise, off + 1, 1)  # of rows that sum to 1, values on the edge of a bin stay there
     return np.divide(array, sums.astype(array.dtype, copy=False)[:, None], out=clipped)
 
 

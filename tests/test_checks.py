@@ -59,12 +59,16 @@ def test_what_rounding_explains_is_divided_by_its_sum_and_said_once(kind):
     (said,) = words_of(hf_focal.calibration_metrics, rounded, labels)
     assert said.startswith("The probabilities are rounded: rows sum to 1 only within ")
     assert f"within {bound:g}, as after rounding to {cause}. Each row was divided by its sum." in said
+    expected = plain / plain.sum(axis=1, keepdims=True)
+    with pytest.warns(UserWarning, match="are rounded"):
+        scored = hf_focal.Scored(rounded, labels)
+    np.testing.assert_allclose(scored.probabilities, expected, rtol=1e-6)
+    np.testing.assert_array_equal(scored.confidences, scored.probabilities.max(axis=1))
     with pytest.warns(UserWarning, match="are rounded"):
         found = hf_focal.calibration_metrics(rounded, labels)
-    with np.errstate(divide="ignore"):
-        sums = plain.sum(axis=1, keepdims=True).round(6)
-        expected = hf_focal.calibration_metrics(plain / sums, labels)
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    metrics = hf_focal.calibration_metrics(scored.probabilities, labels)  # which need no repair any more
+    assert found == pytest.approx(metrics, abs=1e-12)
+    assert abs(found["ece"] - hf_focal.expected_calibration_error(exact, labels)) < bound
 
 
 def test_the_bound_of_decimals_is_half_a_unit_for_each_class():
