@@ -26,7 +26,8 @@ def _to_rows(name: str, value: Any) -> NDArray[Any]:
     """The values as a floating-point matrix, a row for each sample and a column for each class."""
     array = to_numpy(name, value)
     if array.ndim != 2:
-        raise ValueError(f"{name} must have shape (num_samples, num_labels), got {array.shape}.")
+        hint = " If these are batches, concatenate them first." if array.ndim == 3 else ""
+        raise ValueError(f"{name} must have shape (num_samples, num_labels), got {array.shape}.{hint}")
     if array.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}.")
     if array.shape[1] < 2:
@@ -47,6 +48,11 @@ def _check_labels(name: str, labels: Any, num_samples: int, num_labels: int) -> 
         raise ValueError(f"{name} and labels must have the same length, got {num_samples} and {len(array)}.")
     if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.floor(array))):
         raise ValueError("labels must be whole numbers, got NaN, infinity or a fraction.")
+    exact = {"float16": 2048, "bfloat16": 256}.get(str(getattr(labels, "dtype", "")).removeprefix("torch."))
+    if exact and array.max() > exact:
+        raise ValueError(
+            f"labels must be integers: half precision has rounded those above {exact}, up to {array.max()}."
+        )
     if array.min() < 0 or array.max() >= num_labels:
         raise ValueError(
             f"labels must lie in [0, {num_labels - 1}] for {num_labels} columns, got values from {array.min()} to "

@@ -129,6 +129,10 @@ REFUSED = {
     "complex": (np.zeros(4, complex), "labels must hold real numbers, got an array of dtype complex128"),
     "beyond int64": (np.array([2**63, 0, 0, 0], np.uint64), "labels must lie in"),
     "beyond all": ([2**70, 0, 0, 0], "labels must hold real numbers"),
+    "rounded to half precision": (
+        torch.tensor([300, 0, 1, 2]).bfloat16(),
+        "labels must be integers.*above 256, up to 300",
+    ),
     "a single one": (np.array(3), "labels must have shape"),
     "batches": ([torch.zeros(3), torch.zeros(1)], "labels must be a rectangular array.*concatenate them first"),
     "a generator": ((label for label in [0, 1, 2, 0]), "labels must hold real numbers"),
