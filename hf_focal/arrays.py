@@ -34,6 +34,8 @@ def _read(name: str, value: Any) -> NDArray[Any]:
     """The values as a NumPy array of whatever they are, without their mask."""
     if type(value).__module__.partition(".")[0] == "datasets":  # a column, which would be read row by row
         value = value[:]
+    if getattr(value, "is_nested", False):  # a tensor of tensors
+        value = value.unbind()
     rows = value if isinstance(value, list | tuple) else []
     if any(hasattr(row, "detach") for row in rows[:1]):  # NumPy would read each number on its own
         return _stacked(name, rows)
@@ -57,8 +59,9 @@ def _read(name: str, value: Any) -> NDArray[Any]:
 def _as_array(value: Any) -> NDArray[Any]:
     if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16
         value = value.detach()
-        value = (value.to_dense() if "sparse" in str(value.layout) else value).cpu()
+        value = value.to_dense() if "sparse" in str(value.layout) else value
         value = value.float() if "float16" in str(value.dtype) or "float8" in str(value.dtype) else value
+        value = value.cpu().resolve_conj().resolve_neg()
     elif hasattr(value, "toarray"):  # a sparse matrix of SciPy
         value = value.toarray()
     elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
@@ -135,7 +138,8 @@ def check_groups(groups: Any, num_samples: int) -> NDArray[np.int64]:
     Groups are told apart by whole numbers, texts, dates or any other ids that can be keys of a dictionary.
     """
     array = _read("groups", groups)
-    if isinstance(groups, list | tuple) and array.dtype.kind not in "iufb":  # as an array all would be of one type
+    plain = array.ndim == 1 and array.dtype.kind in "iufb"
+    if isinstance(groups, list | tuple) and not plain:  # as an array all would be of one type
         array = np.fromiter(groups, dtype=object, count=len(groups))
     found = f"an array of shape {array.shape} and dtype {array.dtype}"
     if array.shape == (num_samples,) and array.dtype.kind not in "cV":

@@ -29,7 +29,8 @@ def _to_rows(name: str, value: Any) -> NDArray[Any]:
     """The values as a floating-point matrix, a row for each sample and a column for each class."""
     array = to_numpy(name, value)
     if array.ndim != 2:
-        raise ValueError(f"{name} must have shape (num_samples, num_labels), got {array.shape}.")
+        hint = " If these are batches, concatenate them first." if array.ndim == 3 else ""
+        raise ValueError(f"{name} must have shape (num_samples, num_labels), got {array.shape}.{hint}")
     if array.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}.")
     if array.shape[1] < 2:
@@ -50,6 +51,11 @@ def _check_labels(name: str, labels: Any, num_samples: int, num_labels: int) -> 
         raise ValueError(f"{name} and labels must have the same length, got {num_samples} and {len(array)}.")
     if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.floor(array))):
         raise ValueError("labels must be whole numbers, got NaN, infinity or a fraction.")
+    exact = {"float16": 2048, "bfloat16": 256}.get(str(getattr(labels, "dtype", "")).removeprefix("torch."))
+    if exact and array.max() > exact:
+        raise ValueError(
+            f"labels must be integers: half precision has rounded those above {exact}, up to {array.max()}."
+        )
     if array.min() < 0 or array.max() >= num_labels:
         raise ValueError(
             f"labels must lie in [0, {num_labels - 1}] for {num_labels} columns, got values from {array.min()} to "
@@ -94,33 +100,37 @@ def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray
     if lowest < -below:
         row = int(array.min(axis=1).argmin())
         raise _no_probabilities(f"a value of {lowest:g} in row {row}", _NO_SOFTMAX)
-    clipped = np.maximum(array, 0) if lowest < 0 else None
+    clipped = np.clip(array, 0, 1) if lowest < 0 else None
     if clipped is not None:
         told.append(f"some are below 0 by at most {below:g} and were set to 0")
         array, off = clipped, clipped.sum(axis=1) - 1
     row = int(np.abs(off).argmax())
     far = abs(float(off[row]))
     if far > SUM_TOLERANCE:
-        digits = next((one for one in range(2, 7) if all(_of_digits(part, one) for part in _parts(array))), None)
-        by_digits = 0.0 if digits is None else num_labels * 0.5 * 10.0**-digits * (1 + 1e-4)
-        bound = min(by_digits, 5e-2)
+        digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in _parts(array))), None)
+        by_decimals = 0.0 if digits is None else num_labels * 0.5 * 10.0**-digits * (1 + 1e-4)
+        bound = min(by_decimals, 5e-2)
         if half and far <= 1e-2:
             told.append("rows sum to 1 only within 0.01, as after rounding to half precision")
         elif far <= bound:
-            told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} digits")
+            told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} decimals")
+        elif far <= 5e-3 and all(map(_of_three_digits, _parts(array))):
+            told.append("rows sum to 1 only within 0.005, as after rounding to 3 significant digits")
         else:
             hint = _NO_SOFTMAX
             if abs(np.median(off) - 99) <= 5:
                 hint = "If these are percentages, divide them by 100 first."
-            elif far <= min(by_digits, 0.5):
-                hint += f" If they were rounded to {digits} digits, that is too few for {num_labels} classes."
+            elif far <= min(by_decimals, 0.5):
+                hint += f" If they were rounded to {digits} decimals, that is too few for {num_labels} classes."
             raise _no_probabilities(f"row {row}, which sums to {off[row] + 1:g}", hint)
     warnings.warn(
         f"The probabilities are rounded: {', and '.join(told)}. Each row was divided by its sum.",
         UserWarning,
         stacklevel=_outside(),
     )
-    return np.divide(array, (off + 1).astype(array.dtype, copy=False)[:, None], out=clipped)
+    noise = min(1e-5, num_labels * float(np.finfo(array.dtype).eps))
+    sums = np.where(np.abs(off) > noise, off + 1, 1)  # of rows that sum to 1, values on the edge of a bin stay there
+    return np.divide(array, sums.astype(array.dtype, copy=False)[:, None], out=clipped)
 
 
 def _no_probabilities(found: str, hint: str) -> ValueError:
@@ -142,12 +152,20 @@ def _of_half_precision(values: NDArray[Any]) -> bool:
     return bool(brain.all() or (half == values).all())
 
 
-def _of_digits(values: NDArray[Any], digits: int) -> bool:
-    """Whether all values have so many decimals, or significant digits, as far as their type can tell."""
+def _of_decimals(values: NDArray[Any], digits: int) -> bool:
+    """Whether all values have so many decimals, as far as their type can tell."""
+    return _are_whole(values.astype(np.float64) * 10.0**digits, values.dtype)
+
+
+def _of_three_digits(values: NDArray[Any]) -> bool:
+    """Whether all values have three significant digits, as far as their type can tell."""
     wide = values.astype(np.float64)
-    leading = np.floor(np.log10(wide, out=np.full_like(wide, -1), where=wide > 0))
-    scaled = wide * 10.0 ** (digits - 1 - np.clip(leading, -290, -1))
-    return bool((np.abs(scaled - np.rint(scaled)) <= np.finfo(values.dtype).eps * scaled).all())
+    leading = np.floor(np.log10(wide, out=np.zeros_like(wide), where=wide > 1e-290))
+    return _are_whole(wide * 10.0 ** (2 - leading), values.dtype)
+
+
+def _are_whole(scaled: NDArray[np.float64], dtype: Any) -> bool:
+    return bool((np.abs(scaled - np.rint(scaled)) <= np.finfo(dtype).eps * scaled).all())
 
 
 def _outside() -> int:
@@ -173,7 +191,7 @@ def warn_of_probabilities(name: str, array: NDArray[Any]) -> None:
             return
         whole += int(np.count_nonzero((part == 0) | (part == 1)))
         off = max(off, float(np.abs(part.sum(axis=1, dtype=np.float64) - 1).max()))
-    softmax = off <= 1e-2 and whole < array.size
+    softmax = off <= 5e-2 and whole < array.size
     sigmoid = low < 0.1 and high > 0.9 and whole < array.size / 3
     if not (softmax or sigmoid):
         return

@@ -315,7 +315,8 @@ def fit_calibrator(
         TypeError: If `n_bins` is not a whole number.
 
     Warns:
-        UserWarning: If there are fewer than 200 samples, or a fit without guard is at an end of the range searched.
+        UserWarning: If there are fewer than 200 samples, a fit without guard is at an end of the range searched, or
+            the logits look like probabilities.
 
     Example:
     >>> logits, labels = np.array([[3.0, 0.0]] * 300), np.array([0] * 200 + [1] * 100)

@@ -23,9 +23,12 @@ _VECTORS = ("confidences", "correct", "true_probabilities", "nll", "brier")
 
 _MATRIX = "`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`"
 _ARGS = {
-    "probabilities": (_MATRIX, "Softmax outputs; each row sums to 1."),
+    "probabilities": (_MATRIX, "Softmax outputs; each row sums to 1, as nearly as rounding lets it."),
     "logits": (_MATRIX, "Raw scores: finite, or -inf for a class that is masked, which has probability 0."),
-    "labels": ("`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`", "Class indices in `[0, num_labels)`."),
+    "labels": (
+        "`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`",
+        "Class indices in `[0, num_labels)`; masked ones are left out with their rows.",
+    ),
     "n_bins": ("`int`, *optional*, defaults to `15`", "Number of bins."),
 }
 

@@ -4,20 +4,24 @@
 import doctest
 import inspect
 import multiprocessing
+import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import evaluate
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from conftest import ROOT
 
+import hf_focal
 from hf_focal import metrics
 
 
@@ -321,3 +325,105 @@ def test_app_runs_in_a_space_where_the_folder_has_another_name(name, tmp_path, m
     expected = FUNCTIONS[name](yaml.safe_load(predictions), yaml.safe_load(references))
     assert interface["fn"](predictions, references) == {name: close(expected)}
     assert articles[0].strip().startswith("# Metric Card") and launched == [f"Metric: {name}"]
+
+
+# ---- Arrays ---------------------------------------------------------------------------------------------------------
+
+
+@every_folder
+def test_modules_take_what_the_functions_take(name, load):
+    probabilities, labels = make_data()
+    hidden = np.arange(len(labels)) % 3 == 0
+    metric, function = load(name), FUNCTIONS[name]
+    for predictions, references in (
+        (pd.DataFrame(probabilities), pd.Series(labels, dtype="Int64")),
+        (list(torch.tensor(probabilities, requires_grad=True)), list(torch.tensor(labels))),
+        (probabilities, np.ma.masked_array(labels, hidden)),
+        (probabilities.tolist(), list(np.ma.masked_array(labels, hidden))),
+    ):
+        expected = {name: close(function(predictions, references))}
+        assert metric.compute(predictions=predictions, references=references) == expected
+        metric.add_batch(predictions=predictions[:50], references=references[:50])
+        metric.add_batch(predictions=predictions[50:], references=references[50:])
+        assert metric.compute() == expected
+    for row, label in zip(probabilities, np.ma.masked_array(labels, hidden), strict=True):
+        metric.add(prediction=row, reference=label)
+    assert metric.compute() == {name: close(function(probabilities[~hidden], labels[~hidden]))}
+
+
+def test_modules_accept_what_rounding_explains(load):
+    rows = torch.tensor(make_data()[0]).bfloat16()
+    metric, labels = load("multiclass_brier"), make_data()[1]
+    expected = metrics.brier_score((rows.double() / rows.double().sum(-1, keepdim=True)).numpy(), labels)
+    for give in (metric.compute, metric.add_batch):
+        with pytest.warns(UserWarning, match="as after rounding to half precision"):
+            found = give(predictions=rows, references=labels) or metric.compute()
+        assert found["multiclass_brier"] == pytest.approx(expected, abs=1e-7)
+
+
+def test_arrays_go_straight_to_the_function(load, monkeypatch):
+    probabilities, labels = make_data()
+    metric = load("ece")
+    monkeypatch.setattr(type(metric), "_init_writer", lambda self: pytest.fail("it was written as rows of Arrow"))
+    metric.compute(predictions=probabilities, references=labels)
+
+
+def test_one_of_the_two_alone_is_refused(load):
+    metric = load("ece")
+    for give in (metric.compute, metric.add_batch):
+        with pytest.raises(ValueError, match="predictions and references belong together"):
+            give(predictions=[[0.5, 0.5]])
+        with pytest.raises(ValueError, match="references must hold real numbers"):
+            give(predictions=[[0.5, 0.5]], references=["cat"])
+
+
+# ---- Where they are -------------------------------------------------------------------------------------------------
+
+
+@every_folder
+def test_a_module_loads_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metric = evaluate.load(hf_focal.metric_path(name), cache_dir=str(tmp_path))
+    probabilities, labels = make_data()
+    assert metric.compute(predictions=probabilities, references=labels) == {
+        name: close(FUNCTIONS[name](probabilities, labels))
+    }
+
+
+def test_a_name_that_no_module_has_is_refused_with_the_nearest():
+    for name, nearest in (("eec", "ece"), ("brier", "multiclass_brier"), ("classwise-ece", "classwise_ece")):
+        with pytest.raises(ValueError, match=rf"no module '{name}'.*ece, mce.*Did you mean '{nearest}'\?"):
+            hf_focal.metric_path(name)
+    with pytest.raises(ValueError, match="There is no module 'x' for evaluate, only adaptive_ece, .*, nll\\.$"):
+        hf_focal.metric_path("x")
+
+
+@pytest.mark.slow
+def test_wheel_and_source_distribution_hold_the_modules(tmp_path):
+    source = tmp_path / "source"
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for file in filter(None, files.split("\0")):
+        if (ROOT / file).is_file() and not file.startswith("tests"):
+            (source / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, source / file)
+    build = [sys.executable, "setup.py", "-q"]
+    subprocess.run([*build, "sdist", "-d", "../dist"], cwd=source, check=True)
+    (archive,) = (tmp_path / "dist").glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path / "unpacked")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    subprocess.run([*build, "bdist_wheel", "-d", "../../dist"], cwd=unpacked, check=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    code = """
+import evaluate, hf_focal
+for name in {names}:
+    path = hf_focal.metric_path(name)
+    assert path.startswith({site!r}), path
+    assert evaluate.load(path).compute(predictions=[[0.75, 0.25]], references=[0])[name] >= 0
+"""
+    code = code.format(names=FOLDERS, site=str(tmp_path / "site"))
+    options = {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path / "site")}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **options}, check=True)
+    for name in FOLDERS:
+        copied = tmp_path / "site" / "hf_focal" / "evaluate_modules" / name
+        assert {path.name for path in copied.iterdir()} >= {f"{name}.py", "README.md", "app.py", "requirements.txt"}

@@ -347,7 +347,13 @@ def test_lower_precision_is_raised_to_double_before_anything_is_binned_or_summed
     else:
         low = probabilities.astype(kind)
         exact = low.astype(np.float64)
-    _close(METRICS[name](low, labels), references.METRICS[name](exact, labels))
+    if kind is torch.bfloat16:  # rows that rounding puts off by more than a thousandth are divided by their sums
+        exact = low.float().numpy()
+        exact /= exact.sum(axis=1, keepdims=True, dtype=np.float32)
+        with pytest.warns(UserWarning, match=r"sum to 1 only within 0\.01, as after rounding to half precision"):
+            _close(METRICS[name](low, labels), references.METRICS[name](exact.astype(np.float64), labels), 1e-6)
+    else:
+        _close(METRICS[name](low, labels), references.METRICS[name](exact, labels))
 
 
 @pytest.mark.parametrize("n_bins", [10, 15, 20])
@@ -367,9 +373,10 @@ def test_rows_of_half_precision_may_miss_one_by_a_hundredth(kind):
         rows = np.array([[total - 0.25, 0.25]])
         low = torch.tensor(rows).to(kind) if isinstance(kind, torch.dtype) else rows.astype(kind)
         if accepted:
-            assert accuracy(low, [0]) == 1.0
+            with pytest.warns(UserWarning, match="only within 0.01, as after rounding to half precision"):
+                assert accuracy(low, [0]) == 1.0
         else:
-            with pytest.raises(ValueError, match="sum to 1 within 0.01"):
+            with pytest.raises(ValueError, match="sum to 1 within 0.001, got row 0"):
                 accuracy(low, [0])
 
 

@@ -120,7 +120,8 @@ def classwise_reliability_diagram(
     if label_names is not None and len(label_names) != num_labels:
         raise ValueError(f"label_names must hold {num_labels} names, got {len(label_names)}.")
     chosen = np.arange(num_labels) if classes is None else to_numpy("classes", classes)
-    if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not all(0 <= index < num_labels for index in chosen):
+    inside = chosen.ndim == 1 and chosen.dtype.kind in "iu" and all(0 <= index < num_labels for index in chosen)
+    if not (inside and len(chosen)):
         raise ValueError(f"classes must be indices in [0, {num_labels - 1}], got {chosen.tolist()}.")
     drawn = chosen.tolist()
     statistics = {index: equal_width(array[:, index], indices == index, n_bins) for index in drawn}
