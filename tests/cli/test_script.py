@@ -63,7 +63,7 @@ def raising(error, cause=None):
 def test_a_mistake_is_one_line_and_exit_code_2(ended, error, line):
     code, said = ended(raising(error))
     # This file counts as a library: what is raised in one tells how its traceback is had.
-    assert code == 2 and said == f"train.py: error: {line} (HF_FOCAL_TRACEBACK=1 in the environment shows where.)\n"
+    assert code == 2 and said == f"train.py: error: {line} (HF_FOCAL_TRACEBACK=1 shows where.)\n"
 
 
 def test_an_error_of_ours_needs_no_traceback(ended):
