@@ -62,7 +62,8 @@ class RunArguments(CalibrationTrainingArguments):
         super().__post_init__()
         if self.lr_scheduler_kwargs:
             kind = SchedulerType(self.lr_scheduler_type)
-            taken = {*inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[kind]).parameters} - _OF_SCHEDULES
+            schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
+            taken = {*inspect.signature(schedule).parameters} - _OF_SCHEDULES
             for name in {*self.lr_scheduler_kwargs} - taken:
                 found = f"{kind.value!r} takes no {name!r} (lr_scheduler_kwargs)"
                 own = f" It takes {', '.join(sorted(taken))}." if taken else ""
