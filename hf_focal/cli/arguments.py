@@ -189,7 +189,7 @@ def parse_arguments(
     *parsed, _, unused = parser.parse_args_into_dataclasses(rest, True, look_for_args_file=False)
     if unused:
         what = f"There is no flag {unused[0]}." if unused[0].startswith("-") else f"{unused[0]!r} belongs to no flag."
-        raise ValueError(what + suggestion(unused[0], map("--{}".format, fields)))
+        raise ValueError(what + (suggestion(unused[0], map("--{}".format, fields)) or " See --help."))
     return tuple(parsed)
 
 

@@ -58,7 +58,9 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt as stop:
-        sys.exit(130) if others else _end(f"interrupted. {stop}".strip(), 130)
+        if others:
+            sys.exit(130)
+        _end(f"interrupted. {stop}".strip(), 130)
     except Exception as error:
         if others:
             time.sleep(20)  # if the main process has failed as well, its launcher ends this one meanwhile
@@ -81,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         for word in sys.argv[1:] if args is None else args:
             name = word.partition("=")[0]
             if name.startswith("--") and name.strip("-") and name not in known:
-                raise ValueError(f"There is no flag {name}.{suggestion(name, known)}")
+                raise ValueError(f"There is no flag {name}.{suggestion(name, known) or ' See --help.'}")
         return super().parse_known_args(args, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
