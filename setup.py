@@ -21,6 +21,7 @@ install_requires = [
     "matplotlib>=3.7",
     "numpy>=1.24",
     "pillow>=10.0",
+    "psutil>=5.9",
     "pyyaml>=6.0",
     "safetensors>=0.4.3",
     "scikit-learn>=1.3",
@@ -28,6 +29,7 @@ install_requires = [
     "timm>=1.0.20",
     "torch>=2.4",
     "torchvision>=0.19",
+    "tqdm>=4.66",
     "transformers>=5.0.0",
     "typing-extensions>=4.10",
 ]

@@ -324,7 +324,7 @@ def check_count(name: str, value: Any) -> int:
 def suggestion(name: object, names: Iterable[str]) -> str:
     """A question for the end of an error: whether the nearest of the names is meant; nothing where none is near."""
     known = {one.lower(): one for one in names}
-    near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.7)
+    near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.65)
     return f" Did you mean {known[near[0]]!r}?" if near else ""
 
 

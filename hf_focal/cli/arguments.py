@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -21,18 +22,20 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
-from ..checks import suggestion
+from ..checks import check_count, suggestion
 from ..metrics import METRICS
 from ..networks.masking import refuse_masked
 from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments
-from .config_file import read_config
+from .config_file import read_config, unique_keys
 from .script import Parser
 
 
 AUTO = "auto"
+_OF_SCHEDULES = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}  # which the trainer gives
 flag: Any = HfArg  # which says that it returns a field, where a class has its default
 
 
@@ -46,6 +49,27 @@ class RunArguments(CalibrationTrainingArguments):
     remove_unused_columns: bool = flag(default=False, help="Off: inputs are made by transforms.")
     dataloader_pin_memory: bool = flag(default=torch.cuda.is_available(), help="Pin memory in data loaders.")
     report_to: None | str | list[str] = flag(default="none", help="Where to log, such as tensorboard.")
+
+    def __post_init__(self) -> None:
+        """Refuse what would be an error from deep inside, or none at all."""
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name)
+            if isinstance(value, str) and (name.endswith("kwargs") or value.lstrip().startswith("{")):
+                json_object(f"--{name}", value)
+                setattr(self, name, value.strip())
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            check_count(name, getattr(self, name))
+        if not 0 <= self.num_train_epochs < float("inf"):
+            raise ValueError(f"num_train_epochs must be a number of at least 0, got {self.num_train_epochs}.")
+        super().__post_init__()
+        if self.lr_scheduler_kwargs:
+            kind = SchedulerType(self.lr_scheduler_type)
+            schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
+            taken = {*inspect.signature(schedule).parameters} - _OF_SCHEDULES
+            for name in {*self.lr_scheduler_kwargs} - taken:
+                found = f"{kind.value!r} takes no {name!r} (lr_scheduler_kwargs)"
+                own = f" It takes {', '.join(sorted(taken))}." if taken else ""
+                raise ValueError(f"The schedule {found}.{suggestion(name, taken)}{own}")
 
 
 @dataclass
@@ -68,6 +92,7 @@ class TrainArguments(RunArguments):
     stopping_criteria: list[str] = flag(default_factory=list, help="Compare the best models by these: ece nll ...")
 
     def __post_init__(self) -> None:
+        """Refuse a metric that no evaluation gives."""
         super().__post_init__()
         metric, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), [*METRICS, "loss"]
         if metric not in known:
@@ -176,7 +201,7 @@ def parse_arguments(
     *parsed, _, unused = parser.parse_args_into_dataclasses(rest, True, look_for_args_file=False)
     if unused:
         what = f"There is no flag {unused[0]}." if unused[0].startswith("-") else f"{unused[0]!r} belongs to no flag."
-        raise ValueError(what + suggestion(unused[0], map("--{}".format, fields)))
+        raise ValueError(what + (suggestion(unused[0], map("--{}".format, fields)) or " See --help."))
     return tuple(parsed)
 
 
@@ -248,8 +273,8 @@ def import_plugin(name: str) -> ModuleType:
 def json_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any] | None:
     """A flag's JSON object, parsed."""
     try:
-        parsed = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError as error:
+        parsed = json.loads(value, object_pairs_hook=unique_keys) if isinstance(value, str) else value
+    except ValueError as error:
         raise ValueError(f"{flag} must be a JSON object, got {value!r}: {error}") from error
     if not isinstance(parsed, dict | None):
         raise ValueError(f"{flag} must be a JSON object, got {value!r}.")

@@ -75,7 +75,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_json(text: str) -> Any:
-    values = json.loads(text, object_pairs_hook=_json_mapping)
+    values = json.loads(text, object_pairs_hook=unique_keys)
     return {key: _as_written(value) for key, value in values.items()} if isinstance(values, dict) else values
 
 
@@ -102,7 +102,8 @@ def _as_written(value: Any, node: Any = None) -> Any:
     return node.value if isinstance(node, yaml.ScalarNode) else json.dumps(value)
 
 
-def _json_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON, for `object_pairs_hook`; a ValueError where a key comes twice."""
     keys = [key for key, _ in pairs]
     if twice := [key for index, key in enumerate(keys) if key in keys[:index]]:
         raise ValueError(f"the key {twice[0]!r} comes twice.")

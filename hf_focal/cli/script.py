@@ -23,7 +23,8 @@ from ..checks import suggestion
 TRACEBACK = "HF_FOCAL_TRACEBACK"  # set in the environment: mistakes have their traceback, too
 # Those of libraries that are neither of these, by name: a damaged file, data that cannot be read, no connection.
 _MISTAKES = ValueError, OSError, ImportError, SyntaxError
-_OF_LIBRARIES = {"SafetensorError", "DatasetsError", "HTTPError", "DecompressionBombError"}
+_OF_LIBRARIES = {"SafetensorError", "DatasetsError", "HTTPError", "DecompressionBombError", "StrictDataclassError"}
+_NOT_INSTALLED = re.compile("pip install|to be installed")
 _NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory", re.IGNORECASE)
 _LAUNCHERS = {"accelerate", "accelerate-launch", "torchrun"}
 _LAUNCHERS |= {f"accelerate.commands.{name}" for name in ("launch", "accelerate_cli")}
@@ -57,7 +58,9 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt as stop:
-        sys.exit(130) if others else _end(f"interrupted. {stop}".strip(), 130)
+        if others:
+            sys.exit(130)
+        _end(f"interrupted. {stop}".strip(), 130)
     except Exception as error:
         if others:
             time.sleep(20)  # if the main process has failed as well, its launcher ends this one meanwhile
@@ -80,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         for word in sys.argv[1:] if args is None else args:
             name = word.partition("=")[0]
             if name.startswith("--") and name.strip("-") and name not in known:
-                raise ValueError(f"There is no flag {name}.{suggestion(name, known)}")
+                raise ValueError(f"There is no flag {name}.{suggestion(name, known) or ' See --help.'}")
         return super().parse_known_args(args, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -97,7 +100,8 @@ def _mistake(error: BaseException) -> str | None:
         flags = "--per_device_train_batch_size, --per_device_eval_batch_size"
         return f"{found.rstrip('.')}. Smaller batches need less: {flags}."
     names = {cls.__name__ for cls in type(error).__mro__}
-    if not isinstance(error, _MISTAKES) and names.isdisjoint(_OF_LIBRARIES):
+    missing = isinstance(error, RuntimeError) and _NOT_INSTALLED.search(str(error))
+    if not (isinstance(error, _MISTAKES) or missing or names & _OF_LIBRARIES):
         return None
     said = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -110,7 +114,7 @@ def _mistake(error: BaseException) -> str | None:
         Path(__file__).resolve().parents[1] not in raised.parents
         and raised.parent != Path(sys.argv[0]).resolve().parent
     ):
-        said += f" ({TRACEBACK}=1 in the environment shows where.)"
+        said += f" ({TRACEBACK}=1 shows where.)"
     return said
 
 

@@ -358,7 +358,10 @@ def create_loss(name: str, **parameters: Any) -> CalibrationLoss:
         if parameter not in accepted:
             near = suggestion(parameter, accepted)
             raise ValueError(f"The loss {name!r} takes no {parameter!r}; it takes {', '.join(accepted)}.{near}")
-    loss = LOSSES[name](**parameters)
+    try:
+        loss = LOSSES[name](**parameters)
+    except TypeError as error:
+        raise ValueError(f"The loss {name!r} cannot take {parameters}: {error}") from error
     forgotten = [parameter for parameter in accepted if not hasattr(loss, parameter)]
     if forgotten:  # its results could not say what it was
         raise ValueError(f"{type(loss).__name__} must keep each parameter as an attribute: {', '.join(forgotten)}.")

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
-from ..checks import suggestion
+from ..checks import check_count, suggestion
 from ..files import check_weights, explained
 
 # Which also registers our architectures with timm.
@@ -164,7 +164,7 @@ def _learned(
     known = [key for key in inspect.signature(LEARNED[name]).parameters if key not in made]
     if unknown := [key for key in settings if key not in known]:
         raise ValueError(f"{name!r} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
-    options = {} if vocab_size is None else {"vocab_size": vocab_size}
+    options = {} if vocab_size is None else {"vocab_size": check_count("vocab_size", vocab_size)}
     if name == SMALL_BERT:
         if embeddings is not None:
             raise ValueError(f"{SMALL_BERT!r} learns its embeddings: leave embeddings unset.")
