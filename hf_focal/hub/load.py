@@ -214,9 +214,9 @@ def _not_added(name: str, settings: dict[str, Any]) -> str:
 
 
 _WAY_OUT = (
-    "Load it by PEFT (peft.PeftModel.from_pretrained of the base model and the adapter) and use that model, or, if the "
-    "kind can be merged, save it whole by merge_and_unload() and save_pretrained, with the tokenizer beside it; what "
-    f"{ADAPTER_RECORD} says, but for its labels, is then config.calibration."
+    "Load it by PEFT (peft.PeftModel.from_pretrained of the base model and the adapter) and use that model, or, if "
+    "the kind can be merged, save it whole by merge_and_unload() and save_pretrained, with the tokenizer beside it; "
+    f"what {ADAPTER_RECORD} says, but for its labels, is then config.calibration."
 )
 
 

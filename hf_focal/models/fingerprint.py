@@ -141,7 +141,7 @@ def _weights(module: Any) -> dict[str, Tensor | None]:
 
 
 def _own(module: Any) -> dict[str, Tensor]:
-    if hasattr(module, "_packed_params"):  # of a layer that torch quantised, whose weights are methods
+    if hasattr(module, "_packed_params") and hasattr(module, "weight"):  # torch quantised it: methods
         return {name: one for name in ("weight", "bias") if (one := getattr(module, name)()) is not None}
     return dict(module.named_parameters(recurse=False))
 
