@@ -67,7 +67,7 @@ def from_pretrained(
         revision, token, local_files_only, cache_dir:
             As for `from_pretrained` of the Auto classes. Config and weights come from the same commit.
         kwargs:
-            Likewise, such as `dtype` or `device_map`. `trust_remote_code` is refused.
+            Likewise, such as `dtype` or `device_map`. `trust_remote_code` is refused, and so are other labels.
 
     Returns:
         `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
@@ -78,6 +78,12 @@ def from_pretrained(
         OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
     """
     refuse_code(kwargs)
+    if others := {"num_labels", "id2label", "label2id"} & kwargs.keys():
+        raise ValueError(
+            f"from_pretrained loads a classifier with the classes that it has: leave {', '.join(sorted(others))} "
+            "unset. To begin another task from it, use create_image_classifier, create_text_classifier or the Auto class of "
+            "transformers, which make a new head."
+        )
     name = str(name_or_path)
     source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
     source |= {"local_files_only": local_files_only, "cache_dir": cache_dir}

@@ -205,8 +205,7 @@ def test_wrappers_and_subclasses_have_it_too(calibrated):
     for cls in (Mine, BertForMine):
         model = cls.from_pretrained(calibrated / "whole")
         assert calibration_record(model)["temperature"] == 2.5
-    assert calibration_record(torch.compile(model))["temperature"] == 2.5
-    model.model = nn.ModuleList([model])[0].bert  # names of modules do not matter
+    model.score, model.classifier = model.classifier, None  # names of modules do not matter
     assert calibration_record(model)["temperature"] == 2.5
 
 

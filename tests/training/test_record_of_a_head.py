@@ -18,7 +18,6 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-import hf_focal
 from hf_focal import (
     CalibrationTrainer,
     apply_temperature,
@@ -243,13 +242,17 @@ def test_an_image_classifier_made_of_a_calibrated_one(tmp_path, caplog):
     assert calibration_record(stock) is None and len(forgotten(caplog)) == 3
 
 
-def test_a_record_without_a_fingerprint_is_taken_for_that_of_the_head_unless_its_sizes_differ(caplog):
+def test_a_record_without_a_fingerprint_is_taken_for_that_of_the_head():
     model = build("bert")
     model.config.calibration = {"temperature": 2.0, "folded": False}
     assert calibration_record(model) == {"temperature": 2.0, "folded": False}
-    model.config.calibration = {"method": "vector", "scale": [1.0, 2.0], "bias": [0.0, 0.0], "folded": True}
-    if "vector" in hf_focal.CALIBRATORS:
-        assert calibration_record(model) is None and "for 2 classes, and the model has 5" in caplog.text
+
+
+@only_folded
+@pytest.mark.parametrize("argument", [{"num_labels": 3}, {"id2label": {0: "a", 1: "b"}}])
+def test_a_calibrated_classifier_is_not_loaded_with_other_classes(folder, argument):
+    with pytest.raises(ValueError, match="with the classes that it has: leave .* unset.*create_text_classifier"):
+        from_pretrained(folder, ignore_mismatched_sizes=True, **argument)
 
 
 # ---- Adapters -------------------------------------------------------------------------------------------------------
