@@ -70,7 +70,7 @@ def from_pretrained(
         revision, token, local_files_only, cache_dir:
             As for `from_pretrained` of the Auto classes. Config and weights come from the same commit.
         kwargs:
-            Likewise, such as `dtype` or `device_map`. `trust_remote_code` is refused.
+            Likewise, such as `dtype` or `device_map`. `trust_remote_code` is refused, and so are other labels.
 
     Returns:
         `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
@@ -81,6 +81,12 @@ def from_pretrained(
         OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
     """
     refuse_code(kwargs)
+    if others := {"num_labels", "id2label", "label2id"} & kwargs.keys():
+        raise ValueError(
+            f"from_pretrained loads a classifier with the classes that it has: leave {', '.join(sorted(others))} "
+            "unset. To begin another task from it, use create_image_classifier, create_text_classifier or the Auto class of "
+            "transformers, which make a new head."
+        )
     name = str(name_or_path)
     mend_folder(name)
     source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
@@ -254,9 +260,9 @@ def _not_added(name: str, settings: dict[str, Any]) -> str:
 
 
 _WAY_OUT = (
-    "Load it by PEFT (peft.PeftModel.from_pretrained of the base model and the adapter) and use that model, or, if the "
-    "kind can be merged, save it whole by merge_and_unload() and save_pretrained, with the tokenizer beside it; what "
-    f"{ADAPTER_RECORD} says, but for its labels, is then config.calibration."
+    "Load it by PEFT (peft.PeftModel.from_pretrained of the base model and the adapter) and use that model, or, if "
+    "the kind can be merged, save it whole by merge_and_unload() and save_pretrained, with the tokenizer beside it; "
+    f"what {ADAPTER_RECORD} says, but for its labels, is then config.calibration."
 )
 
 

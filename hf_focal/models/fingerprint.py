@@ -30,7 +30,7 @@ def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[
     model without given modules they are the likely head, and that of an adapter's layers which comes last.
     """
     prints = _prints(_likely_head(model) if heads is None else heads)
-    if not prints:
+    if not prints or _is_sharded(model):
         return {}
     found: dict[str, Any] = {"kind": _kind(model), "modules": prints}
     if heads is None and (adapter := _prints(_adapter_part(model))):
@@ -93,11 +93,12 @@ def _is_print(one: Any) -> bool:
 
 
 def _likely_head(model: Any) -> list[nn.Module]:
-    """The last module with as many outputs as labels, or else with weights: no batch is needed to find it."""
+    """The last module with as many outputs as labels, or else with a matrix: no batch is needed to find it."""
     modules = [module for module in _in_effect(model) if _shapes(module)]
     labels = model.config.num_labels
     heads = [one for one in modules if labels in (getattr(one, key, None) for key in ("out_features", "out_channels"))]
-    return (heads or modules)[-1:]
+    matrices = [one for one in modules if any(len(shape) > 1 for shape in _shapes(one).values())]
+    return (heads or matrices or modules)[-1:]
 
 
 def _adapter_part(model: nn.Module) -> list[nn.Module]:
@@ -141,7 +142,7 @@ def _weights(module: Any) -> dict[str, Tensor | None]:
 
 
 def _own(module: Any) -> dict[str, Tensor]:
-    if hasattr(module, "_packed_params"):  # of a layer that torch quantised, whose weights are methods
+    if hasattr(module, "_packed_params") and hasattr(module, "weight"):  # torch quantised it: methods
         return {name: one for name in ("weight", "bias") if (one := getattr(module, name)()) is not None}
     return dict(module.named_parameters(recurse=False))
 

@@ -508,3 +508,14 @@ def test_what_the_weights_cannot_hold_or_nobody_could_undo_is_refused():
             fold_calibrator(bert(), Vector(factors))
     with pytest.raises(UnfoldableError, match="cannot be undone"):
         fold_calibrator(bert(), Matrix(((1.0,) * K,) * K, (0.0,) * K))
+
+
+def test_a_record_of_other_classes_is_forgotten_or_refused_without_a_fingerprint_too(caplog):
+    model = bert()
+    for method, values in (("bias", [0.1, -0.1]), ("bias", [0.1] * 5)):
+        model.config.calibration = {"method": method, "bias": values, "folded": True}
+        assert calibration_record(model) is None and not hasattr(model.config, "calibration")
+        assert f"for {len(values)} classes, and the model has 4" in caplog.text
+        model.config.calibration = {"method": method, "bias": values, "folded": False}
+        with pytest.raises(ValueError, match="another head.*classes, and the model has 4"):
+            apply_temperature(model)
