@@ -142,6 +142,8 @@ def pipeline(
     known = known or task_of(model)
     if known is None:
         raise ValueError(f"{type(model).__name__} is no classifier of a known kind. {supported_tasks()}")
+    if not {known.processor, "processor"} & set(kwargs):
+        raise ValueError(f"pipeline needs {known.processor}=... beside a model that is loaded already.")
     chosen: Any = known.name
     made = transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
     known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
