@@ -62,9 +62,10 @@ def from_pretrained(
         `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
 
     Raises:
-        ValueError: If `config.json` holds a malformed `calibration` or names no classifier, `calibration.json` is
-            malformed, or weights are missing.
-        OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
+        ValueError: If `config.json` holds a malformed `calibration` or names no classifier or one of another task,
+            `calibration.json` is malformed, weights are missing, a file is broken, or the token cannot be one.
+        OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged. No error
+            holds a token.
     """
     refuse_code(kwargs)
     name = str(name_or_path)
@@ -125,7 +126,8 @@ def pipeline(
         `transformers.Pipeline`: Its scores are calibrated probabilities.
 
     Raises:
-        ValueError, OSError: As [`from_pretrained`]; the former also if there is no model.
+        ValueError, OSError: As [`from_pretrained`]; the former also if there is no model, or no tokenizer, image
+            processor or feature extractor that can be the model's.
     """
     if model is None:
         raise ValueError("pipeline needs a model: an id on the Hub, a folder, or a loaded model.")
@@ -146,7 +148,7 @@ def pipeline(
         raise ValueError(f"pipeline needs {known.processor}=... beside a model that is loaded already.")
     chosen: Any = known.name
     made = transformers.pipeline(chosen, model=apply_temperature(model), **kwargs)
-    known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
+    known.check_processor(made.model, getattr(made, known.processor, None), made.model.config._name_or_path)
     return made
 
 
