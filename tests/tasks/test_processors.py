@@ -14,7 +14,6 @@ from transformers import (
     ByT5Tokenizer,
     CanineConfig,
     CanineForSequenceClassification,
-    CanineTokenizer,
     Gemma3TextConfig,
     T5Config,
     T5ForSequenceClassification,
@@ -99,7 +98,6 @@ def test_padded_vocabularies_and_those_of_bytes_and_characters_are_taken(caplog)
     check_tokenizer(bert(100), tokenizer(33), "here")  # a config with the default size, perhaps
     assert "has 33 tokens, and BertForSequenceClassification has embeddings of 100: make sure" in caplog.text
     canine = CanineForSequenceClassification(CanineConfig(**SIZES, num_hash_buckets=8, num_hash_functions=2))
-    check_tokenizer(canine, CanineTokenizer(), "here")
     t5 = T5ForSequenceClassification(T5Config(vocab_size=8000, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     check_tokenizer(t5, ByT5Tokenizer(), "here")
     assert get_task("text-classification").has_processor(canine.config, "nowhere")
