@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 # As transformers looks for them; an index names the files that the weights are in.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # What is read besides. Of other files, such as notes of somebody's, nothing is asked.
-_READ = ["config.json", "*_config.json", "*.index.json", "tokenizer.json", "vocab.json", "added_tokens.json"]
-_READ += ["special_tokens_map.json", "calibration.json", "*.model", "*.safetensors", "pytorch_model*.bin"]
+_READ = (
+    "config.json", "*_config.json", "*.index.json", "tokenizer.json", "vocab.json", "added_tokens.json",
+    "special_tokens_map.json", "calibration.json", "*.model", "*.safetensors", "pytorch_model*.bin",
+)  # fmt: skip
 _MAPPINGS = ("config.json", ".index.json", "tokenizer.json")
 
 

@@ -82,6 +82,7 @@ class Fault:
     status: int | None
     times: int
     damage: Callable[[bytes], bytes] | None
+    echo: bool = False
 
 
 class Reply(Exception):
@@ -135,12 +136,14 @@ class HubServer:
         status: int | None = None,
         times: int = 1,
         damage: Callable[[bytes], bytes] | None = None,
+        echo: bool = False,
     ) -> None:
         """
-        Let requests go wrong: answered with `status`; or their body through `damage`; with neither, the connection is
-        closed in the middle of the request. `times` requests, and then all is well again.
+        Let requests go wrong: answered with `status`, and under `echo` with the header that holds the token; or their
+        body through `damage`; with neither, the connection is closed in the middle of the request. `times` requests,
+        and then all is well again.
         """
-        self.faults.append(Fault(pattern, status, times, damage))
+        self.faults.append(Fault(pattern, status, times, damage, echo))
 
     def fault(self, line: str) -> Fault | None:
         with self.lock:
@@ -213,6 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self._chunks() if chunked else self.rfile.read(size)
         headers: dict[str, str] = {}
         try:
+            if fault and fault.echo:
+                said = self.headers.get("Authorization", "")
+                headers = {"X-Error-Message": f"who is {said}?", "X-HF-Warning": f"{line}; beware, {said}"}
+                raise Reply(fault.status or 403, "echo", errors=f"of {said}", **headers)
             if fault and fault.status:
                 raise Reply(fault.status, "A fault that the test asked for")
             self.user = self._user()
@@ -222,7 +229,8 @@ class _Handler(BaseHTTPRequestHandler):
                 result, headers = result
         except Reply as reply:
             status, result = reply.status, {"error": str(reply), **reply.fields}
-            headers = {"X-Error-Message": str(reply)} | ({"X-Error-Code": reply.code} if reply.code else {})
+            headers |= {} if headers else {"X-Error-Message": str(reply)}
+            headers |= {"X-Error-Code": reply.code} if reply.code else {}
         except _Invalid as invalid:
             status, result = 400, {"errors": [{"message": error} for error in invalid.args], "warnings": []}
         data = result if isinstance(result, bytes) else json.dumps(result).encode()

@@ -76,16 +76,18 @@ def from_pretrained(
         `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
 
     Raises:
-        ValueError: If `config.json` holds a malformed `calibration` or names no classifier, `calibration.json` is
-            malformed, weights are missing, or an unfolded temperature was fitted to another head than the one there.
-        OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged.
+        ValueError: If `config.json` holds a malformed `calibration` or names no classifier or one of another task,
+            `calibration.json` is malformed, weights are missing, a file is broken, the token cannot be one, or an
+            unfolded temperature was fitted to another head than the one there.
+        OSError: If there is no such model, it is private, it cannot be reached, or a download is damaged. No error
+            holds a token.
     """
     refuse_code(kwargs)
     if others := {"num_labels", "id2label", "label2id"} & kwargs.keys():
         raise ValueError(
             f"from_pretrained loads a classifier with the classes that it has: leave {', '.join(sorted(others))} "
-            "unset. To begin another task from it, use create_image_classifier, create_text_classifier or the Auto class of "
-            "transformers, which make a new head."
+            "unset. To begin another task from it, use create_image_classifier, create_text_classifier or the Auto "
+            "class of transformers, which make a new head."
         )
     name = str(name_or_path)
     mend_folder(name)
@@ -148,7 +150,8 @@ def pipeline(
         `transformers.Pipeline`: Its scores are calibrated probabilities.
 
     Raises:
-        ValueError, OSError: As [`from_pretrained`]; the former also if there is no model.
+        ValueError, OSError: As [`from_pretrained`]; the former also if there is no model, or no tokenizer, image
+            processor or feature extractor that can be the model's.
     """
     if model is None:
         raise ValueError("pipeline needs a model: an id on the Hub, a folder, or a loaded model.")
@@ -165,11 +168,13 @@ def pipeline(
     known = known or task_of(model)
     if known is None:
         raise ValueError(f"{type(model).__name__} is no classifier of a known kind. {supported_tasks()}")
+    if not {known.processor, "processor"} & set(kwargs):
+        raise ValueError(f"pipeline needs {known.processor}=... beside a model that is loaded already.")
     if isinstance(known, ImageClassification) and channels_of(model) == 1:
         kwargs.setdefault("pipeline_class", _GreyPipeline)
     chosen: Any = known.name
     made = transformers.pipeline(chosen, model=apply_temperature(mask_classes(model)), **kwargs)
-    known.check_processor(made.model, getattr(made, known.processor), made.model.config._name_or_path)
+    known.check_processor(made.model, getattr(made, known.processor, None), made.model.config._name_or_path)
     return made
 
 

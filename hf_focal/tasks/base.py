@@ -234,7 +234,7 @@ class Task(ABC):
 
     def has_processor(self, config: Any, folder: str | Path) -> bool:
         """Whether a folder with a model of this config holds what makes its inputs, or it needs no files."""
-        if getattr(config, "model_type", None) == TIMM:
+        if getattr(config, "model_type", None) == TIMM or self.processor not in PROCESSORS:
             return True
         _, files = PROCESSORS[self.processor]
         if self.processor == "tokenizer" and type(config) in TOKENIZER_MAPPING:

@@ -110,7 +110,7 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     Refuse a tokenizer that cannot be the one that a model was trained with, by the size of its vocabulary. Where a
     checkpoint has none, transformers makes one up that knows special tokens alone, and every text is the same to it.
     """
-    if not type(tokenizer).vocab_files_names:  # of bytes or characters, which needs no vocabulary
+    if not getattr(type(tokenizer), "vocab_files_names", None):  # of bytes or characters, which needs no vocabulary
         return
     vocabulary, special = tokenizer.get_vocab(), {*tokenizer.all_special_tokens}
     ordinary = {token: index for token, index in vocabulary.items() if token not in special}

@@ -301,8 +301,8 @@ class BaseTrainer(Trainer):
     @online
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As `Trainer.init_hf_repo`; that the token may write is found out here, before any training."""
-        token = clean_token(token or self.args.hub_token)
+        cleaned: Any = clean_token(token or self.args.hub_token)
         with plain_errors(self.args.hub_model_id or Path(self.args.output_dir).absolute().name):
-            super().init_hf_repo(token, private)
+            super().init_hf_repo(cleaned, private)
             if self.is_world_process_zero():
-                check_access(str(self.hub_model_id), token)
+                check_access(str(self.hub_model_id), cleaned)

@@ -417,7 +417,7 @@ def test_cifar10_and_a_timm_network(calibrate, test_data, tmp_path):
     ("flags", "message"),
     [
         (["--task", "question-answering"], "(*ForAudioClassification). Got task='question-answering'"),
-        (["--task", "token-classification"], "Which column of the split 'validation' holds the words? None of text"),
+        (["--task", "ner"], "is a model for text-classification, not for token-classification"),
         (["--split", "dev"], "no split 'dev'; it has validation, test"),
         (["--test_split", "validation"], "fitted and measured on the same split"),
         (["--criterion", "brier"], "temperature_criterion must be one of ece, nll"),

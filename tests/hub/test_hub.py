@@ -289,6 +289,66 @@ def test_a_wrong_token_or_a_name_of_somebody_else_is_refused_before_training(hub
             assert "OSError" in error if wrong == broken else "ValueError: The token" in error
 
 
+DOORS = """
+import logging, pickle
+logging.getLogger("huggingface_hub").setLevel("DEBUG")
+def behind(error):
+    seen, waiting = [], [error]
+    while waiting:
+        if (one := waiting.pop()) is not None and one not in seen:
+            seen.append(one)
+            waiting += [one.__cause__, one.__context__]
+    return seen
+def look(door, kinds=(OSError,)):
+    try:
+        door()
+    except kinds as error:
+        print(repr(error), [(type(one).__name__, str(one), one.args, vars(one)) for one in behind(error)])
+        traceback.print_exc()
+        result.setdefault("said", []).append(str(error))
+    else:
+        raise AssertionError("it passed")
+def trainer(**options):
+    return make_trainer("out", hub_model_id="ann/echo", **options)
+save("model")
+doors = [
+    lambda token: hf_focal.push_to_hub("model", "ann/echo", token=token),
+    lambda token: hf_focal.from_pretrained("ann/echo", token=token),
+    lambda token: hf_focal.pipeline("image-classification", model="ann/echo", token=token),
+    lambda token: hf_focal.create_image_classifier("ann/echo", ["a", "b"], token=token),
+    lambda token: trainer(push_to_hub=True, hub_token=token),
+    lambda token: trainer().push_to_hub(token=token),
+    lambda token: trainer(hub_token=token).push_to_hub(blocking=False).result(),
+]
+"""
+
+
+LOOK = "for door in doors:\n    look(lambda: door({}))\nlook(lambda: hf_focal.load_image_dataset('a/b'))"
+
+
+def test_a_server_that_sends_the_token_back_does_not_get_it_shown(hub, client, repo):
+    """The client of these tests asserts that it wrote no token."""
+    hub.fail(".", 403, times=10**6, echo=True)
+    said = client(DOORS + LOOK.format(repr(ANN)), token=None)["said"]
+    said += client(DOORS + LOOK.format(None))["said"]
+    assert len(said) == 16
+    assert sum("who is Bearer <token>?" in text for text in said) >= 8
+
+
+def test_a_server_that_is_not_there_is_one_plain_error(hub, client, repo):
+    hub.fail(".", times=10**6)
+    said = client(DOORS + LOOK.format(repr(ANN)))["said"]
+    assert len(said) == 8 and all(text.strip() for text in said)
+    assert len(client("constants.HF_HUB_OFFLINE = True\n" + DOORS + LOOK.format(None))["said"]) == 8
+
+
+@pytest.mark.parametrize("token", [f"{ANN}\n{BOB}", ANN + "\u00e9", f"Bearer {ANN}"])
+def test_a_token_that_cannot_be_sent_is_refused_at_every_door(client, token):
+    code = DOORS + f"for door in [*doors[:3], *doors[4:]]:\n    look(lambda: door({token!r}), ValueError)"
+    said = client(code, token=None)["said"]
+    assert len(said) == 6 and all("The token is empty or holds characters that no token has" in text for text in said)
+
+
 def test_revisions_and_tags_bring_back_what_was(hub, client, repo):
     result = client(f"""
 from huggingface_hub import HfApi

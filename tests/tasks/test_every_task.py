@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 from safetensors.numpy import load_file
 from scipy.special import softmax
+from small_models import arguments
 from small_texts import SIZES, sentences
 from transformers import (
     AutoModelForSequenceClassification,
@@ -27,12 +29,25 @@ from transformers import (
 )
 
 import hf_focal
-from hf_focal import TASKS, About, Task, create_model_card, fold_temperature, from_pretrained, get_task, register_task
+from hf_focal import (
+    TASKS,
+    About,
+    CalibrationTrainer,
+    Task,
+    create_model_card,
+    create_text_classifier,
+    fold_temperature,
+    from_pretrained,
+    get_task,
+    pipeline,
+    register_task,
+)
 from hf_focal.calibrators import TemperatureScaling
 from hf_focal.hub.load import load_processor
 from hf_focal.models.fold import unfold_temperature
 from hf_focal.predictions import Predictions
 from hf_focal.tasks import AudioClassification, task_of
+from hf_focal.tasks.base import canonical_task
 from hf_focal.tasks.columns import Column, is_text
 from hf_focal.tasks.text import prepare_tokenizer, tokenize, train_tokenizer
 
@@ -277,6 +292,48 @@ def test_an_unknown_task_is_refused_with_the_names_of_all():
     assert get_task("sentiment-analysis") is TASKS["text-classification"] and get_task("ner").unit == "tokens"
 
 
+def tiny(name):
+    """A model for a task."""
+    config, _ = CASES[name][1]()
+    config.num_labels = 2
+    return get_task(name).auto_class.from_config(config)
+
+
+@pytest.mark.parametrize("alias", ["sentiment-analysis", "ner", "text-to-speech"])
+def test_names_that_transformers_takes_are_taken_everywhere(alias, tmp_path):
+    name = transformers.pipelines.check_task(alias)[0]  # what a pipeline makes of it
+    assert name != alias and canonical_task(alias) == name
+    card = create_model_card(About("a", alias, {"temperature": 2.0, "folded": True}))
+    assert card.data.pipeline_tag == name and f'pipeline("{name}"' in str(card)
+    if name not in TASKS:
+        return
+    task, model = TASKS[name], tiny(name)
+    assert create_text_classifier("small-bert", ["x", "y"], texts=["a b"], task=alias)[0].num_labels == 2
+    trainer = CalibrationTrainer(model=model, args=arguments(tmp_path))
+    trainer.task_name = alias
+    assert trainer.task is task
+    model.save_pretrained(tmp_path)
+    assert type(from_pretrained(tmp_path, task=alias)) is type(model)
+
+
+def test_pipelines_of_no_task_of_ours_are_refused_with_the_names_of_all(tmp_path):
+    tiny("text-classification").save_pretrained(tmp_path)
+    for name in ("zero-shot-classification", "text-clasification", ""):
+        with pytest.raises(ValueError, match=f"Supported: image-classification .* Got task='{name}'"):
+            from_pretrained(tmp_path, task=name or " ") if name else get_task(name)
+        with pytest.raises(ValueError, match="Supported: image-classification"):
+            pipeline(name or " ", model=str(tmp_path))
+
+
+def test_a_head_of_another_task_does_not_pass_for_one_of_this(tmp_path):
+    """The names and shapes of their weights are the same."""
+    tiny("text-classification").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a model for text-classification, not for token-classification"):
+        from_pretrained(tmp_path, task="ner")
+    with pytest.raises(ValueError, match="is a model for token-classification, not for text-classification"):
+        pipeline("sentiment-analysis", model=tiny("token-classification"), tokenizer="any")
+
+
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="a task 'audio-classification' already"):
         register_task(AudioClassification)
@@ -292,6 +349,40 @@ def test_the_task_of_a_config_is_told_by_the_model_not_by_its_ending():
     ):
         found = task_of(SimpleNamespace(architectures=names))
         assert (found and found.name) == expected
+
+
+def test_the_task_of_a_model_is_that_of_its_class_whatever_wraps_it_or_its_config_says():
+    peft = pytest.importorskip("peft")
+    sounds_, texts = tiny("audio-classification"), tiny("text-classification")
+
+    class MineForSequenceClassification(type(sounds_)):
+        pass
+
+    mine = MineForSequenceClassification(sounds_.config)
+    settings = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"])
+    for model in (sounds_, mine, torch.compile(sounds_), peft.get_peft_model(mine, settings)):
+        assert task_of(model).name == "audio-classification"
+    tokens = tiny("token-classification")
+    tokens.config.architectures = ["BertForSequenceClassification"]  # of the checkpoint that it was loaded from
+    assert task_of(tokens).name == "token-classification" and task_of(texts).name == "text-classification"
+
+
+def test_a_model_of_no_known_task_gets_a_card_of_none(tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = transformers.VideoMAEConfig(**sizes, image_size=8, patch_size=4, num_frames=2, num_labels=2)
+    video = transformers.VideoMAEForVideoClassification(config)
+
+    class OddForSequenceClassification(type(video)):
+        pass
+
+    for model in (video, OddForSequenceClassification(config)):
+        trainer = CalibrationTrainer(model=model, args=arguments(tmp_path))
+        trainer.create_model_card()
+        card = (tmp_path / "README.md").read_text()
+        assert task_of(model) is None and trainer.task is None
+        assert "pipeline_tag" not in card and "## Use" not in card and "text" not in card.split("## Training")[0]
+        with pytest.raises(ValueError, match="is no classifier of a known kind. Supported: image-class"):
+            pipeline(model=model)
 
 
 # ---- Sounds ---------------------------------------------------------------------------------------------------------

@@ -266,8 +266,8 @@ def test_a_tokenizer_that_cannot_tell_words_is_refused(tmp_path):
     T5Config(vocab_size=400, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="which tokens are of which word.*ByT5Tokenizer.*fast tokenizer"):
         create_text_classifier(str(tmp_path), ["x", "y"], from_scratch=True, task="token-classification")
-    with pytest.raises(ValueError, match="task must be one of text-classification, token-class.*got 'ner'"):
-        create_text_classifier(str(tmp_path), ["x", "y"], task="ner")
+    with pytest.raises(ValueError, match="task must be one of text-classification, token-class.*got 'fill-mask'"):
+        create_text_classifier(str(tmp_path), ["x", "y"], task="fill-mask")
 
 
 # ---- The script on sentences of the Stanford Sentiment Treebank, whose words have labels from 0 to 4 ----------------
@@ -466,7 +466,7 @@ def test_adapters_and_frozen_layers(words_folder, treebank, tmp_path, how):
     ("arguments", "message"),
     [
         (["--dataset_name", "scipy-docs"], "no embedded sentences.*--dataset_name"),
-        (["--task", "ner"], "--task must be one of text-classification, token-classification, got 'ner'"),
+        (["--task", "fill-mask"], "--task must be one of text-classification, token-class.*, got 'fill-mask'"),
         (["--text_column_name", "body"], "no column 'body'; its columns are tokens, ner_tags"),
     ],
 )
