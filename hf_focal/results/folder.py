@@ -8,6 +8,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def _place(folder: Path, resume: str | None, overwrite: bool) -> tuple[str | Non
     checkpoint: Path | None = None
     if resume is not None:
         checkpoint = _last(folder) if resume in _LAST else Path(resume)
-        if reason := _incomplete(checkpoint):
+        if reason := incomplete(checkpoint):
             raise ValueError(f"--resume_from_checkpoint {resume}: {checkpoint} {reason}.")
         if checkpoint.resolve().parent == unfinished.resolve():
             return str(checkpoint), unfinished
@@ -178,15 +179,15 @@ def _last(folder: Path) -> Path:
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in a folder that was written to its end."""
     for checkpoint in reversed(checkpoints_of(folder)):
-        if reason := _incomplete(checkpoint):
+        if reason := incomplete(checkpoint):
             logger.warning("%s %s and is passed over.", checkpoint, reason)
         else:
             return checkpoint
     return None
 
 
-def _incomplete(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint."""
+def incomplete(checkpoint: Path) -> str | None:
+    """Why a checkpoint is none to resume from: `None` if it was written to its end."""
     if not checkpoint.is_dir():
         return "is no such checkpoint"
     if not (checkpoint / TRAINER_STATE_NAME).is_file():
@@ -203,6 +204,16 @@ def _incomplete(checkpoint: Path) -> str | None:
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         return f"was not written to its end ({file.name}: {error})"
     return None
+
+
+def find_best_checkpoint(checkpoint: Path) -> None:
+    """Let a checkpoint name the best one where it is now, if the folder of the run was moved."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    best = Path(state.best_model_checkpoint or checkpoint)
+    if not best.is_dir() and (checkpoint.parent / best.name).is_dir():
+        state.best_model_checkpoint = str(checkpoint.parent / best.name)
+        with suppress(PermissionError), replacing(checkpoint, "files") as staged:
+            state.save_to_json(str(staged / TRAINER_STATE_NAME))
 
 
 def refuse_own_input(folder: str | Path, model: str | Path) -> None:

@@ -25,7 +25,7 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..hub.push import check_access, plain_errors
-from ..results.folder import home_of, last_complete_checkpoint, settle, start_afresh
+from ..results.folder import find_best_checkpoint, home_of, incomplete, last_complete_checkpoint, settle, start_afresh
 from ..results.replace import SAVING, checkpoints_of, publish, remove, replacing
 
 
@@ -90,9 +90,6 @@ class BaseTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
-        best = Path(str(self.state.best_model_checkpoint))
-        if not best.is_dir():  # the folder of the run was moved
-            self.state.best_model_checkpoint = str(Path(self._run_dir(None), best.name))
         if not self._load_translated(str(self.state.best_model_checkpoint), self.model):
             super()._load_best_model()
 
@@ -129,9 +126,13 @@ class BaseTrainer(Trainer):
             if (checkpoint := last_complete_checkpoint(folder)) is None:
                 raise ValueError(f"There is no checkpoint in {folder} that was written to its end.")
             resume_from_checkpoint = str(checkpoint)
+        elif resume_from_checkpoint and (reason := incomplete(Path(resume_from_checkpoint))):
+            raise ValueError(f"{resume_from_checkpoint} {reason}.")
         elif not resume_from_checkpoint or Path(resume_from_checkpoint).resolve().parent != folder.resolve():
             start_afresh(self.args)
-            self.accelerator.wait_for_everyone()
+        if resume_from_checkpoint and self.args.should_save:
+            find_best_checkpoint(Path(resume_from_checkpoint))
+        self.accelerator.wait_for_everyone()
         for callback in self.callback_handler.callbacks if home_of(folder) != folder else ():
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
                 callback.logging_dir = str(home_of(folder) / default_logdir())  # logs replace none

@@ -364,7 +364,7 @@ def test_a_model_that_is_half_replaced_is_mended_by_loading_it(tmp_path):
         killed = kill_at(step, work)
         half = not (folder / CONFIG).is_file()
         if half:
-            with pytest.raises(ValueError, match="Unrecognized model"):
+            with pytest.raises((OSError, ValueError)):
                 AutoModelForImageClassification.from_pretrained(folder)
         if half or not killed:
             mended += half
