@@ -143,7 +143,7 @@ def _place(folder: Path, resume: str | None, overwrite: bool) -> tuple[str | Non
 
 def _refusal(folder: Path, old: list[str]) -> str:
     """Why a folder that holds these is not written over, and what to do."""
-    checkpoints, replacing = checkpoints_of(folder), checkpoints_of(folder / UNFINISHED)
+    checkpoints, newer = checkpoints_of(folder), checkpoints_of(folder / UNFINISHED)
     ways = ["--overwrite to replace it", "another --output_dir"]
     if RESULTS in old:
         found = "a finished run"
@@ -153,9 +153,9 @@ def _refusal(folder: Path, old: list[str]) -> str:
         others = [name for name in old if name != UNFINISHED]
         found = f"files that this run would write over ({', '.join(others[:4])}{', ...' if len(others) > 4 else ''})"
         found, ways[0] = (found, "--overwrite to replace them") if others else ("an unfinished run", ways[0])
-    if replacing:
-        found += f", and an unfinished one that is to replace it ({replacing[-1].name})"
-    if checkpoints or replacing:
+    if newer:
+        found += f", and an unfinished one that is to replace it ({newer[-1].name})"
+    if checkpoints or newer:
         ways.insert(1, "--resume_from_checkpoint last to go on from its newest checkpoint")
     return f"{folder} holds {found}. Use {', '.join(ways[:-1])}, or {ways[-1]}."
 
@@ -242,7 +242,7 @@ def start_afresh(args: TrainingArguments) -> None:
             remove(path)
 
 
-def settle(args: TrainingArguments) -> None:
+def put_in_place(args: TrainingArguments) -> None:
     """Put a run that replaces another one into its place, which `args.output_dir` then names, and unlock it."""
     home = home_of(str(args.output_dir))
     if home != Path(str(args.output_dir)):

@@ -25,7 +25,14 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..hub.push import check_access, plain_errors
-from ..results.folder import find_best_checkpoint, home_of, incomplete, last_complete_checkpoint, settle, start_afresh
+from ..results.folder import (
+    find_best_checkpoint,
+    home_of,
+    incomplete,
+    last_complete_checkpoint,
+    put_in_place,
+    start_afresh,
+)
 from ..results.replace import SAVING, checkpoints_of, publish, remove, replacing
 
 
@@ -188,7 +195,7 @@ class BaseTrainer(Trainer):
         with self.replacing("model", output_dir) as staged:
             super().save_model(str(staged), True)
         if output_dir is None:
-            settle(self.args)
+            put_in_place(self.args)
             self.accelerator.wait_for_everyone()
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)

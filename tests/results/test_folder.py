@@ -16,7 +16,7 @@ from transformers import AutoModelForImageClassification, TrainerState
 
 import hf_focal
 from hf_focal import prepare_output_dir
-from hf_focal.results.folder import check_folder, refuse_own_input, settle
+from hf_focal.results.folder import check_folder, put_in_place, refuse_own_input
 from hf_focal.results.lock import hold, release
 from hf_focal.results.replace import mend_folder, replacing
 
@@ -131,7 +131,7 @@ def test_overwriting_removes_a_run_only_once_there_is_another(tmp_path):
     assert new.parent == tmp_path
     checkpoint(new, step=3)
     (new / RESULTS).write_text('{"new": 1}')
-    settle(args)
+    put_in_place(args)
     assert args.output_dir == str(tmp_path)
     kept = {"checkpoint-best", "checkpoint-12.bak", "checkpoint-notes.txt", "notes.txt"}
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "checkpoint-3", RESULTS}
@@ -303,7 +303,7 @@ def replace_run(folder):
         (new / name / "best.json").write_text("new")
     with replacing(new, "results") as staged:
         write_run(staged, "new")
-    settle(args)
+    put_in_place(args)
 
 
 @pytest.mark.parametrize("work", [replace_results, replace_run])
