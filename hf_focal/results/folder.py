@@ -203,6 +203,9 @@ def incomplete(checkpoint: Path) -> str | None:
                 raise ValueError("it is cut off")
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         return f"was not written to its end ({file.name}: {error})"
+    names = {path.name for path in checkpoint.iterdir()}
+    if "scheduler.pt" in names and not any(name.startswith(("optimizer", "global_step")) for name in names):
+        return "was not written (or copied) to its end: it holds no state of the optimizer"
     return None
 
 

@@ -10,8 +10,10 @@ import logging
 import math
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
-from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -141,8 +143,9 @@ class BaseTrainer(Trainer):
             find_best_checkpoint(Path(resume_from_checkpoint))
         self.accelerator.wait_for_everyone()
         for callback in self.callback_handler.callbacks if home_of(folder) != folder else ():
-            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-                callback.logging_dir = str(home_of(folder) / default_logdir())  # logs replace none
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:  # logs replace none
+                name = f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}"
+                callback.logging_dir = str(home_of(folder) / "runs" / name)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _run_dir(self, trial: Any) -> str:

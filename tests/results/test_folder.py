@@ -250,6 +250,16 @@ def test_a_checkpoint_that_is_cut_off_is_passed_over(tmp_path, name):
         prepare_output_dir(arguments(tmp_path, str(tmp_path / "checkpoint-10")))
 
 
+def test_a_checkpoint_that_was_half_copied_is_refused(tmp_path):
+    """Resumed, it would start the optimizer anew."""
+    path = checkpoint(tmp_path)
+    torch.save({}, path / "scheduler.pt")
+    with pytest.raises(ValueError, match="it holds no state of the optimizer"):
+        prepare_output_dir(arguments(tmp_path, str(path)))
+    torch.save({}, path / "optimizer.pt")
+    assert prepare_output_dir(arguments(tmp_path, str(path))) == str(path)
+
+
 def test_last_goes_on_with_the_run_that_is_to_replace_another(tmp_path):
     finished(tmp_path, steps=(10,))
     new = tmp_path / ".unfinished"
