@@ -202,3 +202,15 @@ def test_what_a_best_model_was_being_written_to_is_removed_where_nothing_can_be_
     trainer.add_callback(KeepBestCallback(trainer, ["ece"]))
     trainer.train()
     assert names(tmp_path / "run") - {".lock"} == {"best-ece", "best-nll"}
+
+
+def test_a_run_in_the_current_folder_is_called_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("my notes")
+    with pytest.raises(ValueError, match=r"^. holds files that this run would write over \(README.md\)"):
+        made(".")
+    trainer, _ = made(".", overwrite=True, num_train_epochs=1)
+    trainer.train()
+    finish(trainer)
+    assert names(tmp_path) == {*LEFT, "checkpoint-2"}
+    assert f"# {tmp_path.name}\n" in (tmp_path / "README.md").read_text()
