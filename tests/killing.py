@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Kills scripts 40 times, half of them at a random moment and half at a random change of a folder, over training,
-finishing, calibrating and overwriting; looks at what each kill leaves, and prints the tally. Its argument is a folder
+Kills scripts 40 times, half of them at a random moment and half at a random change of a folder (half of these among
+the last 40), over training, finishing, calibrating and overwriting; looks at what each kill leaves, and prints the tally. Its argument is a folder
 to work in. The scripts are children of this process, so that what they import is imported once.
 """
 
@@ -78,7 +78,8 @@ def kill(script, flags, report, whole):
     """Kill it at random; whether it lived to see that."""
     changes, seconds = whole
     if draw.random() < 0.5:
-        child = start(script, flags, report, at_change=draw.randint(1, changes))
+        last = draw.random() < 0.5  # of them, when results are put in place
+        child = start(script, flags, report, at_change=draw.randint(max(1, changes - 40) if last else 1, changes))
     else:
         child = start(script, flags, report)
         time.sleep(draw.uniform(0, seconds))
