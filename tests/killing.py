@@ -1,8 +1,9 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
 Kills scripts 40 times, half of them at a random moment and half at a random change of a folder (half of these among
-the last 40), over training, finishing, calibrating and overwriting; looks at what each kill leaves, and prints the tally. Its argument is a folder
-to work in. The scripts are children of this process, so that what they import is imported once.
+its last 40), over training, finishing, calibrating and overwriting; looks at what each kill leaves, and prints the
+tally. Its argument is a folder to work in. The scripts are children of this process, so that what they import is
+imported once.
 """
 
 import json

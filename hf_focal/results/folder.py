@@ -92,7 +92,7 @@ def _prepare(args: TrainingArguments, overwrite: bool) -> tuple[str | None, Path
     check_folder(args.output_dir)
     folder = Path(str(args.output_dir))
     try:
-        hold(folder)
+        new = hold(folder)
     except BlockingIOError:
         raise
     except OSError as error:
@@ -101,7 +101,8 @@ def _prepare(args: TrainingArguments, overwrite: bool) -> tuple[str | None, Path
         clean(folder)
         return _place(folder, args.resume_from_checkpoint, overwrite)
     except BaseException:
-        release(folder)
+        if new:
+            release(folder)
         raise
 
 
@@ -124,7 +125,7 @@ def _place(folder: Path, resume: str | None, overwrite: bool) -> tuple[str | Non
     unfinished = folder / UNFINISHED
     checkpoint: Path | None = None
     if resume is not None:
-        checkpoint = _last(folder) if resume in _LAST else Path(resume)
+        checkpoint = _last(folder) if str(resume) in _LAST else Path(resume)
         if reason := incomplete(checkpoint):
             raise ValueError(f"--resume_from_checkpoint {resume}: {checkpoint} {reason}.")
         if checkpoint.resolve().parent == unfinished.resolve():

@@ -209,6 +209,8 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
     finally:
         os.kill(worker, signal.SIGKILL)
     assert prepare_output_dir(arguments(tmp_path)) is None  # the same process may ask again
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        prepare_output_dir(arguments(tmp_path, "last"))
     assert in_child(lambda: hold(tmp_path)) == 1  # and what it forks is another one
     release(tmp_path)
     assert not files(tmp_path)
