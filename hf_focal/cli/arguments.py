@@ -44,7 +44,7 @@ class RunArguments(CalibrationTrainingArguments):
     """`CalibrationTrainingArguments` with the defaults of the scripts."""
 
     output_dir: str = flag(default=AUTO, help="Where to save; 'auto' is outputs/<dataset>-<model>-<loss>.")
-    overwrite: bool = flag(default=False, help="Replace a run that is in the output folder.")
+    overwrite: bool = flag(default=False, help="Replace a run that is in the output folder, at the end.")
     per_device_eval_batch_size: int = flag(default=128, help="Batch size per device.")
     remove_unused_columns: bool = flag(default=False, help="Off: inputs are made by transforms.")
     dataloader_pin_memory: bool = flag(default=torch.cuda.is_available(), help="Pin memory in data loaders.")

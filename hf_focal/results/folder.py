@@ -8,6 +8,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _prepare(args: TrainingArguments, overwrite: bool) -> tuple[str | None, Path
     check_folder(args.output_dir)
     folder = Path(str(args.output_dir))
     try:
-        hold(folder)
+        new = hold(folder)
     except BlockingIOError:
         raise
     except OSError as error:
@@ -100,7 +101,8 @@ def _prepare(args: TrainingArguments, overwrite: bool) -> tuple[str | None, Path
         clean(folder)
         return _place(folder, args.resume_from_checkpoint, overwrite)
     except BaseException:
-        release(folder)
+        if new:
+            release(folder)
         raise
 
 
@@ -123,8 +125,8 @@ def _place(folder: Path, resume: str | None, overwrite: bool) -> tuple[str | Non
     unfinished = folder / UNFINISHED
     checkpoint: Path | None = None
     if resume is not None:
-        checkpoint = _last(folder) if resume in _LAST else Path(resume)
-        if reason := _incomplete(checkpoint):
+        checkpoint = _last(folder) if str(resume) in _LAST else Path(resume)
+        if reason := incomplete(checkpoint):
             raise ValueError(f"--resume_from_checkpoint {resume}: {checkpoint} {reason}.")
         if checkpoint.resolve().parent == unfinished.resolve():
             return str(checkpoint), unfinished
@@ -142,7 +144,7 @@ def _place(folder: Path, resume: str | None, overwrite: bool) -> tuple[str | Non
 
 def _refusal(folder: Path, old: list[str]) -> str:
     """Why a folder that holds these is not written over, and what to do."""
-    checkpoints, replacing = checkpoints_of(folder), checkpoints_of(folder / UNFINISHED)
+    checkpoints, newer = checkpoints_of(folder), checkpoints_of(folder / UNFINISHED)
     ways = ["--overwrite to replace it", "another --output_dir"]
     if RESULTS in old:
         found = "a finished run"
@@ -152,9 +154,9 @@ def _refusal(folder: Path, old: list[str]) -> str:
         others = [name for name in old if name != UNFINISHED]
         found = f"files that this run would write over ({', '.join(others[:4])}{', ...' if len(others) > 4 else ''})"
         found, ways[0] = (found, "--overwrite to replace them") if others else ("an unfinished run", ways[0])
-    if replacing:
-        found += f", and an unfinished one that is to replace it ({replacing[-1].name})"
-    if checkpoints or replacing:
+    if newer:
+        found += f", and an unfinished one that is to replace it ({newer[-1].name})"
+    if checkpoints or newer:
         ways.insert(1, "--resume_from_checkpoint last to go on from its newest checkpoint")
     return f"{folder} holds {found}. Use {', '.join(ways[:-1])}, or {ways[-1]}."
 
@@ -178,15 +180,15 @@ def _last(folder: Path) -> Path:
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in a folder that was written to its end."""
     for checkpoint in reversed(checkpoints_of(folder)):
-        if reason := _incomplete(checkpoint):
+        if reason := incomplete(checkpoint):
             logger.warning("%s %s and is passed over.", checkpoint, reason)
         else:
             return checkpoint
     return None
 
 
-def _incomplete(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint."""
+def incomplete(checkpoint: Path) -> str | None:
+    """Why a checkpoint is none to resume from: `None` if it was written to its end."""
     if not checkpoint.is_dir():
         return "is no such checkpoint"
     if not (checkpoint / TRAINER_STATE_NAME).is_file():
@@ -202,7 +204,20 @@ def _incomplete(checkpoint: Path) -> str | None:
                 raise ValueError("it is cut off")
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         return f"was not written to its end ({file.name}: {error})"
+    names = {path.name for path in checkpoint.iterdir()}
+    if "scheduler.pt" in names and not any(name.startswith(("optimizer", "global_step")) for name in names):
+        return "was not written (or copied) to its end: it holds no state of the optimizer"
     return None
+
+
+def find_best_checkpoint(checkpoint: Path) -> None:
+    """Let a checkpoint name the best one where it is now, if the folder of the run was moved."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    best = Path(state.best_model_checkpoint or checkpoint)
+    if not best.is_dir() and (checkpoint.parent / best.name).is_dir():
+        state.best_model_checkpoint = str(checkpoint.parent / best.name)
+        with suppress(PermissionError), replacing(checkpoint, "files") as staged:
+            state.save_to_json(str(staged / TRAINER_STATE_NAME))
 
 
 def refuse_own_input(folder: str | Path, model: str | Path) -> None:
@@ -231,7 +246,7 @@ def start_afresh(args: TrainingArguments) -> None:
             remove(path)
 
 
-def settle(args: TrainingArguments) -> None:
+def put_in_place(args: TrainingArguments) -> None:
     """Put a run that replaces another one into its place, which `args.output_dir` then names, and unlock it."""
     home = home_of(str(args.output_dir))
     if home != Path(str(args.output_dir)):

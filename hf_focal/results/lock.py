@@ -26,7 +26,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: dict[Path, tuple[int, int, bool]] = {}  # folder to process, file, and whether the folder is new
 
 
-def hold(folder: Path) -> None:
+def hold(folder: Path) -> bool:
     """
     Lock a folder for this process, until [`release`] or its end, however it ends.
 
@@ -38,12 +38,15 @@ def hold(folder: Path) -> None:
             What to lock, created if it is not there. The file `.lock` in it says who has it; it is removed with the
             lock, and so is a folder that was created and is empty.
 
+    Returns:
+        `bool`: Whether it is new; a process may ask again for what it holds.
+
     Raises:
         OSError: If another process holds the lock, or no file can be written there.
     """
     folder = folder.resolve()
-    if _is_held(folder):
-        return
+    if folder in _held and _held[folder][0] == os.getpid():  # not of the process that this one was forked from
+        return False
     new = not folder.is_dir()
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +58,7 @@ def hold(folder: Path) -> None:
             os.close(file)
             if error.errno in _UNSUPPORTED:
                 logger.warning("%s lies where files cannot be locked: let no two runs write there at once.", folder)
-                return
+                return False
             raise BlockingIOError(
                 f"{folder} is being written by another run{f' ({holder})' if holder else ''}. Wait until it has "
                 "ended, or give another --output_dir."
@@ -67,6 +70,7 @@ def hold(folder: Path) -> None:
     os.truncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held[folder] = os.getpid(), file, new
+    return True
 
 
 def release(folder: Path) -> None:
@@ -85,17 +89,12 @@ def release(folder: Path) -> None:
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """The lock of a folder for a while, unless this process holds it anyway."""
-    before = _is_held(folder.resolve())
-    hold(folder)
+    new = hold(folder)
     try:
         yield
     finally:
-        if not before:
+        if new:
             release(folder)
-
-
-def _is_held(folder: Path) -> bool:
-    return folder in _held and _held[folder][0] == os.getpid()  # not of the process that this one was forked from
 
 
 def _lock(file: int) -> None:

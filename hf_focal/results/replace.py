@@ -66,7 +66,7 @@ def _named(*patterns: str) -> Callable[[Path], bool]:
 
 def of_a_run(path: Path) -> bool:
     """Whether a run of ours writes, or wrote, a file or folder of this name."""
-    best = path.name.startswith("best-") and ((path / BEST).is_file() or path.suffix == ".tmp")
+    best = path.name.startswith("best-") and path.is_dir() and ((path / BEST).is_file() or path.suffix == ".tmp")
     return best or is_checkpoint(path) or path.name == UNFINISHED or _named(*_RESULTS, *_PROCESSORS, DYNAMICS)(path)
 
 
@@ -182,7 +182,7 @@ def clean(folder: Path) -> None:
 def _committed(folder: Path) -> Iterator[Path]:
     for kind in _REPLACED:
         for stage in (_MOVING, _SAVED):
-            if (path := folder / f"{stage}{kind}").is_dir():
+            if os.path.isdir(path := folder / f"{stage}{kind}"):  # the folder may be an id, or no name of a file
                 yield path
 
 

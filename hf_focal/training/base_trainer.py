@@ -12,8 +12,10 @@ import logging
 import math
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
-from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
+from transformers.integrations import TensorBoardCallback
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
@@ -29,7 +31,14 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..hub.push import check_access, plain_errors
 from ..online import clean_token, online
-from ..results.folder import home_of, last_complete_checkpoint, settle, start_afresh
+from ..results.folder import (
+    find_best_checkpoint,
+    home_of,
+    incomplete,
+    last_complete_checkpoint,
+    put_in_place,
+    start_afresh,
+)
 from ..results.replace import SAVING, checkpoints_of, publish, remove, replacing
 from .streams import CountedStream, check_dataset, is_stream
 
@@ -183,9 +192,6 @@ class BaseTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
-        best = Path(str(self.state.best_model_checkpoint))
-        if not best.is_dir():  # the folder of the run was moved
-            self.state.best_model_checkpoint = str(Path(self._run_dir(None), best.name))
         if not self._load_translated(str(self.state.best_model_checkpoint), self.model):
             super()._load_best_model()
 
@@ -226,12 +232,17 @@ class BaseTrainer(Trainer):
             if (checkpoint := last_complete_checkpoint(folder)) is None:
                 raise ValueError(f"There is no checkpoint in {folder} that was written to its end.")
             resume_from_checkpoint = str(checkpoint)
+        elif resume_from_checkpoint and (reason := incomplete(Path(resume_from_checkpoint))):
+            raise ValueError(f"{resume_from_checkpoint} {reason}.")
         elif not resume_from_checkpoint or Path(resume_from_checkpoint).resolve().parent != folder.resolve():
             start_afresh(self.args)
-            self.accelerator.wait_for_everyone()
+        if resume_from_checkpoint and self.args.should_save:
+            find_best_checkpoint(Path(resume_from_checkpoint))
+        self.accelerator.wait_for_everyone()
         for callback in self.callback_handler.callbacks if home_of(folder) != folder else ():
-            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-                callback.logging_dir = str(home_of(folder) / default_logdir())  # logs replace none
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:  # logs replace none
+                name = f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}"
+                callback.logging_dir = str(home_of(folder) / "runs" / name)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _run_dir(self, trial: Any) -> str:
@@ -284,7 +295,7 @@ class BaseTrainer(Trainer):
         with self.replacing("model", output_dir) as staged:
             super().save_model(str(staged), True)
         if output_dir is None:
-            settle(self.args)
+            put_in_place(self.args)
             self.accelerator.wait_for_everyone()
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)

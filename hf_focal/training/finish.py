@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..calibrators import UnfoldableError
-from ..results.folder import save_run, settle, start_afresh
+from ..results.folder import put_in_place, save_run, start_afresh
 from ..results.report import Report
 from .trainer import CalibrationTrainer
 
@@ -88,6 +88,6 @@ def finish_run(
         if trainer.is_world_process_zero():
             save_run(staged, report, parts, trainer.model.config.id2label, facts, trainer.card_id)
             trainer.write_card(staged)
-    settle(trainer.args)
+    put_in_place(trainer.args)
     trainer.accelerator.wait_for_everyone()
     return report

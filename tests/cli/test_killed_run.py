@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from conftest import ROOT
+from launching import launch
 from safetensors.torch import load_file
 
 
@@ -71,3 +72,31 @@ def test_a_killed_run_resumes_to_the_result_of_one_that_was_not(tmp_path, flags)
     first, second = (json.loads((folder / "all_results.json").read_text()) for folder in (whole, killed))
     for key in ("test_after_nll", "test_after_ece", "test_before_accuracy", "temperature"):
         assert second[key] == pytest.approx(first[key], abs=1e-6), key
+
+
+@pytest.mark.slow
+def test_forty_kills_leave_what_was_there_or_what_was_to_be(tmp_path, capsys):
+    """See killing.py. A run that is killed ten times and gone on with ends in the predictions of one undisturbed."""
+    command = [sys.executable, str(ROOT / "tests" / "killing.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    tally = [line for line in done.stdout.splitlines() if " kills: " in line]
+    assert len(tally) == 4 and all("10 kills" in line for line in tally)
+    with capsys.disabled():
+        print("", *tally, sep="\n")
+
+
+@pytest.mark.slow
+def test_two_processes_decide_alike(tmp_path):
+    (tmp_path / "all_results.json").write_text("{}")
+    (tmp_path / "checkpoint-9").mkdir()
+    flags = [*FLAGS, "--num_train_epochs", "1", "--output_dir", str(tmp_path), "--disable_tqdm", "true"]
+    refused = launch(SCRIPT, *flags, processes=2, check=False)
+    assert refused.returncode != 0 and f"{tmp_path} holds a finished run. Use --overwrite" in refused.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"all_results.json", "checkpoint-9"}
+    done = launch(SCRIPT, *flags, "--overwrite", processes=2)
+    assert "in 2 process(es)" in done.stdout and done.stdout.count("is replaced once this run is complete") == 1
+    left = {"config.json", "model.safetensors", "all_results.json", "README.md"}
+    left |= {"predictions.safetensors", "reliability.png"}
+    assert {path.name for path in tmp_path.iterdir()} - left == {"checkpoint-3", "checkpoint-4"}
+    assert len(list((tmp_path / "checkpoint-4").glob("rng_state_*.pth"))) == 2

@@ -4,6 +4,7 @@
 import json
 import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from hf_focal import (
     read_dynamics,
     weight_norm_curves,
 )
+from hf_focal.results.folder import put_in_place
 from hf_focal.results.plots.dynamics import equal_gradients
 
 
@@ -205,8 +207,12 @@ def test_commands_of_the_readme_track_compare_and_draw(folders, tmp_path, monkey
         with Image.open(path) as picture:
             assert picture.width >= 700 and len(set(picture.convert("L").tobytes())) > 20
 
-    # --overwrite takes all of it away: a later picture must not show an earlier run.
-    prepare_output_dir(arguments(folder), overwrite=True)
+    # --overwrite takes all of it away, in the end: a later picture must not show an earlier run.
+    args = arguments(folder)
+    prepare_output_dir(args, overwrite=True)
+    assert list(folder.glob("best-*")) and (folder / "training_dynamics.parquet").exists()
+    Path(args.output_dir).mkdir()
+    put_in_place(args)
     assert not list(folder.glob("best-*")) and not (folder / "training_dynamics.parquet").exists()
 
 
