@@ -23,6 +23,7 @@ from ..losses import CrossEntropyLoss, as_loss, extract_logits, loss_label
 from ..metrics.ece import expected_calibration_error
 from ..models.head import evaluating, find_head
 from ..results.dynamics_file import DYNAMICS, PARTS, read_rows, write_rows
+from .divergence import are_scores, divergence
 
 
 class TrainingDynamicsCallback(TrainerCallback):
@@ -126,10 +127,10 @@ class TrainingDynamicsCallback(TrainerCallback):
         for name in self._loaders:
             with _untouched(self.trainer.model):
                 logits, labels, lengths = self._predict(name)
-            if not logits.isfinite().all():
-                raise ValueError(
-                    f"The model's logits on {name!r} are NaN or infinite at epoch {epoch:g}: has training diverged?"
-                )
+            if not are_scores(logits).all():
+                if step := self.trainer.state.global_step:
+                    raise divergence(step, f"the logits of {name!r} are not finite", self.trainer.args)
+                raise ValueError(f"The model's logits on {name!r} are not finite, before any training.")
             numbers = self._numbers(logits.numpy(), labels.numpy())
             logs |= {f"{name}_{key}": value for key, value in numbers.items() if value is not None}
             norms = None
