@@ -404,10 +404,11 @@ class CalibrationTrainer(BaseTrainer):
             known += [name.removeprefix(part) for part in given if name.startswith(part)]
         keys = [part + key for part in given for key in known]
         if name not in keys:
-            near = difflib.get_close_matches(name, keys, 1, 0.0)[0]
+            near = [key for key in keys if key.endswith(f"_{name}")] or difflib.get_close_matches(name, keys, 1, 0.0)
+            alone = "With prediction_loss_only=True they give the loss alone."
             raise ValueError(
-                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. Did you mean "
-                f"{near!r}?"
+                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. "
+                f"{alone if args.prediction_loss_only else f'Did you mean {near[0]!r}?'}"
             )
 
     def forget_temperature(self, reason: str, dataset: Any) -> None:

@@ -48,7 +48,7 @@ class SpoilAt(TrainerCallback):
 def test_the_first_step_of_a_loss_that_is_not_finite_is_named(tmp_path, filtered, accumulated):
     options = {"logging_nan_inf_filter": filtered, "gradient_accumulation_steps": accumulated}
     made = trainer(tmp_path, SpoilAt(3), **options)
-    with pytest.raises(ValueError, match=r"training diverged at step 3: the loss is not finite\. Try a lower learning"):
+    with pytest.raises(ValueError, match="training diverged at step 3: the loss is not finite.*lower learning_rate"):
         made.train()
     assert made.state.global_step == 2 and not made.is_in_train
 
