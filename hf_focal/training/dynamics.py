@@ -24,6 +24,7 @@ from ..metrics.ece import expected_calibration_error
 from ..models.head import evaluating, find_head
 from ..networks.masking import mask_logits, masked_indices, refuse_masked
 from ..results.dynamics_file import DYNAMICS, PARTS, read_rows, write_rows
+from .divergence import are_scores, divergence
 
 
 class TrainingDynamicsCallback(TrainerCallback):
@@ -127,10 +128,10 @@ class TrainingDynamicsCallback(TrainerCallback):
         for name in self._loaders:
             with _untouched(self.trainer.model):
                 logits, labels, lengths = self._predict(name)
-            if not logits.amax(dim=1).isfinite().all():  # -inf elsewhere is a mask
-                raise ValueError(
-                    f"The model's logits on {name!r} are NaN or infinite at epoch {epoch:g}: has training diverged?"
-                )
+            if not are_scores(logits).all():
+                if step := self.trainer.state.global_step:
+                    raise divergence(step, f"the logits of {name!r} are not finite", self.trainer.args)
+                raise ValueError(f"The model's logits on {name!r} are not finite, before any training.")
             config: Any = getattr(self.trainer.model, "config", None)
             if masked := masked_indices(config):
                 refuse_masked(labels.numpy(), masked, config.id2label, name)

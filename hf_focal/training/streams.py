@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -25,6 +26,29 @@ def check_dataset(data: Any) -> None:
             f"A data set must be a datasets.Dataset or IterableDataset, one of torch.utils.data, or a list of "
             f"samples, got {type(data).__name__}: make a list of it, or datasets.Dataset.from_generator(function)."
         )
+
+
+NO_SAMPLE = "The data set gave no sample: it is empty, or a stream that can be read only once and was read before."
+
+
+@contextmanager
+def reading(processes: int) -> Iterator[None]:
+    """Say what is wrong with data of which accelerate makes no batches."""
+    try:
+        yield
+    except ValueError as error:
+        if "Batch does not contain any data" in str(error):
+            raise ValueError(NO_SAMPLE) from error
+        raise
+    except RuntimeError as error:
+        if processes > 1 and (
+            "Sizes of tensors must match" in str(error) or "batches of different size" in str(error)
+        ):
+            raise ValueError(
+                "The batches differ in length, and cannot be dealt out by one process to the others: set "
+                'accelerator_config={"dispatch_batches": False}, with which each process makes its own.'
+            ) from error
+        raise
 
 
 class CountedStream(IterableDataset):

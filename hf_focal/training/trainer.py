@@ -50,7 +50,7 @@ from ..tasks.base import canonical_task
 from .arguments import LABELS, CalibrationTrainingArguments, settle
 from .base_trainer import BaseTrainer, plain_module
 from .divergence import DivergenceWatch
-from .streams import check_dataset, is_stream
+from .streams import NO_SAMPLE, check_dataset, is_stream, reading
 
 
 logger = logging.getLogger(__name__)
@@ -119,11 +119,9 @@ class CalibrationTrainer(BaseTrainer):
     ) -> None:
         args = CalibrationTrainingArguments("tmp_trainer") if args is None else args
         model = plain_module(model)
-        parameters = args.loss_parameters() if isinstance(args, CalibrationTrainingArguments) else {}
         chosen = getattr(args, "loss", None)
         if compute_loss_func is None:
-            self.loss_name = str(chosen or self.default_loss)
-            self.loss = create_loss(self.loss_name, **parameters)
+            self._create_loss(args)
         elif chosen is not None:
             raise ValueError(f"Give either loss={chosen!r} in the arguments or a compute_loss_func, not both.")
         else:
@@ -206,14 +204,15 @@ class CalibrationTrainer(BaseTrainer):
             prediction_loss_only = False
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
         self._inputs = None
-        with self._closed_bars(), self._heeding(pending_calibrator(self.model)):
+        batches = reading(self.accelerator.num_processes)
+        with self._closed_bars(), batches, self._heeding(pending_calibrator(self.model)):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
         if self._inputs is None:
-            raise ValueError(
-                "The data set gave no sample: it is empty, or a stream that can be read only once and was read before."
-            )
+            raise ValueError(NO_SAMPLE)
+        if description != "Prediction" and f"{metric_key_prefix}_loss" not in (output.metrics or {}):
+            raise ValueError(f"The data to evaluate on have no {LABELS!r}, but {', '.join(self._inputs)}.")
         self._check_logits()  # where no metrics were asked for
         if not is_stream(getattr(dataloader, "dataset", None)):
             self._inputs = {}  # others can be read again
@@ -359,6 +358,50 @@ class CalibrationTrainer(BaseTrainer):
             self.is_in_train, self._watch = False, None
         return output
 
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], dict[str, Any]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] | None = None,
+        backend: Any = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        As `Trainer.hyperparameter_search`, whose own objective is the sum of all metrics, the better and the worse
+        ones: here it is `args.metric_for_best_model`, or else the loss, in its own direction. A trial may set
+        parameters of the loss, such as `gamma`.
+
+        Raises:
+            ValueError: If the direction given is not that of the metric.
+        """
+        if compute_objective is None:
+            name = self.args.metric_for_best_model or "loss"
+            key = name if name.startswith("eval_") else f"eval_{name}"
+            wanted = "maximize" if self.args.metric_for_best_model and self.args.greater_is_better else "minimize"
+            if direction not in (None, wanted):
+                raise ValueError(f"{key} is to be {wanted}d, got direction={direction!r}: leave it unset.")
+            compute_objective, direction = lambda metrics: metrics[key], wanted
+        return super().hyperparameter_search(
+            hp_space, compute_objective, n_trials, direction or "minimize", backend, hp_name, **kwargs
+        )
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        super()._hp_search_setup(trial)
+        if trial is not None and self.loss_name != "custom":
+            if self.loss.learns_from_validation:
+                self.pop_callback(type(self.loss.callback()))
+            self._create_loss(self.args)
+            self.compute_loss_func = self.loss
+            if self.loss.learns_from_validation:
+                self.add_callback(self.loss.callback(evaluate=False))
+
+    def _create_loss(self, args: TrainingArguments) -> None:
+        parameters = args.loss_parameters() if isinstance(args, CalibrationTrainingArguments) else {}
+        self.loss_name = str(getattr(args, "loss", None) or self.default_loss)
+        self.loss = create_loss(self.loss_name, **parameters)
+
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._watch = DivergenceWatch(self.model, self.args, self.accelerator.scaler is not None)
@@ -383,10 +426,11 @@ class CalibrationTrainer(BaseTrainer):
             known += [name.removeprefix(part) for part in given if name.startswith(part)]
         keys = [part + key for part in given for key in known]
         if name not in keys:
-            near = difflib.get_close_matches(name, keys, 1, 0.0)[0]
+            near = [key for key in keys if key.endswith(f"_{name}")] or difflib.get_close_matches(name, keys, 1, 0.0)
+            alone = "With prediction_loss_only=True they give the loss alone."
             raise ValueError(
-                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. Did you mean "
-                f"{near!r}?"
+                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. "
+                f"{alone if args.prediction_loss_only else f'Did you mean {near[0]!r}?'}"
             )
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
