@@ -122,7 +122,10 @@ def _read(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{folder} is given twice.")
         if not (Path(folder) / RESULTS).is_file():
             raise ValueError(f"{folder} holds no {RESULTS}: is its run finished?")
-        runs[folder] = json.loads((Path(folder) / RESULTS).read_text("utf-8"))
+        try:
+            runs[folder] = dict(json.loads((Path(folder) / RESULTS).read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{Path(folder) / RESULTS} is damaged: {error}") from error
         needed = [f"test_{moment}_{key}" for moment in _MOMENTS for key in runs[folder].get("metrics", _AT_LEAST)]
         missing = [key for key in ["temperature", *needed, "test_after_accuracy"] if key not in runs[folder]]
         if missing:

@@ -97,6 +97,8 @@ def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[
     """
     runs = {}
     for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise ValueError(f"There is no such folder: {folder}")
         if not (folder / DYNAMICS).is_file():
             raise ValueError(
                 f"{folder} holds no {DYNAMICS}. Train with --track_dynamics, or with a TrainingDynamicsCallback."
