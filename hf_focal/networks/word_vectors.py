@@ -90,6 +90,8 @@ def load_word_vectors(folder: str | Path) -> tuple[list[str], Tensor]:
     """
     refuse_missing_folder(folder, on_hub=False)
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"There is no such folder: {folder}. Word vectors are one with {VECTORS} and {VOCABULARY}.")
     for name in (VECTORS, VOCABULARY):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} holds no {name}: word vectors are a folder with {VECTORS} and {VOCABULARY}.")
@@ -100,13 +102,7 @@ def load_word_vectors(folder: str | Path) -> tuple[list[str], Tensor]:
     if "weight" not in tensors or tensors["weight"].ndim != 2:
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         raise ValueError(f"{folder / VECTORS} must hold a matrix 'weight', a row per word; it holds {found}.")
-    try:
-        text = (folder / VOCABULARY).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{folder / VOCABULARY} is not in UTF-8: {error}. Convert it.") from error
-    if not text.strip():
-        raise ValueError(f"{folder / VOCABULARY} holds no words: it must have one a line.")
-    words = text.removesuffix("\n").split("\n")
+    words = _read_vocabulary(folder / VOCABULARY)
     vectors = tensors["weight"].float()
     if len(words) != len(vectors):
         raise ValueError(f"{folder}: {VOCABULARY} has {len(words)} words, {VECTORS} has {len(vectors)} vectors.")
@@ -117,6 +113,17 @@ def load_word_vectors(folder: str | Path) -> tuple[list[str], Tensor]:
     if repeated := len(words) - len(set(words)):
         logger.warning("%s: %d words come twice or more; the first vector of each counts.", folder, repeated)
     return words, vectors
+
+
+def _read_vocabulary(file: Path) -> list[str]:
+    """The words of a file, one a line."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not in UTF-8: {error}. Convert it.") from error
+    if not text.strip():
+        raise ValueError(f"{file} holds no words: it must have one a line.")
+    return text.removesuffix("\n").split("\n")
 
 
 @torch.no_grad()
@@ -138,9 +145,11 @@ def set_word_vectors(
         `float`: The share of the vocabulary, special tokens aside, that has a vector; below one half it warns.
 
     Raises:
-        ValueError: If the vectors are of another size than the embeddings.
+        ValueError: If the vectors are of another size than the embeddings, or not as many as the words.
     """
     size = embeddings.embedding_dim
+    if len(words) != len(vectors):
+        raise ValueError(f"There must be a vector for each of {len(words)} words, got {len(vectors)}.")
     if vectors.shape[1] != size:
         raise ValueError(f"The word vectors have {vectors.shape[1]} dimensions, the embeddings {size}.")
     rows = {word: row for row, word in reversed(list(enumerate(words)))}  # the first of a word that comes twice

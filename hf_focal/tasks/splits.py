@@ -174,23 +174,31 @@ def _fault(file: Path, features: Features | None) -> str | None:
         return "is empty"
     if file.suffix in (".json", ".jsonl", ".ndjson"):
         return _fault_of_json(file)
+    classes = {name: feature for name, feature in (features or {}).items() if isinstance(feature, ClassLabel)}
     try:
         if file.suffix == ".parquet":
-            table = parquet.read_table(file)
-            columns = {name: table.column(name).to_pylist() for name in table.column_names}
+            count, labels = _read_parquet(file, list(classes))
         elif file.suffix in (".csv", ".tsv"):
             frame = pandas.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=object)
-            columns = {str(name): frame[name].tolist() for name in frame}
+            count, labels = len(frame), {name: frame[name].tolist() for name in classes if name in frame}
         else:
             return None
     except (ValueError, OSError, pa.ArrowException) as error:
         return f"cannot be read: {str(error).strip()}"
-    if not any(columns.values()):
+    if not count:
         return "holds no data, but for a header. Every split must hold samples"
-    for column, feature in (features or {}).items():
-        if isinstance(feature, ClassLabel) and (fault := _unknown_label(columns.get(column, []), feature)):
-            return fault
-    return None
+    faults = (_unknown_label(labels.get(name, []), feature) for name, feature in classes.items())
+    return next((fault for fault in faults if fault), None)
+
+
+def _read_parquet(file: Path, columns: Sequence[str]) -> tuple[int, dict[str, list[Any]]]:
+    """How many rows a file has, all of which are read, and some of its columns."""
+    count, found = 0, dict[str, list[Any]]()
+    for batch in parquet.ParquetFile(file).iter_batches():
+        count += len(batch)
+        for name in set(columns) & set(batch.schema.names):
+            found.setdefault(name, []).extend(batch.column(name).to_pylist())
+    return count, found
 
 
 def _unknown_label(labels: list[Any], feature: ClassLabel) -> str | None:
@@ -207,9 +215,9 @@ def _fault_of_json(file: Path) -> str | None:
             try:
                 if line.strip():
                     json.loads(line)
-            except ValueError as error:
+            except json.JSONDecodeError as error:
                 if number > 1 or file.suffix != ".json":
-                    return f"is broken in line {number}: {getattr(error, 'msg', error)}"
+                    return f"is broken in line {number}: {error.msg} column {error.colno}"
                 break  # one value over several lines
         else:
             if number > 1:

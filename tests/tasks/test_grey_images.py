@@ -89,6 +89,9 @@ def test_a_pipeline_and_the_study_give_the_models_own_answers(folder, tmp_path):
             assert [scores[name] for name in "abc"] == pytest.approx(row.tolist(), abs=1e-5)
     study = UncalibratedModel(str(folder), str(tmp_path / "out"))
     np.testing.assert_allclose(study.logits(DATA), expected.numpy(), atol=1e-5)
+    assert study.labels([1, 0, 1], ["c", "A"]).tolist() == [0, 2, 0]  # data that lack a class
+    with pytest.raises(ValueError, match="does not know the classes 'd'"):
+        study.labels([1, 0], ["a", "d"])
     brighter = torch.clamp(torch.from_numpy(SCANS)[:, None] / 255 + 0.3, 0, 1).mul(255).floor() / 255
     with torch.no_grad():
         expected = model(brighter / 0.25 - 2).logits

@@ -285,14 +285,39 @@ def test_an_image_that_cannot_be_read_is_named_by_its_row_and_split(tmp_path):
     assert len(faults) == 1 and "The image in row 40 of the split 'validation' cannot be used" in faults[0]
 
 
+def test_a_cell_without_an_image_and_images_without_a_class_are_told_of(tmp_path):
+    features = Features({"image": Image(), "label": ClassLabel(names=NAMES)})
+    cells = [None if row == 4 else PILImage.new("RGB", (8, 8)) for row in range(9)]
+    data = Dataset.from_dict({"image": cells, "label": classes(9)}, features=features)
+    processor = ViTImageProcessor(size={"height": 8, "width": 8})
+    with pytest.raises(ValueError, match="The image in row 4 of the split cannot be used: the cell is empty"):
+        ImageClassification().encode(data, processor).__getitems__([3, 4])
+    PILImage.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    with pytest.raises(ValueError, match="None of image does.*called after their classes .train/cat/1.png"):
+        load_image_dataset(str(tmp_path))
+
+
+def test_a_saved_split_that_is_damaged_is_named(tmp_path):
+    folder = saved(tmp_path, train=split(classes(30)), test=split(classes(30)))
+    (tmp_path / "test" / "dataset_info.json").write_text("{")
+    assert sizes(TextClassification().load(folder, choose=lambda _: ["train"])) == {"train": 30}
+    with pytest.raises(ValueError, match="The saved split .*/test cannot be loaded.*empty or damaged"):
+        load_text_dataset(folder)
+
+
 def test_a_sound_that_cannot_be_used_is_named_by_its_row():
     features = Features(
         {"audio": {"array": List(Value("float32")), "sampling_rate": Value("int32")}, "label": COLUMNS["label"]}
     )
     sound = {"array": [0.0] * 800, "sampling_rate": 16_000}
-    cells = [{**sound, "sampling_rate": 8_000} if row == 4 else sound for row in range(9)]
+    odd = {4: {**sound, "sampling_rate": 8_000}, 6: None, 7: {**sound, "array": [0.0, float("nan")]}}
+    cells = [odd.get(row, sound) for row in range(9)]
     data = Dataset.from_dict({"audio": cells, "label": classes(9)}, features=features)
     inputs = AudioClassification().encode(data, Wav2Vec2FeatureExtractor())
     assert len(inputs.__getitems__([0, 1, 8])) == 3
     with pytest.raises(ValueError, match="The sound in row 4 of the split cannot be used: A waveform has 8000 Hz"):
         inputs.__getitems__([3, 4, 5])
+    with pytest.raises(ValueError, match="The sound in row 6 .*: the cell is empty"):
+        inputs[6]
+    with pytest.raises(ValueError, match="The sound in row 7 .*: the waveform is empty, or holds NaN"):
+        inputs[7]
