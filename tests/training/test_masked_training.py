@@ -47,8 +47,8 @@ def plain_logits(model, rows=VALIDATION):
     return model.eval().forward(input_ids=torch.stack([row["input_ids"] for row in rows])).logits.double().numpy()
 
 
-def of_those_left(logits, **scaling):
-    labels = np.searchsorted(LEFT, LABELS)
+def of_those_left(logits, labels=LABELS, **scaling):
+    labels = np.searchsorted(LEFT, labels)
     found = calibration_metrics_from_logits(logits[:, LEFT], labels, **scaling)
     return {key: value * (3 / 5 if key == "classwise_ece" else 1) for key, value in found.items()}
 
@@ -83,17 +83,28 @@ def test_the_loss_of_an_evaluation_is_finite_for_every_loss(tmp_path, name):
     assert len(losses) == 1 and math.isfinite(losses[0])
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_the_temperature_is_that_of_the_classes_that_are_left_and_the_folder_says_so(tmp_path, streamed):
-    trainer = trainer_of(tmp_path, batch_eval_metrics=streamed)
-    trainer.train()
-    logits = plain_logits(trainer.model)
-    expected = fit_temperature(logits[:, LEFT], np.searchsorted(LEFT, LABELS), "ece")
-    report = finish_run(trainer, VALIDATION, VALIDATION, dataset_name="noise", task="text-classification")
-    assert report.fit.temperature == expected.temperature != 1
-    assert report.before == pytest.approx(of_those_left(logits), rel=1e-4, abs=1e-6)
-    assert report.after == pytest.approx(of_those_left(logits, temperature=expected.temperature), rel=1e-4, abs=1e-6)
-    folded = {key: value for key, value in evaluated(trainer.evaluate()).items() if key != "adaptive_ece"}
+def test_an_evaluation_that_holds_no_logits_masks_as_well(tmp_path):
+    trainer = trainer_of(tmp_path, batch_eval_metrics=True)
+    found, expected = evaluated(trainer.evaluate()), of_those_left(plain_logits(trainer.model))
+    assert {**found, "adaptive_ece": 0} == pytest.approx({**expected, "adaptive_ece": 0}, rel=1e-4, abs=1e-6)
+
+
+def test_the_temperature_is_that_of_the_classes_that_are_left_and_the_folder_says_so(tmp_path):
+    model, rows = build("bert"), samples("bert", 300, seed=2)
+    with torch.no_grad():
+        model.classifier.weight *= 100
+    logits = plain_logits(model, rows)
+    chances = logits[:, LEFT] / 2 + np.random.default_rng(0).gumbel(size=(300, 3))  # over-confident by a factor of 2
+    labels = np.array(LEFT)[chances.argmax(axis=1)]
+    rows = [{**row, "labels": int(label)} for row, label in zip(rows, labels, strict=True)]
+    trainer = trainer_of(tmp_path, model=model)
+    expected = fit_temperature(logits[:, LEFT], np.searchsorted(LEFT, labels), "ece")
+    report = finish_run(trainer, rows, rows, dataset_name="noise", task="text-classification")
+    assert report.fit.temperature == expected.temperature > 1.3
+    assert report.before == pytest.approx(of_those_left(logits, labels), rel=1e-4, abs=1e-6)
+    scaled = of_those_left(logits, labels, temperature=expected.temperature)
+    assert report.after == pytest.approx(scaled, rel=1e-4, abs=1e-6)
+    folded = {key: value for key, value in evaluated(trainer.evaluate(rows)).items() if key != "adaptive_ece"}
     assert folded == pytest.approx({key: report.after[key] for key in folded}, rel=1e-3, abs=1e-5)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["masked_classes"] == ["LABEL_1", "LABEL_3"] and config["calibration"]["folded"]
@@ -104,30 +115,32 @@ def test_the_temperature_is_that_of_the_classes_that_are_left_and_the_folder_say
     assert "never answers `LABEL_1`, `LABEL_3`" in card and "from hf_focal import pipeline  # masks" in card
     loaded = from_pretrained(tmp_path)
     with torch.no_grad():
-        found = torch.softmax(loaded(torch.stack([row["input_ids"] for row in VALIDATION])).logits, -1).numpy()
+        found = torch.softmax(loaded(torch.stack([row["input_ids"] for row in rows])).logits, -1).numpy()
     np.testing.assert_allclose(found[:, LEFT], report.fit.probabilities(logits[:, LEFT]), atol=1e-5)
     # Trained further, and calibrated anew, it keeps them without being told again.
-    again = trainer_of(tmp_path / "again", model=loaded, masked_classes=None)
+    again = trainer_of(tmp_path / "again", model=loaded, masked_classes=None, temperature_criterion="nll")
     again.train()
     assert evaluated(again.evaluate()) == pytest.approx(of_those_left(plain_logits(again.model)), rel=1e-4, abs=1e-6)
-    again.calibrate()
+    again.calibrate(rows)
     assert again.model.config.masked_classes == ["LABEL_1", "LABEL_3"]
 
 
 def test_the_best_models_are_chosen_and_compared_without_the_masked_classes(tmp_path):
-    trainer = trainer_of(tmp_path, num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch")
+    each_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch", "temperature_criterion": "nll"}
+    trainer = trainer_of(tmp_path, num_train_epochs=3, **each_epoch)
     best = KeepBestCallback(trainer, ["nll"])
     trainer.add_callback(best)
     trainer.train()
     weights = hf_focal.from_pretrained(tmp_path / "best-nll")
     assert best.best["nll"]["value"] == pytest.approx(of_those_left(plain_logits(weights))["nll"], rel=1e-4)
-    found = best.compare(VALIDATION, VALIDATION)["last"]
+    with pytest.warns(UserWarning, match=f"fitted on {len(VALIDATION)} samples"):
+        found = best.compare(VALIDATION, VALIDATION)["last"]
     expected = of_those_left(plain_logits(trainer.model))
     assert found["test_before_nll"] == pytest.approx(expected["nll"], rel=1e-4)
     # A checkpoint is gone on from with its masks.
     step = min(tmp_path.glob("checkpoint-*"))
     assert json.loads((step / "config.json").read_text())["masked_classes"] == ["LABEL_1", "LABEL_3"]
-    resumed = trainer_of(tmp_path, num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch")
+    resumed = trainer_of(tmp_path, num_train_epochs=3, **each_epoch)
     resumed.train(resume_from_checkpoint=str(step))
     assert resumed.evaluate()["eval_nll"] == pytest.approx(expected["nll"], rel=1e-4)
 
@@ -137,7 +150,7 @@ def test_dynamics_are_of_the_classes_that_are_left_and_gradients_of_all(tmp_path
     data = {"test": VALIDATION}
     trainer.add_callback(TrainingDynamicsCallback(trainer, data, gradient_epochs=[1]))
     trainer.train()
-    row = read_dynamics(tmp_path)[-1]
+    row = read_dynamics([tmp_path])["cross_entropy"][-1]
     logits = plain_logits(trainer.model)
     assert row["nll"] == pytest.approx(of_those_left(logits)["nll"], rel=1e-4)
     slopes = torch.softmax(torch.tensor(logits), -1).numpy()
