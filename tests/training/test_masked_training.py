@@ -3,12 +3,15 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from peft import LoraConfig, get_peft_model
 from small_models import arguments, build, samples
+from transformers import BertForSequenceClassification
 
 import hf_focal
 from hf_focal import (
@@ -158,6 +161,25 @@ def test_dynamics_are_of_the_classes_that_are_left_and_gradients_of_all(tmp_path
     features = trainer.model.dropout(trainer.model.bert(torch.stack([row["input_ids"] for row in VALIDATION]))[1])
     lengths = np.sqrt((features.detach().numpy() ** 2).sum(axis=1) + 1)
     np.testing.assert_allclose(row["gradient_norms"], np.linalg.norm(slopes, axis=1) * lengths, rtol=1e-4)
+
+
+def test_an_adapter_carries_its_masks_beside_its_record_and_into_the_merged_model(tmp_path):
+    build("bert").save_pretrained(tmp_path / "base")
+    model: Any = BertForSequenceClassification.from_pretrained(tmp_path / "base")
+    lora = LoraConfig(task_type="SEQ_CLS", target_modules=["query"], modules_to_save=["classifier"])
+    trainer = trainer_of(tmp_path / "adapter", model=get_peft_model(model, lora), temperature_criterion="nll")
+    expected = evaluated(trainer.evaluate())
+    with pytest.warns(UserWarning, match=f"fitted on {len(VALIDATION)} samples"):
+        trainer.calibrate()
+    trainer.save_model()
+    loaded = from_pretrained(tmp_path / "adapter")
+    inputs = torch.stack([row["input_ids"] for row in VALIDATION])
+    with torch.no_grad():
+        found = loaded(inputs).logits
+    assert calibration_metrics_from_logits(found, LABELS) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert (found[:, MASKED] == -math.inf).all()
+    trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
+    assert evaluated(trainer.evaluate()) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_labels_of_masked_classes_are_refused_with_their_number(tmp_path):
