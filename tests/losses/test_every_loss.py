@@ -357,3 +357,37 @@ def test_a_kept_module_is_one_of_the_same_values_and_types():
         assert function(logits, labels, epsilon=float(number)) > number
     (kept,) = (cell.cell_contents for cell in function.__closure__ if isinstance(cell.cell_contents, dict))
     assert len(kept) <= 64
+
+
+# ---- Kinds of labels, and none at all -------------------------------------------------------------------------------
+
+
+@FOR_EACH_LOSS
+def test_labels_of_any_integer_dtype_are_the_same_labels(name):
+    """156 is -100 modulo 256: as uint8 it must not be taken for `ignore_index`."""
+    logits, labels = (
+        torch.randn(5, 200, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([156, 0, 199, 156, 3]),
+    )
+    loss = ready(name, reduction="none")
+    expected = loss(logits, labels)
+    assert (expected > 0).all()
+    for dtype in (torch.uint8, torch.uint16, torch.int16, torch.int32):
+        assert torch.equal(loss(logits, labels.to(dtype)), expected)
+    torch._dynamo.reset()  # noqa: SLF001
+    torch.testing.assert_close(torch.compile(loss, backend="eager")(logits, labels.to(torch.uint8)), expected)
+
+
+@FOR_EACH_LOSS
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (4, 3)], ids=str)
+def test_a_batch_in_which_nothing_counts_is_that_of_torch(name, shape):
+    """No rows, or labels that are all ignored: a NaN mean, a sum of 0, and gradients that are so too."""
+    for reduction in ("mean", "sum", "none"):
+        found, expected = (torch.zeros(shape).requires_grad_() for _ in range(2))
+        labels = torch.full(shape[:-1], -100)
+        value = ready(name, reduction=reduction)(found, labels)
+        reference = torch.nn.functional.cross_entropy(expected.reshape(-1, 3), labels.reshape(-1), reduction=reduction)
+        assert torch.equal(value.isnan(), reference.isnan().reshape(value.shape)) and not value.nan_to_num().any()
+        value.sum().backward()
+        reference.sum().backward()
+        assert torch.equal(found.grad.isnan(), expected.grad.isnan()) and not found.grad.nan_to_num().any()
