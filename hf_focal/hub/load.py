@@ -81,8 +81,8 @@ def from_pretrained(
     if others := {"num_labels", "id2label", "label2id"} & kwargs.keys():
         raise ValueError(
             f"from_pretrained loads a classifier with the classes that it has: leave {', '.join(sorted(others))} "
-            "unset. To begin another task from it, use create_image_classifier, create_text_classifier or the Auto class of "
-            "transformers, which make a new head."
+            "unset. To begin another task from it, use create_image_classifier, create_text_classifier or the Auto "
+            "class of transformers, which make a new head."
         )
     name = str(name_or_path)
     source: dict[str, Any] = {"revision": revision, "token": clean_token(token)}
