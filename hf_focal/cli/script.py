@@ -18,6 +18,7 @@ import psutil
 from tqdm import tqdm
 
 from ..checks import suggestion
+from ..online import scrub
 
 
 TRACEBACK = "HF_FOCAL_TRACEBACK"  # set in the environment: mistakes have their traceback, too
@@ -119,7 +120,7 @@ def _mistake(error: BaseException) -> str | None:
 
 
 def _end(said: str, code: int) -> NoReturn:
-    line = f"{Path(sys.argv[0]).name}: {said}"
+    line = scrub(f"{Path(sys.argv[0]).name}: {said}")  # the command line may hold a token
     started = "\n" if getattr(tqdm, "_instances", None) else ""  # a progress bar has no end of line
     print(f"{started}{line}", file=sys.stderr, flush=True)
     if _launched():

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.pipelines import TASK_ALIASES
 
+from ..checks import suggestion
 from ..files import explained
 from ..predictions import Predictions
 from .columns import (
@@ -340,7 +341,8 @@ def get_task(name: str) -> Task:
     """The task of a pipeline of transformers, by any of its names; a ValueError names those that there are."""
     name = canonical_task(name)
     if name not in TASKS:
-        raise ValueError(f"{supported_tasks()} Got task={name!r}.")
+        names = {*TASKS, *(alias for task in TASKS.values() for alias in task.aliases)}
+        raise ValueError(f"{supported_tasks()} Got task={name!r}.{suggestion(name, names)}")
     return TASKS[name]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset, l
 from datasets.exceptions import DatasetBuildError
 from pyarrow import parquet
 
+from ..checks import refuse_missing_folder, suggestion
 from ..online import online
 from .columns import TRAIN_NAMES, is_missing
+from .embedded import DIGITS, SCIPY_DOCS
 
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,7 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
     path = Path(name)
     if path.is_file():
         raise ValueError(f"{name} is a file: a data set is a folder that holds its files.")
-    if not path.exists() and (name.startswith((".", "~", os.sep)) or path.is_absolute() or name.count("/") > 1):
-        raise FileNotFoundError(f"There is no such folder: {name}")
+    refuse_missing_folder(name)
     if (path / _SAVED).is_file():
         try:
             names = json.loads((path / _SAVED).read_text(encoding="utf-8"))["splits"]
@@ -99,7 +99,10 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
         if path.exists():
             raise
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-        raise kind(f"There is no such folder: {name}; nor can such a data set be had from the Hub: {error}") from error
+        near = suggestion(name, (DIGITS, SCIPY_DOCS))
+        raise kind(
+            f"There is no such folder: {name}; nor can such a data set be had from the Hub: {error}{near}"
+        ) from error
     if len(loaded) > 1 and all(len(data.features) == 1 for data in loaded.values()):
         # Images in no folder of a class cost those of the other splits theirs.
         return _one_by_one(name, config_name, revision, None) or loaded
