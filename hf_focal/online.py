@@ -102,8 +102,8 @@ def scrub(text: str, secrets: list[str] | None = None) -> str:
 
 def plain_text(error: BaseException) -> str:
     """What an error and its cause say, in one line."""
-    causes = [" ".join(str(cause).split()) or type(cause).__name__ for cause in (error, error.__cause__) if cause]
-    return " ".join(dict.fromkeys(causes))
+    said, *behind = [" ".join(str(one).split()) or type(one).__name__ for one in (error, error.__cause__) if one]
+    return " ".join([said, *(text for text in behind if text not in said)])
 
 
 def _plain(error: Exception, secrets: list[str]) -> Exception | None:
