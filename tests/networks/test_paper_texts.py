@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from datasets import Dataset, load_dataset
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from launching import launch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
@@ -127,13 +127,12 @@ def test_whoever_has_the_package_gets_its_probabilities_from_trees(phrases, tree
 
 
 def test_a_saved_tree_model_is_calibrated_on_other_trees(phrases, treebank, tmp_path, monkeypatch):
-    """Two classes cannot be matched with three, so the data get a third of their own."""
+    """Two classes cannot be matched with three, so the data know of the third, which is masked and which none has."""
     for split in ("validation", "test"):
         data = load_dataset("parquet", data_files=str(treebank / f"{split}.parquet"), split="train")
-        names = ["negative", "positive", "neutral"]
-        few = {"tree": data["tree"][:], "label": [names[label] for label in data["label"]]}
-        few["label"][0] = "neutral"
-        Dataset.from_dict(few).to_json(tmp_path / f"{split}.jsonl")
+        features = {"tree": Value("string"), "label": ClassLabel(names=["negative", "positive", "neutral"])}
+        few = {"tree": data["tree"][:], "label": data["label"][:]}
+        Dataset.from_dict(few, features=Features(features)).to_parquet(tmp_path / f"{split}.parquet")
     script = str(ROOT / "scripts" / "calibrate.py")
     flags = ["--model_name_or_path", str(phrases[0]), "--dataset_name", str(tmp_path), "--text_column_name", "tree"]
     flags += ["--output_dir", str(tmp_path / "out"), "--use_cpu", "true", "--disable_tqdm", "true"]
@@ -143,9 +142,12 @@ def test_a_saved_tree_model_is_calibrated_on_other_trees(phrases, treebank, tmp_
     np.testing.assert_allclose(after["test_logits"], before["test_logits"], rtol=1e-4, atol=1e-5)
 
 
+THREE_OUTPUTS = ("every_phrase", "extra_class", "masked_classes")
+
+
 def test_whole_trees_with_two_outputs_train_in_two_processes_as_in_one(treebank, tmp_path):
     recipe = yaml.safe_load((ROOT / "configs" / "sst.yaml").read_text())
-    recipe = {key: value for key, value in recipe.items() if key not in ("every_phrase", "extra_class")}
+    recipe = {key: value for key, value in recipe.items() if key not in THREE_OUTPUTS}
     recipe |= {"load_best_model_at_end": False, "loss_reduction": "mean", "embedding_learning_rate": 0.1}
     recipe |= {"weight_decay": 1e-4, "num_train_epochs": 2, "max_train_samples": 200, "loss": "flsd-53"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
