@@ -149,7 +149,7 @@ def test_a_run_replaces_another_once_it_is_complete(tmp_path, monkeypatch):
     assert trainer.args.output_dir == str(folder) and trainer.card_id == str(folder)
     assert ".unfinished" not in (folder / "README.md").read_text()
     assert json.loads((folder / "all_results.json").read_text())["model_id"] == str(folder)
-    assert len(list((folder / "runs").iterdir())) == 3  # of every start
+    assert len(list((folder / "runs").rglob("events.*"))) == 3  # of every start
 
 
 def test_a_model_that_is_only_calibrated_replaces_a_run_without_what_another_left(tmp_path):
