@@ -144,10 +144,10 @@ def focal_recalibration(logits: ArrayLike, gamma: float, temperature: float = 1.
     return np.exp(focal_log_probabilities(scaled, gamma))
 
 
-def focal_log_probabilities(logits: NDArray[np.float64], gamma: float) -> NDArray[np.float64]:
+def focal_log_probabilities(logits: NDArray[Any], gamma: float) -> NDArray[np.float64]:
     """Logarithms of [`focal_recalibration`] at temperature 1; rows are samples, and -inf stays."""
     rows, top = np.arange(len(logits)), logits.argmax(axis=1)
-    margins = logits - logits[rows, top][:, None]
+    margins = np.asarray(logits, np.float64) - logits[rows, top][:, None]
     others = margins.copy()
     others[rows, top] = -np.inf
     # Of the odds against the top class; finite where no other is left, so that gamma 0 times it is 0.

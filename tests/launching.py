@@ -3,10 +3,13 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 
 from conftest import ROOT
+
+from hf_focal.results.lock import release_all
 
 
 def launch(*arguments, processes=1, check=True, cwd=ROOT):
@@ -24,3 +27,11 @@ def launch(*arguments, processes=1, check=True, cwd=ROOT):
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def run_main(script):
+    """Run the `main` of a script in this process, whose locks go as they would at its end; errors stay what they are."""
+    try:
+        runpy.run_path(script)["main"]()
+    finally:
+        release_all()

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..checks import suggestion
 from ..online import scrub
+from ..results.lock import release_all
 
 
 TRACEBACK = "HF_FOCAL_TRACEBACK"  # set in the environment: mistakes have their traceback, too
@@ -69,6 +70,8 @@ def run_script(main: Callable[[], None]) -> None:
         if said is None:
             raise
         _end(f"error: {said}", 2)
+    finally:
+        release_all()
 
 
 class Parser(argparse.ArgumentParser):

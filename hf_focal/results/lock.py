@@ -105,6 +105,7 @@ def _lock(file: int) -> None:
 
 
 @atexit.register
-def _release_all() -> None:
+def release_all() -> None:
+    """Give back all locks of this process, as its end does."""
     for folder in list(_held):
         release(folder)

@@ -120,8 +120,8 @@ def _saved(folder: Path) -> Dataset:
     except FileNotFoundError:  # which names the file
         raise
     except (*_UNREADABLE, OSError) as error:
-        what = f"cannot be loaded: {str(error).removesuffix('.') or type(error).__name__}. It is empty or damaged."
-        raise _Damaged(f"The saved split {folder} {what}") from error
+        why = "" if isinstance(error, IndexError) else f": {str(error).removesuffix('.') or type(error).__name__}"
+        raise _Damaged(f"The saved split {folder} cannot be loaded, for it is empty or damaged{why}.") from error
 
 
 def _one_by_one(

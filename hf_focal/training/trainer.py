@@ -43,7 +43,7 @@ from ..networks.masking import mask_classes, masked_indices, masked_names, refus
 from ..predictions import Predictions
 from ..results.card import About
 from ..results.folder import CARD, home_of, save_card
-from ..results.replace import replacing
+from ..results.replace import SAVING, replacing
 from ..results.report import Report, make_report
 from ..tasks import TASKS, Task, task_of
 from ..tasks.base import canonical_task
@@ -641,7 +641,8 @@ class CalibrationTrainer(BaseTrainer):
         """Once: whoever loads a model of texts alone gets a made-up tokenizer."""
         if self._lack_told or self.task is None or has_adapter(self.model) or not self.is_world_process_zero():
             return
-        if not self.task.has_processor(self.model.config, folder):
+        place = folder.parent if folder.name.startswith(SAVING) else folder  # where others lie already
+        if not any(self.task.has_processor(self.model.config, one) for one in {folder, place}):
             self._lack_told = True
             logger.warning("%s", self.task.without_processor(self.args.output_dir))
 

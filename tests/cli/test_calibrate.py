@@ -4,7 +4,6 @@
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ import yaml
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from hub_server import HubServer
-from launching import blocks, launch
+from launching import blocks, launch, run_main
 from PIL import Image as PILImage
 from safetensors.numpy import load_file
 from scipy.special import log_softmax, softmax
@@ -59,7 +58,7 @@ def calibrate(monkeypatch, capsys, tmp_path):
         arguments = ["--model_name_or_path", str(model), "--dataset_name", str(data), "--use_cpu", "true"]
         arguments += ["--output_dir", str(tmp_path / folder), "--criterion", "nll", "--disable_tqdm", "true", *flags]
         monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments])
-        runpy.run_path(SCRIPT)["main"]()
+        run_main(SCRIPT)
         return json.loads((tmp_path / folder / "all_results.json").read_text()), capsys.readouterr().out
 
     return run

@@ -3,7 +3,6 @@
 
 import importlib.util
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import scipy
 import torch
 import transformers
 from conftest import ROOT
-from launching import blocks, launch
+from launching import blocks, launch, run_main
 from safetensors.numpy import load_file
 from scipy.special import softmax
 from small_texts import SIZES, checkpoint, rows, write
@@ -56,7 +55,7 @@ def train(monkeypatch, tmp_path):
             *flags,
         ]
         monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments])
-        runpy.run_path(SCRIPT)["main"]()
+        run_main(SCRIPT)
         return json.loads((tmp_path / folder / "all_results.json").read_text())
 
     return run

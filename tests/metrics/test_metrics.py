@@ -286,10 +286,12 @@ def test_compute_metrics_reads_what_a_trainer_predicts():
         (logits.reshape(-1, 4), labels.ravel()),
         (logits, labels),
         ((logits, np.zeros((6, 7))), labels),
-        ([logits, 1], (labels, labels)),
+        ((logits, 1), (labels,)),
     ):
         prediction = SimpleNamespace(predictions=predictions, label_ids=label_ids)
         assert compute_metrics(prediction) == flat
+    with pytest.raises(ValueError, match="label_ids holds 2 arrays"):  # which one the loss takes is not told
+        compute_metrics(SimpleNamespace(predictions=logits, label_ids=(labels, labels)))
     kept = labels.copy()
     kept[:, 3:] = -100
     prediction = SimpleNamespace(predictions=logits, label_ids=kept)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
-from launching import launch
+from launching import launch, run_main
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from scipy.special import softmax
@@ -49,7 +49,7 @@ SMALL += ["--save_strategy", "no", "--disable_tqdm", "true"]
 def run(monkeypatch, *flags):
     """The script in this process; its output folder and what it found there."""
     monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, flags)])
-    runpy.run_path(SCRIPT, run_name="__main__")
+    run_main(SCRIPT)
 
 
 # ---- The class of a phrase ------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_a_saved_tree_model_is_calibrated_on_other_trees(phrases, treebank, tmp_
     flags = ["--model_name_or_path", str(phrases[0]), "--dataset_name", str(tmp_path), "--text_column_name", "tree"]
     flags += ["--output_dir", str(tmp_path / "out"), "--use_cpu", "true", "--disable_tqdm", "true"]
     monkeypatch.setattr(sys, "argv", [script, *flags])
-    runpy.run_path(script, run_name="__main__")
+    run_main(script)
     before, after = (load_file(folder / "predictions.safetensors") for folder in (phrases[0], tmp_path / "out"))
     np.testing.assert_allclose(after["test_logits"], before["test_logits"], rtol=1e-4, atol=1e-5)
 

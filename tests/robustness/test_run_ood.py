@@ -3,7 +3,6 @@
 
 import json
 import re
-import runpy
 import shutil
 import sys
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
+from launching import run_main
 from PIL import Image as PILImage
 from scipy.special import softmax
 from transformers import AutoImageProcessor
@@ -72,7 +72,7 @@ def pictures(tmp_path_factory):
 def start(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, arguments)])
-        runpy.run_path(SCRIPT)["main"]()
+        run_main(SCRIPT)
         return capsys.readouterr()
 
     return run

@@ -3,7 +3,6 @@
 
 import json
 import re
-import runpy
 import sys
 
 import numpy as np
@@ -14,7 +13,7 @@ import transformers
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 from huggingface_hub import ModelCard
-from launching import blocks, launch
+from launching import blocks, launch, run_main
 from safetensors.numpy import load_file
 from scipy.special import softmax
 from small_texts import SIZES, sentences, write
@@ -302,7 +301,7 @@ def flags(folder, *more):
 def train(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [SCRIPT, *arguments])
-        runpy.run_path(SCRIPT)["main"]()
+        run_main(SCRIPT)
 
 
 MEASURED = ["--num_train_epochs", "2", "--track_dynamics", "--dynamics_gradient_epochs", "2"]
