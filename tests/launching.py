@@ -30,7 +30,7 @@ def blocks(language):
 
 
 def run_main(script):
-    """Run the `main` of a script in this process, whose locks go as they would at its end; errors stay what they are."""
+    """Run the `main` of a script in this process, whose locks go as they would at its end; errors stay as they are."""
     try:
         runpy.run_path(script)["main"]()
     finally:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_held: dict[Path, tuple[int, int, bool]] = {}  # folder to process, file, and whether the folder is new
+_held: dict[Path, tuple[int, int, list[Path]]] = {}  # folder to process, file, and the folders made for it
 
 
 def hold(folder: Path) -> bool:
@@ -36,7 +36,7 @@ def hold(folder: Path) -> bool:
     Args:
         folder (`Path`):
             What to lock, created if it is not there. The file `.lock` in it says who has it; it is removed with the
-            lock, and so is a folder that was created and is empty.
+            lock, and so are folders that were created and are empty.
 
     Returns:
         `bool`: Whether it is new; a process may ask again for what it holds.
@@ -47,7 +47,7 @@ def hold(folder: Path) -> bool:
     folder = folder.resolve()
     if folder in _held and _held[folder][0] == os.getpid():  # not of the process that this one was forked from
         return False
-    new = not folder.is_dir()
+    made = [one for one in (folder, *folder.parents) if not one.is_dir()]
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -69,21 +69,21 @@ def hold(folder: Path) -> bool:
         os.close(file)
     os.truncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    _held[folder] = os.getpid(), file, new
+    _held[folder] = os.getpid(), file, made
     return True
 
 
 def release(folder: Path) -> None:
     """Give the lock of a folder back; one that this process does not hold is left alone."""
-    process, file, new = _held.pop(folder.resolve(), (0, 0, False))
+    process, file, made = _held.pop(folder.resolve(), (0, 0, []))
     if process != os.getpid():
         return
     with suppress(OSError):  # the folder may be gone, and Windows keeps files that are open
         (folder / _LOCK).unlink()
     os.close(file)
-    if new:
-        with suppress(OSError):  # it holds something
-            folder.rmdir()
+    with suppress(OSError):  # one holds something, and so do those around it
+        for one in made:
+            one.rmdir()
 
 
 @contextmanager
