@@ -3,54 +3,32 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from datasets import IterableDataset
-from huggingface_hub import HfApi
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, HubStrategy, PredictionOutput, TrainOutput
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators import Fit, calibrator_of
-from ..calibrators.base import Calibrator, calibrator_class, fit_for_model
-from ..hub.push import upload_run
-from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss, extract_logits, replace_logits
-from ..metrics import METRICS, BatchMetrics, Scored, measure
-from ..metrics import compute_metrics as our_metrics
-from ..models.apply import pending_calibrator
+from ..calibrators.base import calibrator_class, fit_for_model
+from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss
 from ..models.fingerprint import fingerprint
 from ..models.fold import fold_calibrator, unfold_temperature
 from ..models.head import check_single_label
-from ..models.record import (
-    ADAPTER_RECORD,
-    calibration_record,
-    forget_record,
-    has_adapter,
-    record_of,
-    stated_record,
-    why_of_another_head,
-)
-from ..networks.masking import mask_classes, masked_indices, masked_names, refuse_masked
+from ..models.record import calibration_record, forget_record, record_of, stated_record, why_of_another_head
 from ..predictions import Predictions
-from ..results.card import About
-from ..results.folder import CARD, home_of, save_card
-from ..results.replace import SAVING, replacing
-from ..results.report import Report, make_report
-from ..tasks import TASKS, Task, task_of
-from ..tasks.base import canonical_task
+from ..results.report import Report
 from .arguments import LABELS, CalibrationTrainingArguments, settle
-from .base_trainer import BaseTrainer, plain_module
+from .base_trainer import plain_module
 from .divergence import DivergenceWatch
-from .streams import NO_SAMPLE, check_dataset, is_stream, reading
+from .sharing import SharingTrainer
+from .streams import check_dataset, is_stream
 
 
 logger = logging.getLogger(__name__)
@@ -58,18 +36,7 @@ logger = logging.getLogger(__name__)
 _TRAINING = "Training starts from the logits before scaling"
 
 
-def _calibrated(logits: Any, calibrator: Calibrator | None) -> Any:
-    """Logits of any shape `(..., num_labels)`, or of each batch, as a calibrator maps them, if there is one."""
-    if calibrator is None:
-        return logits
-    if isinstance(logits, (list, tuple)):
-        return [_calibrated(batch, calibrator) for batch in logits]
-    if isinstance(logits, Tensor):
-        return calibrator.on_tensor(logits)
-    return calibrator.calibrated_logits(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
-
-
-class CalibrationTrainer(BaseTrainer):
+class CalibrationTrainer(SharingTrainer):
     """
     A `Trainer` for calibrated classifiers.
 
@@ -135,11 +102,7 @@ class CalibrationTrainer(BaseTrainer):
         self.task_name: str | None = None  # where the name of the model does not tell
         self._held_out: Predictions | None = None  # what the calibrator was fitted on
         self._card_for: str | None = None  # the id for which README.md is up to date
-        self._lack_told = False  # that what makes the inputs is not saved with the model
         self._known_loss: dict[str, Any] = {}  # what an earlier run trained the model with, as the record tells
-        self._pending: Calibrator | None = None  # what the metrics of ours are to heed
-        self._watch: DivergenceWatch | None = None  # of the training that goes on
-        self._inputs: dict[str, Any] | None = None  # the first batch of an evaluation
         super().__init__(
             model,
             args,
@@ -172,130 +135,6 @@ class CalibrationTrainer(BaseTrainer):
                 f"The loss {self.loss_name!r} learns from the validation logits: prediction_loss_only and "
                 "batch_eval_metrics must be False."
             )
-
-    def _set_signature_columns_if_needed(self) -> None:
-        if self._signature_columns is None:
-            super()._set_signature_columns_if_needed()
-            columns: Any = self._signature_columns
-            columns += self.args.label_names or ()
-
-    def _mask_classes(self) -> None:
-        """Of the model at hand, which `model_init` makes anew and merging an adapter replaces."""
-        mask_classes(self.model, getattr(self.args, "masked_classes", None))
-
-    def evaluation_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """
-        As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it; under
-        `batch_eval_metrics` the logits of all samples are never held. A prediction keeps its logits whatever
-        `args.prediction_loss_only` says.
-
-        Raises:
-            ValueError: If there is no sample, or training has diverged.
-        """
-        self._mask_classes()
-        if description == "Prediction":
-            prediction_loss_only = False
-        self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
-        self._inputs = None
-        batches = reading(self.accelerator.num_processes)
-        with self._closed_bars(), batches, self._heeding(pending_calibrator(self.model)):
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-        if self._inputs is None:
-            raise ValueError(NO_SAMPLE)
-        if description != "Prediction" and f"{metric_key_prefix}_loss" not in (output.metrics or {}):
-            raise ValueError(f"The data to evaluate on have no {LABELS!r}, but {', '.join(self._inputs)}.")
-        self._check_logits()  # where no metrics were asked for
-        if not is_stream(getattr(dataloader, "dataset", None)):
-            self._inputs = {}  # others can be read again
-        if self.is_in_train and metric_key_prefix == "eval" and self.loss.learns_from_validation:
-            seen = self.flatten(output)
-            self.loss.update_from_validation(seen.logits, seen.labels)
-        return output
-
-    @contextmanager
-    def _heeding(self, calibrator: Calibrator | None) -> Iterator[None]:
-        """Let losses and metrics see what a calibrator makes of the logits, which are predicted as they are."""
-        loss: Any = self.compute_loss_func
-        metrics: Any = self.compute_metrics
-        preprocess: Any = self.preprocess_logits_for_metrics
-        self._pending = calibrator if preprocess is None else None
-        pending = None if metrics == self._metrics else self._pending  # those of ours heed it by themselves
-
-        def heeding_loss(outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None) -> Tensor:
-            outputs = replace_logits(outputs, _calibrated(extract_logits(outputs), calibrator))
-            return loss(outputs, labels, num_items_in_batch=num_items_in_batch)
-
-        def heeding_preprocess(logits: Tensor, labels: Tensor) -> Any:
-            return preprocess(_calibrated(logits, calibrator), labels)
-
-        def heeding_metrics(prediction: EvalPrediction, **kwargs: Any) -> dict[str, float]:
-            self._check_logits()
-            logits = _calibrated(prediction.predictions, pending)
-            return metrics(
-                EvalPrediction(logits, prediction.label_ids, prediction.inputs, prediction.losses), **kwargs
-            )
-
-        if metrics is not None:
-            self.compute_metrics = heeding_metrics
-        if calibrator is not None:
-            self.compute_loss_func = heeding_loss
-            self.preprocess_logits_for_metrics = None if preprocess is None else heeding_preprocess
-        try:
-            yield
-        finally:
-            self.compute_loss_func, self.compute_metrics = loss, metrics
-            self.preprocess_logits_for_metrics, self._pending = preprocess, None
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Any]:
-        """As `Trainer.prediction_step`; of what a model returns the logits alone, with or without labels."""
-        if self._inputs is None:
-            self._inputs = {name: value for name, value in inputs.items() if name != LABELS}
-        if inputs.get(LABELS) is not None:
-            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-            if self.is_in_train and self._watch is not None and isinstance(logits, Tensor):
-                self._watch.see_logits(logits, inputs[LABELS])
-            return loss, logits, labels
-        inputs = self._prepare_inputs({name: value for name, value in inputs.items() if name != LABELS})
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits = self._logits(model(**inputs)).detach()
-        return None, None if prediction_loss_only else logits, None
-
-    def _logits(self, outputs: Any) -> Tensor:
-        """The logits in what the model returned, one column for each class."""
-        logits, num_labels = extract_logits(outputs), self.model.config.num_labels
-        if logits.shape[-1:] != (num_labels,):
-            raise ValueError(
-                f"The model has config.num_labels = {num_labels}, but what it returns as logits has shape "
-                f"{tuple(logits.shape)}. Needed are (..., {num_labels}), as `logits` of an object or mapping, or "
-                "first in a tuple. Of a head that was replaced by one of other classes, set config.num_labels too."
-            )
-        return logits
-
-    def _check_logits(self) -> None:
-        if self.is_in_train and self._watch is not None:
-            self._watch.check_logits(self.state.global_step)
-
-    def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
-        if compute_result is None:
-            seen = self._labelled(eval_prediction)
-            scored = Scored.from_logits(seen.logits, seen.labels, self._pending)
-            return measure(scored, getattr(self.args, "n_bins", 15))
-        return self._batch_metrics(eval_prediction, compute_result, calibrator=self._pending)
 
     def compute_loss(
         self,
@@ -406,32 +245,6 @@ class CalibrationTrainer(BaseTrainer):
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._watch = DivergenceWatch(self.model, self.args, self.accelerator.scaler is not None)
         return prepared
-
-    def _check_best_metric(self) -> None:
-        """Refuse a `metric_for_best_model` that no evaluation gives, as far as that is known before the first one."""
-        args, chosen = self.args, self.args.metric_for_best_model
-        changed = type(self).evaluate is not BaseTrainer.evaluate or any(
-            type(one).on_evaluate is not TrainerCallback.on_evaluate
-            for one in self.callback_handler.callbacks
-            if type(one).__module__.partition(".")[0] not in ("transformers", "hf_focal")
-        )
-        if chosen is None or args.eval_strategy == "no" or changed:
-            return
-        name = chosen.removeprefix("eval_")
-        given = [f"{one}_" for one in self.eval_dataset] if isinstance(self.eval_dataset, dict) else [""]
-        known = ["loss", "runtime", "samples_per_second", "steps_per_second"]
-        if self.compute_metrics in (self._metrics, our_metrics) and not args.prediction_loss_only:
-            known += [key for key, one in METRICS.items() if one.running is not None or not args.batch_eval_metrics]
-        elif not args.prediction_loss_only:  # a function of the user's gives what it gives
-            known += [name.removeprefix(part) for part in given if name.startswith(part)]
-        keys = [part + key for part in given for key in known]
-        if name not in keys:
-            near = [key for key in keys if key.endswith(f"_{name}")] or difflib.get_close_matches(name, keys, 1, 0.0)
-            alone = "With prediction_loss_only=True they give the loss alone."
-            raise ValueError(
-                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. "
-                f"{alone if args.prediction_loss_only else f'Did you mean {near[0]!r}?'}"
-            )
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """As `Trainer.call_model_init`, which gives a model for each training: see [`~CalibrationTrainer.train`]."""
@@ -567,44 +380,6 @@ class CalibrationTrainer(BaseTrainer):
         own = {key: value for key, value in self.loss.hyperparameters().items() if (key, value) not in usual.items()}
         return {"loss": self.loss_name, **({"loss_parameters": own} if own else {})}
 
-    @property
-    def task(self) -> Task | None:
-        """The registered task of that name, or of the model."""
-        return TASKS.get(canonical_task(self.task_name or "")) or task_of(self.model)
-
-    def flatten(self, output: Any, split: str = "test") -> Predictions:
-        """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
-        rows = (self.task or Predictions).flatten(output, split)
-        config = self.model.config
-        refuse_masked(rows.labels, masked_indices(config), config.id2label, split)
-        return rows
-
-    def _labelled(self, output: Any, split: str = "test") -> Predictions:
-        """As `flatten`, of data of which at least one label counts."""
-        seen = self.flatten(output, split)
-        if not len(seen):
-            raise ValueError("No sample of the data has a label that counts: all of them are -100.")
-        return seen
-
-    def report_on(self, predictions: Predictions) -> Report:
-        """
-        Measure the fitted calibrator; the model card then tells of these data.
-
-        Args:
-            predictions ([`Predictions`]):
-                Before calibration, of data that it was not fitted on.
-
-        Raises:
-            ValueError: If nothing was fitted yet.
-        """
-        if self.fit is None:
-            raise ValueError("No calibrator was fitted yet: call calibrate() first.")
-        counted = self.task or Task
-        n_bins = getattr(self.args, "n_bins", 15)
-        self.report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group)
-        self._card_for = None
-        return self.report
-
     def _probe(self, dataset: Any) -> dict[str, Tensor] | None:
         """Inputs as the model takes them, to try its head on; `None` where there are none without reading a stream."""
         if is_stream(dataset) and not isinstance(dataset, IterableDataset):
@@ -623,153 +398,6 @@ class CalibrationTrainer(BaseTrainer):
             return self.predict(dataset, metric_key_prefix="calibration")
         finally:
             self.compute_metrics, self.preprocess_logits_for_metrics = kept
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        record = calibration_record(self.model)  # of this head, or none is written
-        super()._save(output_dir, state_dict)
-        folder = Path(output_dir or self.args.output_dir)
-        self._warn_without_processor(folder)
-        if has_adapter(self.model) and self.args.should_save:
-            # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
-            if record is not None:
-                labels = [name for _, name in sorted(self.model.config.id2label.items())]
-                masks = {"masked_classes": masked} if (masked := masked_names(self.model.config)) else {}
-                text = json.dumps({**record, "labels": labels, **masks}, indent=2)
-                (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
-
-    def _warn_without_processor(self, folder: Path) -> None:
-        """Once: whoever loads a model of texts alone gets a made-up tokenizer."""
-        if self._lack_told or self.task is None or has_adapter(self.model) or not self.is_world_process_zero():
-            return
-        place = folder.parent if folder.name.startswith(SAVING) else folder  # where others lie already
-        if not any(self.task.has_processor(self.model.config, one) for one in {folder, place}):
-            self._lack_told = True
-            logger.warning("%s", self.task.without_processor(self.args.output_dir))
-
-    def ready_to_push(self) -> bool:
-        """Whether the model is calibrated."""
-        return calibration_record(self.model) is not None
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """
-        Push weights, config, image processor or tokenizer, model card and reliability diagram.
-
-        Args:
-            commit_message, blocking, token, revision, private:
-                As for `Trainer.push_to_hub`.
-            kwargs:
-                Passed on to [`~CalibrationTrainer.create_model_card`]. Without them a `README.md` that was edited
-                after it was written stays as it is.
-
-        Returns:
-            `huggingface_hub.CommitInfo`, or a future of it if not `blocking`.
-
-        Raises:
-            OSError: If the push failed. The output folder is complete all the same.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        token = token or self.args.hub_token
-        if self.hub_model_id is None:
-            self.init_hf_repo(token, private)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        folder = Path(self.args.output_dir)
-        # Of a model that was neither calibrated nor trained here, the card that is there knows more.
-        known = self._card_for == self.hub_model_id or not (self.fit or self.about or self.state.global_step)
-        if kwargs or not known or not (folder / CARD).is_file():
-            self.create_model_card(**kwargs)
-        self._finish_current_push()
-        options: dict[str, Any] = {
-            "token": token,
-            "private": self.args.hub_private_repo if private is None else private,
-            "revision": revision or self.args.hub_revision,
-            "push_predictions": getattr(self.args, "push_predictions", False),
-            "commit_message": commit_message or "End of training",
-        }
-        if blocking:
-            return upload_run(folder, str(self.hub_model_id), **options)
-        return HfApi().run_as_future(upload_run, folder, str(self.hub_model_id), **options)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self.is_world_process_zero() and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
-            self.callback_handler.on_push_begin(self.args, self.state, self.control)
-            message = f"Training in progress, step {self.state.global_step}"
-            options = {"token": self.args.hub_token, "revision": self.args.hub_revision, "commit_message": message}
-            try:
-                upload_run(checkpoint_folder, str(self.hub_model_id), **options)
-            except OSError as error:  # no reason to stop training
-                logger.warning("%s", error)
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """
-        Write our model card and the reliability diagram into the output folder, from what `calibrate` measured; a
-        model that was never calibrated gets a card that says so. The arguments are those of
-        `Trainer.create_model_card`, and `dataset_args` the configuration of the data set.
-        """
-
-        def first(value: str | list[str] | None) -> str | None:
-            return value[0] if isinstance(value, list) and value else str(value) if value else None
-
-        given = {
-            "language": language,
-            "license": license,
-            "tags": [tags] if isinstance(tags, str) else tags,
-            "model_name": model_name,
-            "base_model": finetuned_from,
-            "task": first(tasks),
-            "dataset": first(dataset_tags) or first(dataset),
-            "dataset_config": first(dataset_args),
-        }
-        if not self.is_world_process_zero():
-            return
-        self.about |= {key: value for key, value in given.items() if value is not None}
-        with replacing(self.args.output_dir, "card") as staged:
-            self.write_card(staged)
-
-    def write_card(self, folder: Path) -> None:
-        """Write card and diagram into a folder that is put in place later."""
-        if self.report is None and self._held_out is not None:
-            self.report_on(self._held_out)
-        save_card(folder, self._about(), self.report, self.card_id)
-        self._card_for = self.hub_model_id
-
-    @property
-    def card_id(self) -> str:
-        """What the model card loads the model by: its repository, or its folder."""
-        return str(self.hub_model_id or home_of(self.args.output_dir))
-
-    def _about(self) -> About:
-        config = self.model.config
-        known = {
-            "model_name": Path(self.card_id).absolute().name,
-            "task": None if self.task is None else self.task.name,
-            "calibration": calibration_record(self.model),
-            "architecture": getattr(config, "architecture", config.model_type),
-            "masked": masked_names(config),
-            "adapter": has_adapter(self.model),
-            "base_model": config._name_or_path if has_adapter(self.model) else None,
-        }
-        return About(**{**known, **{key: value for key, value in self.about.items() if value is not None}})
 
 
 class FocalTrainer(CalibrationTrainer):

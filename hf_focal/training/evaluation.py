@@ -1,0 +1,218 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""How a trainer measures: every sample once, on the logits alone, as a calibrator that is not folded makes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+
+from ..calibrators.base import Calibrator
+from ..losses import CalibrationLoss, extract_logits, replace_logits
+from ..metrics import METRICS, BatchMetrics, Scored, measure
+from ..metrics import compute_metrics as our_metrics
+from ..models.apply import pending_calibrator
+from ..networks.masking import mask_classes, masked_indices, refuse_masked
+from ..predictions import Predictions
+from ..tasks import TASKS, Task, task_of
+from ..tasks.base import canonical_task
+from .arguments import LABELS
+from .base_trainer import BaseTrainer
+from .divergence import DivergenceWatch
+from .streams import NO_SAMPLE, is_stream, reading
+
+
+def _calibrated(logits: Any, calibrator: Calibrator | None) -> Any:
+    """Logits of any shape `(..., num_labels)`, or of each batch, as a calibrator maps them, if there is one."""
+    if calibrator is None:
+        return logits
+    if isinstance(logits, (list, tuple)):
+        return [_calibrated(batch, calibrator) for batch in logits]
+    if isinstance(logits, Tensor):
+        return calibrator.on_tensor(logits)
+    return calibrator.calibrated_logits(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
+
+
+class MeasuringTrainer(BaseTrainer):
+    """A `Trainer` whose losses and metrics are those of calibrated logits, and whose predictions are those before."""
+
+    loss: CalibrationLoss
+    task_name: str | None
+    _pending: Calibrator | None = None  # what the metrics of ours are to heed
+    _watch: DivergenceWatch | None = None  # of the training that goes on
+    _inputs: dict[str, Any] | None = None  # the first batch of an evaluation
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            columns: Any = self._signature_columns
+            columns += self.args.label_names or ()
+
+    def _mask_classes(self) -> None:
+        """Of the model at hand, which `model_init` makes anew and merging an adapter replaces."""
+        mask_classes(self.model, getattr(self.args, "masked_classes", None))
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """
+        As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it; under
+        `batch_eval_metrics` the logits of all samples are never held. A prediction keeps its logits whatever
+        `args.prediction_loss_only` says.
+
+        Raises:
+            ValueError: If there is no sample, or training has diverged.
+        """
+        self._mask_classes()
+        if description == "Prediction":
+            prediction_loss_only = False
+        self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
+        self._inputs = None
+        batches = reading(self.accelerator.num_processes)
+        with self._closed_bars(), batches, self._heeding(pending_calibrator(self.model)):
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        if self._inputs is None:
+            raise ValueError(NO_SAMPLE)
+        if description != "Prediction" and f"{metric_key_prefix}_loss" not in (output.metrics or {}):
+            raise ValueError(f"The data to evaluate on have no {LABELS!r}, but {', '.join(self._inputs)}.")
+        self._check_logits()  # where no metrics were asked for
+        if not is_stream(getattr(dataloader, "dataset", None)):
+            self._inputs = {}  # others can be read again
+        if self.is_in_train and metric_key_prefix == "eval" and self.loss.learns_from_validation:
+            seen = self.flatten(output)
+            self.loss.update_from_validation(seen.logits, seen.labels)
+        return output
+
+    @contextmanager
+    def _heeding(self, calibrator: Calibrator | None) -> Iterator[None]:
+        """Let losses and metrics see what a calibrator makes of the logits, which are predicted as they are."""
+        loss: Any = self.compute_loss_func
+        metrics: Any = self.compute_metrics
+        preprocess: Any = self.preprocess_logits_for_metrics
+        self._pending = calibrator if preprocess is None else None
+        pending = None if metrics == self._metrics else self._pending  # those of ours heed it by themselves
+
+        def heeding_loss(outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None) -> Tensor:
+            outputs = replace_logits(outputs, _calibrated(extract_logits(outputs), calibrator))
+            return loss(outputs, labels, num_items_in_batch=num_items_in_batch)
+
+        def heeding_preprocess(logits: Tensor, labels: Tensor) -> Any:
+            return preprocess(_calibrated(logits, calibrator), labels)
+
+        def heeding_metrics(prediction: EvalPrediction, **kwargs: Any) -> dict[str, float]:
+            self._check_logits()
+            logits = _calibrated(prediction.predictions, pending)
+            return metrics(
+                EvalPrediction(logits, prediction.label_ids, prediction.inputs, prediction.losses), **kwargs
+            )
+
+        if metrics is not None:
+            self.compute_metrics = heeding_metrics
+        if calibrator is not None:
+            self.compute_loss_func = heeding_loss
+            self.preprocess_logits_for_metrics = None if preprocess is None else heeding_preprocess
+        try:
+            yield
+        finally:
+            self.compute_loss_func, self.compute_metrics = loss, metrics
+            self.preprocess_logits_for_metrics, self._pending = preprocess, None
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """As `Trainer.prediction_step`; of what a model returns the logits alone, with or without labels."""
+        if self._inputs is None:
+            self._inputs = {name: value for name, value in inputs.items() if name != LABELS}
+        if inputs.get(LABELS) is not None:
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            if self.is_in_train and self._watch is not None and isinstance(logits, Tensor):
+                self._watch.see_logits(logits, inputs[LABELS])
+            return loss, logits, labels
+        inputs = self._prepare_inputs({name: value for name, value in inputs.items() if name != LABELS})
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = self._logits(model(**inputs)).detach()
+        return None, None if prediction_loss_only else logits, None
+
+    def _logits(self, outputs: Any) -> Tensor:
+        """The logits in what the model returned, one column for each class."""
+        logits, num_labels = extract_logits(outputs), self.model.config.num_labels
+        if logits.shape[-1:] != (num_labels,):
+            raise ValueError(
+                f"The model has config.num_labels = {num_labels}, but what it returns as logits has shape "
+                f"{tuple(logits.shape)}. Needed are (..., {num_labels}), as `logits` of an object or mapping, or "
+                "first in a tuple. Of a head that was replaced by one of other classes, set config.num_labels too."
+            )
+        return logits
+
+    def _check_logits(self) -> None:
+        if self.is_in_train and self._watch is not None:
+            self._watch.check_logits(self.state.global_step)
+
+    def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
+        if compute_result is None:
+            seen = self._labelled(eval_prediction)
+            scored = Scored.from_logits(seen.logits, seen.labels, self._pending)
+            return measure(scored, getattr(self.args, "n_bins", 15))
+        return self._batch_metrics(eval_prediction, compute_result, calibrator=self._pending)
+
+    def _check_best_metric(self) -> None:
+        """Refuse a `metric_for_best_model` that no evaluation gives, as far as that is known before the first one."""
+        args, chosen = self.args, self.args.metric_for_best_model
+        changed = type(self).evaluate is not BaseTrainer.evaluate or any(
+            type(one).on_evaluate is not TrainerCallback.on_evaluate
+            for one in self.callback_handler.callbacks
+            if type(one).__module__.partition(".")[0] not in ("transformers", "hf_focal")
+        )
+        if chosen is None or args.eval_strategy == "no" or changed:
+            return
+        name = chosen.removeprefix("eval_")
+        given = [f"{one}_" for one in self.eval_dataset] if isinstance(self.eval_dataset, dict) else [""]
+        known = ["loss", "runtime", "samples_per_second", "steps_per_second"]
+        if self.compute_metrics in (self._metrics, our_metrics) and not args.prediction_loss_only:
+            known += [key for key, one in METRICS.items() if one.running is not None or not args.batch_eval_metrics]
+        elif not args.prediction_loss_only:  # a function of the user's gives what it gives
+            known += [name.removeprefix(part) for part in given if name.startswith(part)]
+        keys = [part + key for part in given for key in known]
+        if name not in keys:
+            near = [key for key in keys if key.endswith(f"_{name}")] or difflib.get_close_matches(name, keys, 1, 0.0)
+            alone = "With prediction_loss_only=True they give the loss alone."
+            raise ValueError(
+                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. "
+                f"{alone if args.prediction_loss_only else f'Did you mean {near[0]!r}?'}"
+            )
+
+    @property
+    def task(self) -> Task | None:
+        """The registered task of that name, or of the model."""
+        return TASKS.get(canonical_task(self.task_name or "")) or task_of(self.model)
+
+    def flatten(self, output: Any, split: str = "test") -> Predictions:
+        """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
+        rows = (self.task or Predictions).flatten(output, split)
+        config = self.model.config
+        refuse_masked(rows.labels, masked_indices(config), config.id2label, split)
+        return rows
+
+    def _labelled(self, output: Any, split: str = "test") -> Predictions:
+        """As `flatten`, of data of which at least one label counts."""
+        seen = self.flatten(output, split)
+        if not len(seen):
+            raise ValueError("No sample of the data has a label that counts: all of them are -100.")
+        return seen
