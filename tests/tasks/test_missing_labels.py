@@ -261,7 +261,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, files, message):
 
 @pytest.mark.parametrize("name", ["./no/data", "/no/data", "no/such/data"])
 def test_a_folder_that_is_not_there_is_called_that(name):
-    with pytest.raises(FileNotFoundError, match=f"There is no such folder: {name}$"):
+    with pytest.raises(FileNotFoundError, match=f"There is no such folder: {name}[.]$"):
         load_text_dataset(name)
     with pytest.raises(ValueError, match="is a file: a data set is a folder"):
         load_text_dataset(__file__)
