@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import evaluate
@@ -51,7 +52,8 @@ def caches(tmp_path_factory):
         patch.setenv("HF_HOME", str(home))  # for processes that start from here
         patch.setattr(evaluate.config, "HF_MODULES_CACHE", home / "modules")
         patch.setattr(evaluate.config, "HF_METRICS_CACHE", home / "metrics")
-        patch.setattr(sys, "path", list(sys.path))
+        # Whoever called `evaluate.load` before has put the usual folder of its scripts there.
+        patch.setattr(sys, "path", [one for one in sys.path if not Path(one, "evaluate_modules").is_dir()])
         patch.chdir(ROOT)
         forget_scripts()
         yield home
