@@ -321,10 +321,10 @@ def check_count(name: str, value: Any) -> int:
     return count
 
 
-def suggestion(name: object, names: Iterable[str]) -> str:
+def suggestion(name: object, names: Iterable[str], cutoff: float = 0.65) -> str:
     """A question for the end of an error: whether the nearest of the names is meant; nothing where none is near."""
     known = {one.lower(): one for one in names}
-    near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.65)
+    near = get_close_matches(str(name).lower(), known, n=1, cutoff=cutoff)
     return f" Did you mean {known[near[0]]!r}?" if near else ""
 
 
@@ -341,7 +341,7 @@ def means_folder(name: str) -> bool:
     )
 
 
-def refuse_missing_folder(name: str | Path, what: str = "folder", on_hub: bool = True) -> None:
+def refuse_missing_folder(name: str | Path, on_hub: bool = True) -> None:
     """Refuse the name of a folder where there is nothing; what may be an id `on_hub` passes, unless it is a path."""
     path = Path(name)
     if path.exists() or on_hub and not means_folder(str(name)):
@@ -349,4 +349,4 @@ def refuse_missing_folder(name: str | Path, what: str = "folder", on_hub: bool =
     near = suggestion(path.name, (one.name for one in path.parent.iterdir()) if path.parent.is_dir() else ())
     if path.expanduser() != path and path.expanduser().exists():
         near = f" Did you mean {path.expanduser()}?"
-    raise FileNotFoundError(f"There is no such {what}: {name}.{near}")
+    raise FileNotFoundError(f"There is no such folder: {name}.{near}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from evaluate.naming import camelcase_to_snakecase
 from numpy.typing import NDArray
 
 from ..arrays import leave_out_masked, to_numpy
+from ..checks import suggestion
 
 
 _PAPER = """
@@ -152,11 +152,8 @@ def metric_path(name: str) -> str:
     if not names:
         raise FileNotFoundError(f"The modules for evaluate are missing from {package}: install hf_focal once more.")
     if name not in names:
-        near = get_close_matches(str(name), names, n=1, cutoff=0.4)
-        raise ValueError(
-            f"There is no module {name!r} for evaluate, only {', '.join(names)}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-        )
+        known = f"only {', '.join(names)}.{suggestion(name, names, cutoff=0.4)}"
+        raise ValueError(f"There is no module {name!r} for evaluate, {known}")
     return str(folder / name)
 
 

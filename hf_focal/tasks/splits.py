@@ -41,7 +41,11 @@ def in_words(name: str) -> Iterator[None]:
     try:
         yield
     except UnicodeError as error:
-        raise ValueError(f"A file of the data set {name!r} is not in UTF-8: {error}. Convert it.") from error
+        raise _not_utf8(name, error) from error
+
+
+def _not_utf8(name: str, error: BaseException) -> ValueError:
+    return ValueError(f"A file of the data set {name!r} is not in UTF-8: {error}. Convert it.")
 
 
 class _Splits(Mapping[str, Dataset]):
@@ -156,7 +160,7 @@ def _reason(name: str, error: BaseException, files: Sequence[str], features: Fea
     while wrong is not None and not isinstance(wrong, UnicodeError):
         wrong = wrong.__cause__ or wrong.__context__
     if wrong is not None:
-        return ValueError(f"A file of the data set {name!r} is not in UTF-8: {wrong}. Convert it.")
+        return _not_utf8(name, wrong)
     for file in map(Path, files):
         if file.is_file() and (fault := _fault(file, features)):
             return ValueError(f"The data set {name!r} cannot be loaded: {file} {fault}.")

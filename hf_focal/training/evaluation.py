@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from ..calibrators.base import Calibrator
+from ..checks import suggestion
 from ..losses import CalibrationLoss, extract_logits, replace_logits
 from ..metrics import METRICS, BatchMetrics, Scored, measure
 from ..metrics import compute_metrics as our_metrics
@@ -191,11 +191,11 @@ class MeasuringTrainer(BaseTrainer):
             known += [name.removeprefix(part) for part in given if name.startswith(part)]
         keys = [part + key for part in given for key in known]
         if name not in keys:
-            near = [key for key in keys if key.endswith(f"_{name}")] or difflib.get_close_matches(name, keys, 1, 0.0)
-            alone = "With prediction_loss_only=True they give the loss alone."
+            near = suggestion(name, [key for key in keys if key.endswith(f"_{name}")] or keys, cutoff=0.0)
+            alone = " With prediction_loss_only=True they give the loss alone."
             raise ValueError(
-                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give. "
-                f"{alone if args.prediction_loss_only else f'Did you mean {near[0]!r}?'}"
+                f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give."
+                f"{alone if args.prediction_loss_only else near}"
             )
 
     @property
