@@ -6,32 +6,22 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
-from safetensors.torch import load_file
 from transformers import AutoConfig, Pipeline, PreTrainedModel
 from transformers.image_utils import load_image
-from transformers.utils import (
-    ADAPTER_CONFIG_NAME,
-    ADAPTER_SAFE_WEIGHTS_NAME,
-    CONFIG_NAME,
-    cached_file,
-    find_adapter_config_file,
-)
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..files import check_weights, explained
 from ..models.apply import apply_temperature
-from ..models.record import ADAPTER_RECORD, calibration_record, check_record, has_adapter
+from ..models.record import calibration_record, check_record, has_adapter
 from ..models.source import look_up
 from ..networks.masking import mask_classes
 from ..online import clean_token, online
@@ -39,6 +29,7 @@ from ..results.replace import mend_folder
 from ..tasks import TASKS, ImageClassification, Task, get_task, supported_tasks, task_of
 from ..tasks.base import PROCESSORS
 from ..tasks.image import channels_of, prepare_image_processor
+from .adapter import adapter_record, add_adapter, refusing
 
 
 logger = logging.getLogger(__name__)
@@ -106,7 +97,7 @@ def from_pretrained(
         with explained(folder):
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
         if getattr(config, "calibration", None) is not None:
-            with _refusing(CONFIG_NAME, name):
+            with refusing(CONFIG_NAME, name):
                 check_record(config.calibration)
         known = get_task(task) if task else task_of(config)
         _refuse_other_head(name, task_of(config), known)
@@ -200,7 +191,7 @@ def _load_adapter(
     name: str, folder: Path, task: str | None, source: dict[str, Any], kwargs: dict[str, Any]
 ) -> tuple[PreTrainedModel, set[str]]:
     """An adapter in its base model, whose config does not hold its record, and the names of weights that it lacks."""
-    with _refusing(ADAPTER_CONFIG_NAME, name):
+    with refusing(ADAPTER_CONFIG_NAME, name):
         settings = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise ValueError(f"it must be a dict, got {settings!r}.")
@@ -209,7 +200,7 @@ def _load_adapter(
             raise ValueError(f"'base_model_name_or_path' must name the model that the adapter is for, got {base!r}.")
         mapping = settings.get("auto_mapping")
         base_class = mapping.get("base_model_class") if isinstance(mapping, dict) else None
-    record, labels = _adapter_record(name, source)
+    record, labels = adapter_record(name, source)
     masked = None if record is None else record.pop("masked_classes", None)
     base_source = {**source, "revision": settings.get("revision")}
     found = cached_file(base, CONFIG_NAME, **base_source)
@@ -230,88 +221,12 @@ def _load_adapter(
     model, lacking = _load_weights(base, Path(found).parent, config, found_task, base_source, kwargs)
     model.config.architectures = [type(model).__name__]
     check_weights(folder)
-    added = _add_adapter(model, name, folder, settings, source)
-    replaced = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "modules_to_save"))
-    return model, {key for key in lacking if not key.startswith(replaced)} | added
-
-
-def _add_adapter(model: Any, name: str, folder: Path, settings: dict[str, Any], source: dict[str, Any]) -> set[str]:
-    """Add an adapter to its base model. The names of weights that it lacks; a kind that cannot be added is refused."""
-    pruned = _pruned_weights(name, settings, source)
     try:
-        if pruned is None:
-            info = model.load_adapter(name, adapter_kwargs=source)
-        else:
-            from peft import PeftConfig
-
-            config = PeftConfig.from_pretrained(name, **source)
-            info = model.load_adapter(peft_config=config, adapter_state_dict=pruned)
-    except (ValueError, RuntimeError, NotImplementedError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{_not_added(name, settings)}: {error} {_WAY_OUT}") from error
+        added = add_adapter(model, name, settings, source)
     finally:
         _refuse_damaged(folder)
-    ranks = {key for key in info.missing_keys if settings.get("peft_type") == "ADALORA" and ".ranknum." in key}
-    for key in ranks:  # not saved: it is the rank that training began with
-        model.get_parameter(key).data.fill_(settings["init_r"])
-    lacking = info.missing_and_mismatched() - ranks
-    if of_kind := [key for key in lacking if not any(part in key for part in (".modules_to_save.", ".lora_A."))]:
-        raise ValueError(f"{_not_added(name, settings)}: {', '.join(sorted(of_kind))} would be random. {_WAY_OUT}")
-    return lacking
-
-
-def _not_added(name: str, settings: dict[str, Any]) -> str:
-    kind = "DoRA" if settings.get("use_dora") else settings.get("peft_type")
-    return f"The adapter {name} is of the kind {kind}, which transformers cannot add to its base model"
-
-
-_WAY_OUT = (
-    "Load it by PEFT (peft.PeftModel.from_pretrained of the base model and the adapter) and use that model, or, if "
-    "the kind can be merged, save it whole by merge_and_unload() and save_pretrained, with the tokenizer beside it; "
-    f"what {ADAPTER_RECORD} says, but for its labels, is then config.calibration."
-)
-
-
-def _pruned_weights(name: str, settings: dict[str, Any], source: dict[str, Any]) -> dict[str, Any] | None:
-    """
-    The weights of an AdaLoRA adapter whose ranks were pruned in training, with zeros for what was, since transformers
-    makes room for the ranks that training began with; `None` for other adapters.
-    """
-    pattern = settings.get("rank_pattern")
-    if settings.get("peft_type") != "ADALORA" or not pattern:
-        return None
-    found = cached_file(name, ADAPTER_SAFE_WEIGHTS_NAME, **source)
-    weights = load_file(str(found))
-    with _refusing(ADAPTER_CONFIG_NAME, name):
-        for layer, kept in pattern.items():
-            for part, dim in (("lora_A", 0), ("lora_E", 0), ("lora_B", 1)):
-                key = f"base_model.model.{layer.removesuffix('.lora_E')}.{part}"
-                places = torch.tensor(kept, dtype=torch.bool).nonzero().flatten()
-                if key not in weights or weights[key].shape[dim] != len(places):
-                    raise ValueError(f"'rank_pattern' says that {key} has the rank {len(places)}, which it has not.")
-                shape = list(weights[key].shape)
-                shape[dim] = len(kept)
-                weights[key] = torch.zeros(shape, dtype=weights[key].dtype).index_copy(dim, places, weights[key])
-    return weights
-
-
-def _adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The checked record that lies beside an adapter, and what it says of the labels, as a config wants to be told."""
-    try:
-        path = Path(name, ADAPTER_RECORD) if Path(name).is_dir() else hf_hub_download(name, ADAPTER_RECORD, **source)
-        text = Path(path).read_text(encoding="utf-8")
-    except (RemoteEntryNotFoundError, FileNotFoundError) as error:
-        if isinstance(error, LocalEntryNotFoundError):  # the Hub cannot be asked
-            raise
-        return None, {}
-    with _refusing(ADAPTER_RECORD, name):
-        record = check_record(json.loads(text), "calibration")
-        labels = record.pop("labels", None)
-        if labels is None:
-            return record, {}
-        if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"calibration['labels'] must be a list of at least two names, got {labels!r}.")
-    label2id = {label: index for index, label in enumerate(labels)}
-    return record, {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": label2id}
+    replaced = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "modules_to_save"))
+    return model, {key for key in lacking if not key.startswith(replaced)} | added
 
 
 def _load_weights(
@@ -338,14 +253,6 @@ def _load_weights(
 def _pinned(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
     """In the cache: the same commit for all files, whatever is pushed meanwhile."""
     return {**source, "revision": folder.name} if folder.parent.name == "snapshots" else source
-
-
-@contextmanager
-def _refusing(file: str, name: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{file} of {name} is refused: {error}") from error
 
 
 @online
