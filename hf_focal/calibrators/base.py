@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from ..arrays import check_groups, leave_out_masked
-from ..checks import check_logits, check_n_bins, refuse_masked_labels, suggestion
+from ..checks import check_logits, check_n_bins, refuse_masked_labels
 from ..metrics import Scored, measure
 from ..metrics.scored import ScoredLogits
+from ..names import suggestion
 from .guard import how_few, least_gain, what_is_lacking
 
 

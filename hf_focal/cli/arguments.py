@@ -25,8 +25,9 @@ from transformers.hf_argparser import HfArg, string_to_bool
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
-from ..checks import check_count, suggestion
+from ..checks import check_count
 from ..metrics import METRICS
+from ..names import suggestion
 from ..networks.masking import refuse_masked
 from ..tasks.splits import take
 from ..training.arguments import CalibrationTrainingArguments

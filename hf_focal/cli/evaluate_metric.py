@@ -18,7 +18,7 @@ from evaluate.naming import camelcase_to_snakecase
 from numpy.typing import NDArray
 
 from ..arrays import leave_out_masked, to_numpy
-from ..checks import suggestion
+from ..names import suggestion
 
 
 _PAPER = """

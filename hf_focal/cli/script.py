@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import psutil
 from tqdm import tqdm
 
-from ..checks import suggestion
+from ..names import suggestion
 from ..online import scrub
 from ..results.lock import release_all
 

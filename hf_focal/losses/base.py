@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias,
 import torch
 from torch import Tensor, nn
 
-from ..checks import LARGEST, suggestion
+from ..checks import LARGEST
+from ..names import suggestion
 from .rows import Rows, extract_logits, is_traced, widen
 
 

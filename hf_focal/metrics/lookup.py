@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..checks import suggestion
+from ..names import suggestion
 from .base import METRICS, Metric, Statistic
 from .debiased_ece import DEBIASED
 from .scored import Scored

@@ -24,8 +24,9 @@ from transformers import (
 )
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
-from ..checks import check_count, suggestion
+from ..checks import check_count
 from ..files import check_weights, explained
+from ..names import suggestion
 
 # Which also registers our architectures with timm.
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers.utils import CONFIG_NAME, cached_file
 
-from ..checks import refuse_missing_folder, suggestion
+from ..names import refuse_missing_folder, suggestion
 
 
 _T = TypeVar("_T")

@@ -15,10 +15,10 @@ import numpy as np
 
 from ..calibrators import calibrator_of
 from ..calibrators.base import is_known
-from ..checks import refuse_missing_folder
 from ..losses import loss_label
 from ..metrics import METRICS, Scored
 from ..metrics.comparison import compare_scored
+from ..names import refuse_missing_folder
 from ..predictions import load_predictions
 from .folder import PREDICTIONS, RESULTS
 from .report import PROPER

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checks import refuse_missing_folder
+from ..names import refuse_missing_folder
 
 
 DYNAMICS = "training_dynamics.parquet"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from ..checks import suggestion
+from ..names import suggestion
 from ..tasks.transforms import to_rgb
 
 

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 from transformers.pipelines import TASK_ALIASES
 
-from ..checks import suggestion
 from ..files import explained
+from ..names import suggestion
 from ..predictions import Predictions
 from .columns import (
     LABEL,

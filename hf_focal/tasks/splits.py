@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset, l
 from datasets.exceptions import DatasetBuildError
 from pyarrow import parquet
 
-from ..checks import refuse_missing_folder, suggestion
+from ..names import refuse_missing_folder, suggestion
 from ..online import online
 from .columns import TRAIN_NAMES, is_missing
 from .embedded import DIGITS, SCIPY_DOCS

@@ -13,10 +13,10 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..calibrators import fit_temperature
-from ..checks import suggestion
 from ..metrics import METRICS, Scored, measure
 from ..metrics.noise import floor_of
 from ..models.record import calibration_record
+from ..names import suggestion
 from ..predictions import Predictions
 from ..results.replace import BEST, publish
 from ..results.report import LEVEL

@@ -13,11 +13,11 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from ..calibrators.base import Calibrator
-from ..checks import suggestion
 from ..losses import CalibrationLoss, extract_logits, replace_logits
 from ..metrics import METRICS, BatchMetrics, Scored, measure
 from ..metrics import compute_metrics as our_metrics
 from ..models.apply import pending_calibrator
+from ..names import suggestion
 from ..networks.masking import mask_classes, masked_indices, refuse_masked
 from ..predictions import Predictions
 from ..tasks import TASKS, Task, task_of

@@ -8,8 +8,8 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from hf_focal import create_image_classifier, create_text_classifier, from_pretrained, pipeline
-from hf_focal.checks import means_folder, refuse_missing_folder, suggestion
 from hf_focal.models.source import look_up
+from hf_focal.names import means_folder, refuse_missing_folder, suggestion
 
 
 LOADERS = {
