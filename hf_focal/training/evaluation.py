@@ -191,7 +191,8 @@ class MeasuringTrainer(BaseTrainer):
             known += [name.removeprefix(part) for part in given if name.startswith(part)]
         keys = [part + key for part in given for key in known]
         if name not in keys:
-            near = suggestion(name, [key for key in keys if key.endswith(f"_{name}")] or keys, cutoff=0.0)
+            of_first = [key for key in keys if key.endswith(f"_{name}")][:1]
+            near = suggestion(name, of_first or keys, cutoff=0.0)
             alone = " With prediction_loss_only=True they give the loss alone."
             raise ValueError(
                 f"metric_for_best_model={chosen!r} is nothing that the evaluations of this trainer give."

@@ -100,8 +100,8 @@ def test_folders_that_are_there_pass_and_those_that_cannot_be_ids_must_be_there(
     refuse_missing_folder("outputs", on_hub=False)
     with pytest.raises(FileNotFoundError, match="no such folder: output. Did you mean 'outputs'?"):
         refuse_missing_folder("output", on_hub=False)
-    with pytest.raises(FileNotFoundError, match="no such file or folder: ./none"):
-        refuse_missing_folder("./none", "file or folder")
+    with pytest.raises(FileNotFoundError, match="no such folder: ./none"):
+        refuse_missing_folder("./none")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=f"~/here. Did you mean {tmp_path}/here?"):
         refuse_missing_folder("~/here")
