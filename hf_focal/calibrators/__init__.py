@@ -6,14 +6,18 @@ from .base import (
     CRITERIA,
     Affine,
     Calibrator,
-    Fit,
-    TemperatureFit,
+    Chain,
     UnfoldableError,
     calibrator_of,
-    describe_confidence,
-    fit_calibrator,
-    fit_temperature,
+    check_method,
     register_calibrator,
 )
+from .bias import BiasCorrection
+from .confidence import describe_confidence
+from .fit import Fit, TemperatureFit, fit_calibrator, fit_temperature
 from .focal import FocalRecalibration
+from .matrix import MatrixScaling
+from .none import NoCalibration
+from .prior import PriorShift
 from .temperature import TemperatureScaling
+from .vector import VectorScaling

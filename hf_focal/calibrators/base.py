@@ -1,27 +1,20 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""What a calibrator is, the registry of methods, and their fit. What a model does with one is in `models`."""
+"""What a calibrator is, and the registry of methods. What a model does with one is in `models`."""
 
 from __future__ import annotations
 
-import inspect
-import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
-from ..arrays import check_groups, leave_out_masked
-from ..checks import check_logits, check_n_bins, refuse_masked_labels
-from ..metrics import Scored, measure
-from ..metrics.scored import ScoredLogits
+from ..checks import check_logits
 from ..names import suggestion
-from .guard import how_few, least_gain, what_is_lacking
 
 
 if TYPE_CHECKING:
@@ -29,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CRITERIA = ("ece", "nll")
-FEW_SAMPLES = 200
+AUTO, NONE = "auto", "none"  # the method that the data choose, and no map at all
 
 
 class UnfoldableError(ValueError):
@@ -58,6 +51,19 @@ class Affine(NamedTuple):
         mapped = mapped if self.shift is None else mapped + self.shift
         return np.where(masked, -np.inf, mapped) if any_masked else mapped
 
+    def after(self, first: Affine) -> Affine:
+        """The map that does `first`, and then this one."""
+        if np.ndim(self.scale) == 2 and np.ndim(first.scale) == 2:
+            scale: Any = np.matmul(self.scale, first.scale)
+        elif np.ndim(self.scale) == 1 and np.ndim(first.scale) == 2:
+            scale = np.asarray(self.scale)[:, None] * first.scale
+        else:
+            scale = np.multiply(self.scale, first.scale)
+        if first.shift is None:
+            return Affine(scale, self.shift)
+        shift = np.matmul(self.scale, first.shift) if np.ndim(self.scale) == 2 else self.scale * first.shift
+        return Affine(scale, shift if self.shift is None else shift + self.shift)
+
     def inverse(self) -> Affine:
         """The map that undoes this one, or an [`UnfoldableError`]."""
         try:
@@ -80,6 +86,10 @@ class Calibrator(ABC):
     Attributes:
         method (`str`): Its name, which the record in `config.calibration` holds.
         noun (`str`, *optional*, defaults to `"calibrator"`): What sentences call it.
+        fitted (`bool`, *optional*, defaults to `True`): Whether it is fitted to data, and so stands in `CALIBRATORS`.
+        held_out (`bool`, *optional*, defaults to `False`):
+            Whether the guard looks at the NLL of data that each of five fits has not seen, as for methods of many
+            numbers that are held back; else at that of the data fitted on, less a price for each number.
         criteria (`tuple[str, ...]`, *optional*, defaults to `("ece", "nll")`):
             What it can be fitted by. A method with one alone is fitted by that one, whatever is asked for.
         stays (`str`, *optional*): How a sentence begins that says why the neutral one was kept.
@@ -87,6 +97,8 @@ class Calibrator(ABC):
 
     method: ClassVar[str]
     noun: ClassVar[str] = "calibrator"
+    fitted: ClassVar[bool] = True
+    held_out: ClassVar[bool] = False
     criteria: ClassVar[tuple[str, ...]] = CRITERIA
     stays: ClassVar[str] = "The logits stay as they are"
 
@@ -131,6 +143,11 @@ class Calibrator(ABC):
     def foldable(cls) -> bool:
         """Whether the method says how it is affine."""
         return cls.affine is not Calibrator.affine
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether this one is."""
+        return self.foldable()
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probabilities, float64, of logits of shape `(num_samples, num_labels)`, NumPy or torch."""
@@ -191,30 +208,62 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
+def check_vector(value: Any, name: str) -> tuple[float, ...]:
+    """Finite numbers, or a `ValueError`."""
+    if isinstance(value, list | tuple) and not any(isinstance(one, list | tuple) for one in value):
+        return tuple(map(float, _check_finite(list(value), name)))
+    raise ValueError(f"{name} must be a list of numbers, got {_short(value)}.")
+
+
+def check_matrix(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
+    """Rows of finite numbers, as many as there are columns, or a `ValueError`."""
+    rows = len(value) if isinstance(value, list | tuple) else 0
+    if not rows or any(not isinstance(row, list | tuple) or len(row) != rows for row in value):
+        raise ValueError(f"{name} must be a list of as many rows as columns, got {_short(value)}.")
+    return tuple(check_vector(row, name) for row in value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, list | tuple) else f"one of {len(value)} entries"
+    return text[:200]
+
+
 C = TypeVar("C", bound=Calibrator)
 CALIBRATORS: dict[str, type[Calibrator]] = {}
+_OTHERS: dict[str, type[Calibrator]] = {}  # what a record may hold beside them
 
 
 def register_calibrator(cls: type[C]) -> type[C]:
     """Class decorator that adds a frozen dataclass to `CALIBRATORS` by its `method`; a taken name is refused."""
-    if cls.method in CALIBRATORS:
-        raise ValueError(f"There is a calibrator {cls.method!r} already, {CALIBRATORS[cls.method]}.")
-    CALIBRATORS[cls.method] = cls
+    for known in (CALIBRATORS, _OTHERS):
+        if cls.method in known:
+            raise ValueError(f"There is a calibrator {cls.method!r} already, {known[cls.method]}.")
+    (CALIBRATORS if cls.fitted else _OTHERS)[cls.method] = cls
     return cls
 
 
+def check_method(method: str) -> str:
+    """The name of a method that is fitted, `"none"`, or `"auto"`; else a `ValueError`."""
+    known = (AUTO, NONE, *CALIBRATORS)
+    if method not in known:
+        raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}.{suggestion(method, known)}")
+    return method
+
+
 def calibrator_class(method: str) -> type[Calibrator]:
-    """The method of that name, or a `ValueError`."""
-    if method not in CALIBRATORS:
-        near = suggestion(method, CALIBRATORS)
-        raise ValueError(f"method must be one of {', '.join(CALIBRATORS)}, got {method!r}.{near}")
-    return CALIBRATORS[method]
+    """The method of that name, one of [`check_method`] but `"auto"`."""
+    return _OTHERS[NONE] if method == NONE else CALIBRATORS[method]
+
+
+def _class_of(record: Any) -> type[Calibrator] | None:
+    method = record.get("method", "temperature") if isinstance(record, Mapping) else None
+    return CALIBRATORS.get(method) or _OTHERS.get(method) if isinstance(method, str) else None
 
 
 def is_known(record: Mapping[str, Any]) -> bool:
-    """Whether the method of a record is registered here; a record without one is of a temperature."""
-    method = record.get("method", "temperature")
-    return isinstance(method, str) and method in CALIBRATORS
+    """Whether the methods of a record are registered here; a record without one is of a temperature."""
+    steps = record.get("then") or []
+    return all(_class_of(one) is not None for one in (record, *(steps if isinstance(steps, list) else [])))
 
 
 def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -> Calibrator:
@@ -228,294 +277,75 @@ def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -
     Raises:
         ValueError: If the record is malformed, or of a method that is not registered.
     """
-    if not is_known(record):
+    cls = _class_of(record)
+    if cls is None:
         raise ValueError(
             f"{name} is of the method {record['method']!r}, which is none of those registered here, "
             f"{', '.join(CALIBRATORS)}. Import the file that registers it (register_calibrator); scripts: --plugin."
         )
-    return CALIBRATORS[record.get("method", "temperature")].from_record(record, name)
+    first, steps = cls.from_record(record, name), record.get("then")
+    if steps is None:
+        return first
+    place = f"{name}['then']"
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, Mapping) for step in steps):
+        raise ValueError(f"{place} must be a list of records, got {_short(steps)}.")
+    return Chain.of(first, *(calibrator_of(step, place) for step in steps))
 
 
 @dataclass(frozen=True)
-class Fit:
+class Chain(Calibrator):
     """
-    A fitted calibrator and what it did to the data it was fitted on.
+    Calibrators one after the other: what was fitted to a model, and what was put on top of it.
 
-    Attributes:
-        calibrator ([`Calibrator`]): What was fitted.
-        criterion (`str`): `"ece"` or `"nll"`.
-        n_samples (`int`): Size of the data set it was fitted on.
-        before, after (`dict[str, float]`): Every metric on that data set without and with the calibrator.
-        helped (`bool`): Whether these data show that it lowers the NLL, by the rule that [`fit_temperature`] tells.
-            Under the guard a calibrator that does not is replaced by the neutral one, of temperature 1.
-        why (`str`): Where it did not help, the reason, as a sentence.
-        at_end (`bool`): Whether it lies at an end of the range that was searched, so that it is none to fold.
+    The record of such a one is that of the first, with those of the others, in order, as its entry `"then"`.
     """
 
-    calibrator: Calibrator
-    criterion: str
-    n_samples: int
-    before: dict[str, float]
-    after: dict[str, float]
-    helped: bool = True
-    why: str = ""
-    at_end: bool = False
+    method: ClassVar[str] = "chain"
+    fitted: ClassVar[bool] = False
+    steps: tuple[Calibrator, ...]
+
+    @classmethod
+    def of(cls, *steps: Calibrator) -> Calibrator:
+        """One calibrator in place of several, of which some may be chains."""
+        flat = tuple(one for step in steps for one in (step.steps if isinstance(step, Chain) else (step,)))
+        return flat[0] if len(flat) == 1 else cls(flat)
+
+    @classmethod
+    def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> Calibrator:
+        raise ValueError("A chain is not fitted: fit its steps.")
+
+    def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
+        for step in self.steps:
+            logits = step.calibrated_logits(logits)
+        return logits
+
+    def on_tensor(self, logits: Tensor) -> Tensor:
+        for step in self.steps:
+            logits = step.on_tensor(logits)
+        return logits
+
+    def affine(self, num_labels: int) -> Affine:
+        whole = Affine()
+        for step in self.steps:
+            whole = step.affine(num_labels).after(whole)
+        return whole
 
     @property
-    def method(self) -> str:
-        return self.calibrator.method
+    def is_affine(self) -> bool:
+        return all(step.is_affine for step in self.steps)
+
+    def to_record(self) -> dict[str, Any]:
+        first, *others = ({"method": step.method, **step.to_record()} for step in self.steps)
+        return {**first, "then": others}
 
     @property
-    def temperature(self) -> float:
-        """What logits are divided by: above 1 softens, below 1 sharpens; 1 for a method without a temperature."""
-        return getattr(self.calibrator, "temperature", 1.0)
+    def named(self) -> str:
+        first, *others = (step.named for step in self.steps)
+        return ", then ".join([first, *others])
 
     @property
-    def gamma(self) -> float:
-        """The gamma of the bias of focal loss that is undone, or 0."""
-        return getattr(self.calibrator, "gamma", 0.0)
+    def words(self) -> str:
+        return " ".join(step.words for step in self.steps)
 
-    @property
-    def unchanged(self) -> bool:
-        """Whether the probabilities were left alone, for the reason `why`."""
-        return not self.helped and self.after == self.before
-
-    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
-        return self.calibrator.probabilities(logits)
-
-
-TemperatureFit = Fit
-
-
-def fit_calibrator(
-    logits: ArrayLike, labels: ArrayLike, method: str = "temperature", criterion: str = "nll", n_bins: int = 15,
-    guard: bool | None = None, **options: Any,
-) -> Fit:  # fmt: skip
-    """
-    Fit a calibrator on held-out data.
-
-    Args:
-        logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
-            Raw scores on data that the model was not trained on: finite, or -inf for a class that is masked.
-        labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
-        method (`str`, *optional*, defaults to `"temperature"`): A name in `hf_focal.CALIBRATORS`.
-        criterion (`str`, *optional*, defaults to `"nll"`):
-            What is to be small. `"nll"` is for models that are to be used: it looks at all probabilities and wastes no
-            data. `"ece"` is the paper's, to compare with its numbers. A method that knows but one is fitted by it.
-        n_bins (`int`, *optional*, defaults to `15`):
-            Bins of the ECE, in the criterion and in the metrics before and after.
-        guard (`bool`, *optional*):
-            Take the calibrator only where the data show that it helps, see [`fit_temperature`], and else the neutral
-            one. By default on for `"nll"`, where the method has a neutral one, and off for `"ece"`.
-        options: Of the method, such as `gamma` of `"focal"`.
-
-    Raises:
-        ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are NaN or +inf,
-            labels are out of range or of a masked class, or a guard is asked for that the method does not have.
-        TypeError: If `n_bins` is not a whole number.
-
-    Warns:
-        UserWarning: If there are fewer than 200 samples, a fit without guard is at an end of the range searched, or
-            the logits look like probabilities.
-
-    Example:
-    >>> logits, labels = np.array([[3.0, 0.0]] * 300), np.array([0] * 200 + [1] * 100)
-    >>> print(fit_calibrator(logits, labels, guard=False).calibrator)  # 3 / log(200 / 100)
-    T = 4.328
-    """
-    return _fit(logits, labels, method, criterion, n_bins, guard, options)
-
-
-def fit_temperature(
-    logits: ArrayLike, labels: ArrayLike, criterion: str = "nll", n_bins: int = 15, method: str = "temperature",
-    gamma: float | None = None, guard: bool | None = None,
-) -> Fit:  # fmt: skip
-    """
-    Fit the temperature of `softmax(logits / T)` on held-out data (Guo et al., 2017; Mukhoti et al., 2020, Section 5).
-
-    It is [`fit_calibrator`] for the methods with a temperature. The criterion `"nll"` takes the minimiser of the
-    negative log-likelihood over [0.01, 100], to machine precision, where the data show that it helps. `"ece"` takes
-    the temperature of smallest ECE among 0.1, 0.2, ..., 10, the smallest one where several tie: the paper's procedure,
-    for its numbers, which may well make the NLL of new data worse. The method `"focal"` is focal temperature scaling
-    (Komisarenko and Kull, 2024), a temperature and then [`focal_recalibration`], for models of focal loss: it cannot
-    be folded into a model, and may overfit small sets where gamma is fitted too.
-
-    The guard. The temperature is taken only if it lowers the NLL, summed over all samples, by more than 0.4 + 60 / m,
-    or 1 where that is less (Akaike's price of a fitted number), or 10 where it is more; m is the number of right or
-    wrong predictions, whichever are fewer, and at least three; and only if no class is missing of which the model
-    expects more than log(100 K) samples among them. Else T is 1, `helped` is false and `why` says which it was. Where
-    gamma is fitted as well, the gain must be twice that. `benchmarks/guard.py` measures what this spares and costs.
-
-    Without the guard the temperature is returned whatever it does, and `helped` says what the rule finds of it. At an
-    end of the range searched there is a warning that tells whether the data determine none or the best is outside.
-
-    Args:
-        logits, labels, criterion, n_bins, method, guard: As for [`fit_calibrator`].
-        gamma (`float`, *optional*): Of `"focal"`: that of training. By default it is fitted with the temperature, in
-            [0, 10] and by the NLL; the criterion `"ece"` then chooses the temperature anew.
-
-    Raises:
-        ValueError: As [`fit_calibrator`], and if gamma is negative or not for this method.
-
-    Example:
-    >>> generator = np.random.default_rng(0)
-    >>> logits = generator.normal(size=(2000, 3))
-    >>> labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from softmax(logits)
-    >>> fit = fit_temperature(2 * logits, labels)
-    >>> fit.helped, 0.9 < fit.temperature / 2 < 1.1
-    (True, True)
-    >>> fit_temperature(logits, labels).temperature
-    1.0
-    """
-    return _fit(logits, labels, method, criterion, n_bins, guard, {} if gamma is None else {"gamma": gamma})
-
-
-def fit_for_model(
-    logits: ArrayLike, labels: ArrayLike, method: str, criterion: str, n_bins: int, guard: bool | None, **options: Any
-) -> Fit:
-    """As [`fit_calibrator`], for a model to keep: what is at an end of its range is replaced by the neutral one."""
-    return _fit(logits, labels, method, criterion, n_bins, guard, options, keep_ends=False)
-
-
-def _fit(
-    logits: ArrayLike, labels: ArrayLike, method: str, criterion: str, n_bins: int, guard: bool | None,
-    options: dict[str, Any], keep_ends: bool = True,
-) -> Fit:  # fmt: skip
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}.")
-    cls = calibrator_class(method)
-    for option, value in options.items():
-        if option not in _options(cls):
-            takers = [f"method={name!r}" for name, other in CALIBRATORS.items() if option in _options(other)]
-            whose = f"is for {' and '.join(takers)} alone" if takers else "is an option of no method"
-            raise ValueError(f"{option}={value!r} {whose}, got method={method!r}.")
-    if len(cls.criteria) == 1:
-        (criterion,) = cls.criteria
-    n_bins = check_n_bins(n_bins)
-    array, indices = check_logits(logits, labels)
-    refuse_masked_labels(array, indices)
-    guard = _check_guard(guard, criterion, cls, array.shape[1])
-    few = f"The {cls.noun} is fitted on {len(array)} samples; with fewer than {FEW_SAMPLES} "
-    if len(array) < FEW_SAMPLES and not guard:
-        warnings.warn(f"{few}it is mostly noise.", UserWarning, stacklevel=3)
-    fit = _fitted(cls, array, indices, criterion, n_bins, guard, keep_ends, options)
-    if len(array) < FEW_SAMPLES and guard:
-        outcome = "it is rough." if fit.helped else f"only a large gain is told from noise. {fit.why}"
-        warnings.warn(f"{few}{outcome}", UserWarning, stacklevel=3)
-    return fit
-
-
-def _fitted(
-    cls: type[Calibrator], logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, n_bins: int, guard: bool,
-    keep_ends: bool, options: dict[str, Any],
-) -> Fit:  # fmt: skip
-    """The fit of checked arrays, and what the guard says of it."""
-    scored, count, neutral = ScoredLogits(logits, labels), len(labels), cls.neutral(logits.shape[1])
-    before = measure(scored, n_bins)
-    left_alone = Fit(neutral, criterion, count, before, dict(before), helped=False) if neutral else None
-    calibrator = cls.fit(logits, labels, criterion=criterion, n_bins=n_bins, **options)
-    lacking = what_is_lacking(scored)
-    if guard and left_alone and lacking:
-        return replace(left_alone, why=f"{cls.stays}: {lacking}")
-    if end := calibrator.end_of_range(logits, labels, criterion, **options):
-        sentence = f"{end[0].upper()}{end[1:]}"
-        if left_alone and (guard or not keep_ends):
-            if not guard:
-                warnings.warn(f"{sentence[:-1]}; the model is left as it is.", UserWarning, stacklevel=4)
-            return replace(left_alone, why=f"{cls.stays}: {end}")
-        warnings.warn(sentence, UserWarning, stacklevel=4)
-        after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
-        return Fit(calibrator, criterion, count, before, after, helped=False, why=sentence, at_end=True)
-    after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
-    gain = before["nll"] - after["nll"]
-    helped = not lacking and count * gain > least_gain(scored, calibrator.numbers(**options))
-    if guard and left_alone and not helped:
-        few = f", and {how_few(scored)}" if how_few(scored) else ""
-        return replace(left_alone, why=f"{cls.stays}: the best one, {calibrator}, would {_change(gain)}{few}.")
-    why = "" if helped else _why_not(calibrator, neutral, criterion, lacking, gain)
-    return Fit(calibrator, criterion, count, before, after, helped, why)
-
-
-def _why_not(calibrator: Calibrator, neutral: Calibrator | None, criterion: str, lacking: str, gain: float) -> str:
-    """What the guard has against a calibrator that is taken all the same."""
-    if calibrator == neutral:
-        return f"{calibrator.stays}: it is the best one by the {criterion.upper()}."
-    if lacking:
-        return f"Whether {calibrator} helps is not known: {lacking}"
-    return f"{calibrator} is not known to help: it would {_change(gain)}."
-
-
-def _change(gain: float) -> str:
-    """What a map does to the NLL, where that is too little."""
-    change = f"the validation NLL by {abs(gain):.2g}"
-    return f"lower {change}, which chance alone may explain" if gain > 0 else f"raise {change}"
-
-
-def _check_guard(guard: Any, criterion: str, cls: type[Calibrator], num_labels: int) -> bool:
-    """Whether the guard is on."""
-    if not isinstance(guard, bool | None):
-        raise ValueError(f"guard must be True, False or None, got {guard!r}.")
-    guarded = cls.neutral(num_labels) is not None
-    if guard and not guarded:
-        raise ValueError(f"guard=True is not for method={cls.method!r}, which names no neutral calibrator to keep.")
-    return (criterion == "nll" and guarded) if guard is None else guard
-
-
-def _options(cls: type[Calibrator]) -> set[str]:
-    """What the fit of a method takes beside data, criterion and bins."""
-    return {*inspect.signature(cls.fit).parameters} - {"logits", "labels", "criterion", "n_bins"}
-
-
-def describe_confidence(
-    logits: ArrayLike, labels: ArrayLike, temperature: float | Calibrator | Fit, groups: ArrayLike | None = None
-) -> str:
-    """
-    A sentence on whether a model is over- or under-confident, and one on what its calibrator does about it.
-
-    It is called neither where mean confidence and accuracy differ by less than 1.645 standard errors. Where the
-    calibrator, which was fitted on other data, does the opposite of what these would ask for, that is said.
-
-    Args:
-        logits, labels: As for [`fit_calibrator`].
-        temperature (`float`, [`Calibrator`] or [`Fit`]): What was fitted.
-        groups (`np.ndarray` of shape `(num_samples,)`, *optional*): What samples that depend on one another belong to.
-    """
-    if not isinstance(temperature, Calibrator | Fit):
-        temperature = calibrator_of({"temperature": temperature}, "temperature")
-    logits, labels, groups = leave_out_masked(logits=logits, labels=labels, groups=groups)
-    scored = Scored.from_logits(logits, labels)
-    return describe(scored, temperature, None if groups is None else check_groups(groups, len(scored)))
-
-
-def describe(before: Scored, fitted: Calibrator | Fit, groups: ArrayLike | None = None) -> str:
-    """[`describe_confidence`] of probabilities before calibration."""
-    calibrator = fitted if isinstance(fitted, Calibrator) else fitted.calibrator
-    confidence, share = float(before.confidences.mean()), float(before.correct.mean())
-    seen = f"its mean confidence is {confidence:.1%} and it is right {share:.1%} of the time."
-    over = confidence > share
-    clear = abs(confidence - share) > 1.645 * _standard_error(before, groups)
-    if isinstance(fitted, Fit) and fitted.unchanged:
-        head, words = "The model is", fitted.why
-    else:
-        head, words = "Before scaling the model is", calibrator.words
-        if clear and calibrator.softens is (not over):
-            by = f" by the {fitted.criterion.upper()}" if isinstance(fitted, Fit) else ""
-            seen = f"the mean confidence of the model is {confidence:.1%} and it is right {share:.1%} of the time."
-            why = f"it was fitted{by} on validation data, to all of their probabilities and not to these means."
-            return f"Before scaling {seen} {words[:-1]} all the same: {why}"
-    verdict = ("over-confident" if over else "under-confident") if clear else "neither over- nor under-confident"
-    return f"{head} {verdict}{'' if clear else ' beyond noise'}: {seen} {words}"
-
-
-def _standard_error(scored: Scored, groups: ArrayLike | None) -> float:
-    """Of mean confidence less accuracy: as the samples or groups spread, or by chance alone if that is more."""
-    count = len(scored)
-    chance = np.sqrt((scored.confidences * (1 - scored.confidences)).sum()) / count
-    gaps = scored.confidences - scored.correct
-    gaps = gaps - gaps.mean()
-    if groups is not None:
-        gaps = np.bincount(check_groups(groups, count), gaps)
-    if len(gaps) == 1:
-        return math.inf
-    return max(float(chance), math.sqrt((gaps**2).sum() * len(gaps) / (len(gaps) - 1)) / count)
+    def __str__(self) -> str:
+        return ", then ".join(map(str, self.steps))

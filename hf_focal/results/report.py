@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..arrays import check_groups, leave_out_masked
 from ..calibrators import Fit
-from ..calibrators.base import describe
+from ..calibrators.confidence import describe
 from ..checks import check_logits
 from ..metrics import METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored, measure
 from ..metrics.comparison import compare_scored

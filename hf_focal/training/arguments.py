@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SchedulerType
 
-from ..calibrators.base import CRITERIA, calibrator_class
+from ..calibrators.base import CRITERIA, check_method
 from ..checks import check_n_bins
 from ..losses import LOSSES, create_loss
 from ..metrics.base import METRICS
@@ -135,7 +135,7 @@ class CalibrationTrainingArguments(TrainingArguments):
             self.greater_is_better = False
         super().__post_init__()
         check_n_bins(self.n_bins)
-        calibrator_class(self.calibrator)
+        check_method(self.calibrator)
         if self.temperature_criterion not in CRITERIA:
             raise ValueError(
                 f"temperature_criterion must be one of {', '.join(CRITERIA)}, got {self.temperature_criterion!r}."

@@ -16,7 +16,8 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOu
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators import Fit, calibrator_of
-from ..calibrators.base import calibrator_class, fit_for_model
+from ..calibrators.base import AUTO, calibrator_class, check_method
+from ..calibrators.fit import fit_for_model
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss
 from ..models.fingerprint import fingerprint
 from ..models.fold import fold_calibrator, unfold_temperature
@@ -323,13 +324,12 @@ class CalibrationTrainer(SharingTrainer):
         Raises:
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
-        kind = calibrator_class(str(method or getattr(self.args, "calibrator", "temperature")))
+        method = check_method(str(method or getattr(self.args, "calibrator", "temperature")))
+        foldable = method == AUTO or calibrator_class(method).foldable()
         if fold is None:
-            fold = kind.foldable() and getattr(self.args, "fold_temperature", True)
-        if fold and not kind.foldable():
-            raise ValueError(
-                f"method={kind.method!r} is not linear in the logits and cannot be folded: leave fold unset."
-            )
+            fold = foldable and getattr(self.args, "fold_temperature", True)
+        if fold and not foldable:
+            raise ValueError(f"method={method!r} is not linear in the logits and cannot be folded: leave fold unset.")
         if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError(
                 "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
@@ -357,7 +357,7 @@ class CalibrationTrainer(SharingTrainer):
         fit = fit_for_model(
             held_out.logits,
             held_out.labels,
-            kind.method,
+            method,
             criterion=str(criterion or getattr(self.args, "temperature_criterion", "nll")),
             n_bins=getattr(self.args, "n_bins", 15),
             guard=getattr(self.args, "temperature_guard", None) if guard is None else guard,

@@ -54,7 +54,7 @@ K = 4
 class Bias(Calibrator):
     """A shift of each class by the NLL; the shifts add up to 0."""
 
-    method: ClassVar[str] = "bias"
+    method: ClassVar[str] = "centred-bias"
     criteria: ClassVar[tuple[str, ...]] = ("nll",)
     bias: tuple[float, ...]
 
@@ -76,7 +76,7 @@ class Bias(Calibrator):
 class Matrix(Calibrator):
     """A fixed matrix and shift: what a head may have to hold at most. Its fit is a step of descent of the NLL."""
 
-    method: ClassVar[str] = "matrix"
+    method: ClassVar[str] = "one-step"
     matrix: tuple[tuple[float, ...], ...]
     shift: tuple[float, ...]
 
@@ -94,7 +94,7 @@ class Matrix(Calibrator):
 class Vector(Calibrator):
     """A factor of each class, without a shift."""
 
-    method: ClassVar[str] = "vector"
+    method: ClassVar[str] = "factors"
     factors: tuple[float, ...]
 
     @classmethod
@@ -308,7 +308,7 @@ def test_a_temperature_keeps_every_decision():
 
 def test_the_bias_is_the_best_and_adds_up_to_zero():
     logits, labels = overconfident(0)
-    calibrator = fitted("bias").calibrator
+    calibrator = fitted("centred-bias").calibrator
     assert sum(calibrator.bias) == pytest.approx(0, abs=1e-9) and calibrator.bias[0] < -0.5
     best = negative_log_likelihood_from_logits(calibrator.calibrated_logits(logits), labels)
     for step in 1e-2 * np.vstack([np.eye(K), -np.eye(K)]):
@@ -326,15 +326,13 @@ def test_a_taken_name_is_refused():
 
 def test_methods_and_options_that_there_are_not_are_refused_by_name():
     data = overconfident(0)
-    with pytest.raises(
-        ValueError, match="method must be one of temperature, focal, bias, matrix, vector, got 'spline'"
-    ):
+    with pytest.raises(ValueError, match="method must be one of auto, none, .*factors, got 'spline'"):
         fit_calibrator(*data, method="spline")
-    with pytest.raises(ValueError, match="rate=2 is for method='matrix' alone, got method='bias'"):
+    with pytest.raises(ValueError, match="rate=2 is for method='one-step' alone, got method='bias'"):
         fit_calibrator(*data, method="bias", rate=2)
     with pytest.raises(ValueError, match="speed=2 is an option of no method, got method='focal'"):
         fit_calibrator(*data, method="focal", speed=2)
-    half, whole = (fit_calibrator(*data, method="matrix", rate=rate).calibrator.matrix for rate in (0.05, 0.1))
+    half, whole = (fit_calibrator(*data, method="one-step", rate=rate).calibrator.matrix for rate in (0.05, 0.1))
     assert np.allclose(np.array(half) - np.eye(K), (np.array(whole) - np.eye(K)) / 2)
 
 
@@ -400,7 +398,7 @@ def test_a_record_for_another_head_is_refused(change, message):
     model = bert()
     before = logits_of(model)
     with pytest.raises(ValueError, match=message):
-        fold_calibrator(model, calibrator_of({"method": "bias", **change}, "here"))
+        fold_calibrator(model, calibrator_of({"method": "centred-bias", **change}, "here"))
     assert np.array_equal(logits_of(model), before)
 
 
@@ -443,17 +441,17 @@ def largest(maps):
 @pytest.mark.parametrize(
     ("head", "takes"),
     [
-        (torch.nn.Linear(32, K), {"temperature", "bias", "matrix", "vector"}),
-        (torch.nn.Linear(32, K, bias=False), {"temperature", "vector"}),
+        (torch.nn.Linear(32, K), {"temperature", "bias", "matrix", "factors"}),
+        (torch.nn.Linear(32, K, bias=False), {"temperature", "factors"}),
         (Permuted(32, K), {"temperature"}),
         (Shifted(32, K), set()),
-        (Pooled(mean), {"temperature", "bias", "matrix", "vector"}),
+        (Pooled(mean), {"temperature", "bias", "matrix", "factors"}),
         (Pooled(largest), {"temperature", "bias"}),
         (torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(32, K, bias=False)), set()),
     ],
     ids=["linear", "no bias", "permuted", "shifted", "convolution", "largest of a convolution", "weight norm"],
 )
-@pytest.mark.parametrize("method", ["temperature", "bias", "matrix", "vector"])
+@pytest.mark.parametrize("method", ["temperature", "bias", "matrix", "factors"])
 def test_a_head_takes_what_it_can_do_and_refuses_the_rest(head, takes, method):
     model = bert_with(head)
     before = logits_of(model)
@@ -512,7 +510,7 @@ def test_what_the_weights_cannot_hold_or_nobody_could_undo_is_refused():
 
 def test_a_record_of_other_classes_is_forgotten_or_refused_without_a_fingerprint_too(caplog):
     model = bert()
-    for method, values in (("bias", [0.1, -0.1]), ("bias", [0.1] * 5)):
+    for method, values in (("centred-bias", [0.1, -0.1]), ("centred-bias", [0.1] * 5)):
         model.config.calibration = {"method": method, "bias": values, "folded": True}
         assert calibration_record(model) is None and not hasattr(model.config, "calibration")
         assert f"for {len(values)} classes, and the model has 4" in caplog.text

@@ -28,7 +28,8 @@ from hf_focal import (
     register_calibrator,
 )
 from hf_focal.calibrators import FocalRecalibration
-from hf_focal.calibrators.base import describe, fit_for_model
+from hf_focal.calibrators.confidence import describe
+from hf_focal.calibrators.fit import fit_for_model
 from hf_focal.metrics import Scored
 from hf_focal.models.record import calibration_record
 

@@ -1,0 +1,43 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""A shift of each logit, which puts the mean probability of each class right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Affine, Calibrator, check_vector, register_calibrator
+from .structured import fit_bias
+
+
+@register_calibrator
+@dataclass(frozen=True)
+class BiasCorrection(Calibrator):
+    """`softmax(z + shift)`: the shift of smallest NLL, held back by a ridge of strength `num_labels / num_samples`."""
+
+    method: ClassVar[str] = "bias"
+    noun: ClassVar[str] = "shift of the classes"
+    criteria: ClassVar[tuple[str, ...]] = ("nll",)
+    held_out: ClassVar[bool] = True
+    shift: tuple[float, ...] = field(metadata={"check": check_vector})
+
+    @classmethod
+    def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> BiasCorrection:
+        return cls(tuple(fit_bias(logits, labels).tolist()))
+
+    @classmethod
+    def neutral(cls, num_labels: int) -> BiasCorrection:
+        return cls((0.0,) * num_labels)
+
+    def affine(self, num_labels: int) -> Affine:
+        return Affine(1.0, np.array(self.shift))
+
+    @property
+    def named(self) -> str:
+        return self.noun
+
+    def __str__(self) -> str:
+        return f"bias of {len(self.shift)} classes"
