@@ -77,6 +77,7 @@ from .models.create import create_image_classifier as create_image_classifier
 from .models.create import create_text_classifier as create_text_classifier
 from .models.fold import fold_calibrator as fold_calibrator
 from .models.fold import fold_temperature as fold_temperature
+from .models.fold import unfold_calibrator as unfold_calibrator
 from .models.fold import unfold_temperature as unfold_temperature
 from .networks import GlobalPoolingCNNConfig as GlobalPoolingCNNConfig
 from .networks import GlobalPoolingCNNForSequenceClassification as GlobalPoolingCNNForSequenceClassification

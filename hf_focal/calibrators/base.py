@@ -52,7 +52,12 @@ class Affine(NamedTuple):
         return np.where(masked, -np.inf, mapped) if any_masked else mapped
 
     def after(self, first: Affine) -> Affine:
-        """The map that does `first`, and then this one."""
+        """The map that does `first`, and then this one, or an [`UnfoldableError`] where they are of other classes."""
+        sizes = {len(one) for part in (self, first) for one in part if np.ndim(one)}  # type: ignore[arg-type]
+        if len(sizes) > 1:
+            raise UnfoldableError(
+                f"Maps of {' and '.join(map(str, sorted(sizes)))} classes cannot follow one another."
+            )
         if np.ndim(self.scale) == 2 and np.ndim(first.scale) == 2:
             scale: Any = np.matmul(self.scale, first.scale)
         elif np.ndim(self.scale) == 1 and np.ndim(first.scale) == 2:

@@ -56,7 +56,7 @@ def difference(model: nn.Module, found: Mapping[str, Any]) -> str:
         return f"that was one of a model *{found['kind']}, and this is {type(model).__name__}"
     if _is_sharded(model):
         return ""
-    modules = [module for module in _in_effect(model) if _shapes(module)]
+    modules = [module for module in in_effect(model) if _shapes(module)]
     for head in found["modules"]:
         shapes = {name: tuple(one["shape"]) for name, one in head.items()}
         of_shape = [module for module in modules if _may_have(module, shapes)]
@@ -94,7 +94,7 @@ def _is_print(one: Any) -> bool:
 
 def _likely_head(model: Any) -> list[nn.Module]:
     """The last module with as many outputs as labels, or else with a matrix: no batch is needed to find it."""
-    modules = [module for module in _in_effect(model) if _shapes(module)]
+    modules = [module for module in in_effect(model) if _shapes(module)]
     labels = model.config.num_labels
     heads = [one for one in modules if labels in (getattr(one, key, None) for key in ("out_features", "out_channels"))]
     matrices = [one for one in modules if any(len(shape) > 1 for shape in _shapes(one).values())]
@@ -103,23 +103,23 @@ def _likely_head(model: Any) -> list[nn.Module]:
 
 def _adapter_part(model: nn.Module) -> list[nn.Module]:
     """The last module that an adapter adds to a layer."""
-    layers = [module for module in _in_effect(model) if _changed(module)]
+    layers = [module for module in in_effect(model) if _changed(module)]
     named = layers[-1].named_modules() if layers else ()
     parts = [part for name, part in named if not name.startswith("base_layer")]
     return [part for part in parts if not _changed(part) and _own(part)][-1:]
 
 
-def _in_effect(module: nn.Module) -> Iterator[nn.Module]:
+def in_effect(module: nn.Module) -> Iterator[nn.Module]:
     """The modules that make the outputs: those of the active adapter in place of others, changed layers as a whole."""
     kept = getattr(module, "modules_to_save", None)
     if isinstance(kept, nn.ModuleDict) and isinstance(original := getattr(module, "original_module", None), nn.Module):
         for child in [kept[name] for name in getattr(module, "active_adapters", []) if name in kept] or [original]:
-            yield from _in_effect(child)
+            yield from in_effect(child)
         return
     yield module
     if not _changed(module):
         for child in module.children():
-            yield from _in_effect(child)
+            yield from in_effect(child)
 
 
 def _changed(module: nn.Module) -> bool:

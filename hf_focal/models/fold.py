@@ -3,25 +3,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..calibrators import Fit
 from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
 from ..calibrators.temperature import check_temperature
 from ..networks.masking import masked_indices
-from .apply import stop_applying
+from .apply import applies_temperature, apply_temperature, stop_applying
 from .fingerprint import fingerprint
-from .head import MASKED, check_single_label, evaluating, find_head, map_outputs, probe_logits, probe_of, try_heads
-from .record import calibration_record, record_of, stated_record, why_of_another_head
+from .head import (
+    MASKED,
+    Head,
+    check_single_label,
+    evaluating,
+    find_head,
+    is_common_scale,
+    likely_heads,
+    probe_logits,
+    probe_of,
+    try_head,
+)
+from .original import (
+    attach_original,
+    forget_original,
+    keep_original,
+    kept_original,
+    original_head,
+    where_original,
+)
+from .record import (
+    calibration_record,
+    facts_of,
+    record_of,
+    record_on_top,
+    record_without_last,
+    stated_record,
+    why_of_another_head,
+)
 
 
 def fold_calibrator(
-    model: PreTrainedModel, calibrator: Calibrator, *, inputs: Mapping[str, Tensor] | None = None,
+    model: PreTrainedModel, fitted: Calibrator | Fit, *, inputs: Mapping[str, Tensor] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:  # fmt: skip
     """
@@ -29,13 +58,15 @@ def fold_calibrator(
 
     The head is found and tried on a probe batch with random weights in it (and restored), and changed in place. A
     common scale, such as a temperature, suits any head that scales the logits; a factor or a shift of each class, or a
-    matrix, asks for one last linear layer whose outputs are the logits. Half precision heads are rounded to their own
-    precision. With an adapter of PEFT it is the head in its `modules_to_save` that is changed.
+    matrix, asks for linear layers whose output, mean or sum is the logits, and a shift for a bias. Half precision
+    heads are rounded to their own precision. With an adapter of PEFT it is the head in its `modules_to_save` that is
+    changed. What the head was stays with the model, which saves it beside the weights: [`unfold_calibrator`] puts it
+    back.
 
     Args:
         model (`transformers.PreTrainedModel` or `peft.PeftModel`):
             A classifier with one label per sample (or token), of at least two classes.
-        calibrator ([`Calibrator`]): As fitted by [`fit_calibrator`].
+        fitted ([`Calibrator`] or [`Fit`]): As fitted by [`fit_calibrator`]; a [`Fit`] tells the record of its data.
         inputs (`Mapping[str, torch.Tensor]`, *optional*): A batch for the probe; by default one is made from the
             config, for images and text. A model of other inputs needs it.
         record (`Mapping[str, Any]`, *optional*):
@@ -45,9 +76,11 @@ def fold_calibrator(
         `transformers.PreTrainedModel`: The same model, with `config.calibration` set and `folded` true.
 
     Raises:
-        ValueError: If the model is folded already or cannot take the probe batch; an [`UnfoldableError`] if the
-            calibrator cannot be folded, or not into this model. The weights are then as they were.
+        ValueError: If the model is folded already or cannot take the probe batch, or the fit is at an end of the range
+            searched; an [`UnfoldableError`] if the calibrator cannot be folded, or not into this model. The weights
+            are then as they were.
     """
+    calibrator, record = _given(fitted, record)
     known = calibration_record(model)
     if known is not None and known["folded"]:
         raise ValueError(
@@ -60,10 +93,10 @@ def fold_calibrator(
     if known is not None:
         waiting = calibrator_of(known)
         waiting.affine(num_labels)  # what no head can do is not dropped for something else
-        if record is None and record_of(waiting, {}, False) == record_of(calibrator, {}, False):
-            record = known
-    heads = _map_head(model, affine, inputs, calibrator.noun)
-    model.config.calibration = record_of(calibrator, record or {}, folded=True, head=fingerprint(model, heads))
+        if record is None and waiting == calibrator:
+            record = facts_of(known)
+    head = _map_head(model, affine, inputs, calibrator.noun)
+    model.config.calibration = record_of(calibrator, record or {}, folded=True, head=fingerprint(model, head.modules))
     return model
 
 
@@ -89,21 +122,61 @@ def fold_temperature(
     return fold_calibrator(model, calibrator, inputs=inputs, record=record)
 
 
-def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
+def put_on_top(
+    model: PreTrainedModel, calibrator: Calibrator, *, inputs: Mapping[str, Tensor] | None = None,
+    fold: bool | None = None, facts: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:  # fmt: skip
     """
-    Undo [`fold_temperature`], or [`fold_calibrator`], by the record in the config, and set `folded` to false. Where
-    [`apply_temperature`] was called, that is undone too.
+    Put a calibrator on top of whatever a model has: its record becomes the chain of both.
+
+    Args:
+        model, inputs: As for [`fold_calibrator`].
+        calibrator ([`Calibrator`]): For logits as the model's record makes them.
+        fold (`bool`, *optional*):
+            Whether the head does the chain, or it is kept in the config alone. By default as what is there, and true
+            for a model that was never calibrated.
+        facts (`Mapping[str, Any]`, *optional*): What else its own record holds.
+
+    Returns:
+        `transformers.PreTrainedModel`: The same model.
+
+    Raises:
+        ValueError: If what is folded in cannot be undone, or the calibrator is for other classes; an
+            [`UnfoldableError`] if the head cannot do the chain. The model is then as it was.
+    """
+    known = calibration_record(model)
+    record = record_on_top(known, calibrator, facts or {})
+    with _rolled_back(model):
+        if known is not None and known["folded"]:
+            unfold_calibrator(model, inputs=inputs)
+        _put(model, record, (known is None or known["folded"]) if fold is None else fold, inputs)
+    return model
+
+
+def unfold_calibrator(
+    model: PreTrainedModel, *, inputs: Mapping[str, Tensor] | None = None, only_last: bool = False
+) -> PreTrainedModel:
+    """
+    Undo [`fold_calibrator`] by the record in the config, and set `folded` to false: the calibrator then waits in the
+    config. Where [`apply_temperature`] was called, that is undone too.
+
+    The head becomes what it was, bit for bit. It was kept with the model and saved beside its weights; where it is
+    not to be found, a temperature is undone by rounded numbers, and nothing else is.
 
     Args:
         model, inputs: As for [`fold_calibrator`]; the model is a folded one.
+        only_last (`bool`, *optional*, defaults to `False`):
+            Take off what was put on last, such as a prior, and forget it; what is under it stays, folded or not.
 
     Returns:
-        `transformers.PreTrainedModel`: The same model; its logits are those before scaling, up to rounding.
+        `transformers.PreTrainedModel`: The same model; its logits are those before the calibrator.
 
     Raises:
         ValueError: If the model is not folded, or another head than this one was, or by a method that is not
-            registered.
+            registered, or what the head was is needed and not to be found. The weights are then as they were.
     """
+    if only_last:
+        return _take_off(model, inputs)
     record = stated_record(model)
     if record is None or not record["folded"]:
         raise ValueError("This model has no folded temperature: config.calibration['folded'] is not true.")
@@ -114,17 +187,91 @@ def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] |
             f"{type(model).__name__}, so there is nothing to undo: {reason}. Clear the record "
             "(del model.config.calibration) and calibrate the model again."
         )
-    heads = _map_head(model, calibrator.affine(check_single_label(model)).inverse(), inputs, calibrator.noun)
+    affine = calibrator.affine(check_single_label(model))
+    if found := original_head(model, affine):
+        modules = [module for module, _ in found]
+        with torch.no_grad():
+            Head(modules).set([original.weights for _, original in found])
+    elif is_common_scale(affine):
+        modules = _map_head(model, affine.inverse(), inputs, calibrator.noun).modules
+    else:
+        raise ValueError(
+            f"The {calibrator.named} is undone by the weights that the head of this {type(model).__name__} had before, "
+            f"which are not here: they belong {where_original(model)}. Fetch that file, or take the head as it is for "
+            "one that was never calibrated (del model.config.calibration)."
+        )
+    forget_original(model)
     stop_applying(model)
-    model.config.calibration = record_of(calibrator, record, folded=False, head=fingerprint(model, heads))
+    model.config.calibration = record_of(calibrator, facts_of(record), folded=False, head=fingerprint(model, modules))
     return model
 
 
+def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
+    """[`unfold_calibrator`] by its earlier name."""
+    return unfold_calibrator(model, inputs=inputs)
+
+
+def _given(fitted: Calibrator | Fit, record: Mapping[str, Any] | None) -> tuple[Calibrator, Mapping[str, Any] | None]:
+    """The calibrator, and the facts of its record."""
+    if isinstance(fitted, Calibrator):
+        return fitted, record
+    if not isinstance(fitted, Fit):
+        raise ValueError(f"fold_calibrator takes a Fit or a Calibrator, got {fitted!r:.100}.")
+    if fitted.at_end:
+        raise ValueError(f"This fit is none to fold: {fitted.why} (Its calibrator can be folded all the same.)")
+    facts: dict[str, Any] = {"criterion": fitted.criterion, "n_samples": fitted.n_samples}
+    facts |= {"helped": False, "why": fitted.why} if fitted.unchanged else {}
+    return fitted.calibrator, {**facts, **(record or {})}
+
+
+def _take_off(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> PreTrainedModel:
+    known = calibration_record(model)
+    if known is None:
+        raise ValueError("This model was never calibrated, so there is nothing to take off.")
+    rest = record_without_last(known)
+    with _rolled_back(model):
+        if known["folded"]:
+            unfold_calibrator(model, inputs=inputs)
+        if rest is None:
+            del model.config.calibration
+        else:
+            _put(model, rest, known["folded"], inputs)
+    return model
+
+
+def _put(model: PreTrainedModel, record: Mapping[str, Any], fold: bool, inputs: Mapping[str, Tensor] | None) -> None:
+    """Set a record of a model that nothing is folded into, and fold what it tells of, if asked."""
+    calibrator, modules = calibrator_of(record), None
+    if fold:
+        modules = _map_head(model, calibrator.affine(check_single_label(model)), inputs, calibrator.noun).modules
+    elif reason := why_of_another_head(model, {**record, "head": None}):
+        raise ValueError(f"The {calibrator.named} is not for this {type(model).__name__}: {reason}.")
+    model.config.calibration = record_of(calibrator, facts_of(record), fold, fingerprint(model, modules))
+
+
+@contextmanager
+def _rolled_back(model: Any) -> Iterator[None]:
+    """After an error, head and record as they were. What [`apply_temperature`] did stays done."""
+    config, applied, kept, head = model.config, applies_temperature(model), kept_original(model), likely_heads(model)
+    known, weights = dict(config.__dict__), Head(head).weights()
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            Head(head).set(weights)
+        forget_original(model)
+        attach_original(model, kept)
+        config.__dict__.clear()
+        config.__dict__.update(known)
+        raise
+    finally:
+        if applied:
+            apply_temperature(model)
+
+
 @torch.no_grad()
-def _map_head(
-    model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tensor] | None, noun: str
-) -> list[nn.Module]:
-    """Change the head in place, proved on the probe batch, or leave it as it was. The modules changed."""
+def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tensor] | None, noun: str) -> Head:
+    """Change the head in place, proved on the probe batch, or leave it as it was."""
     num_labels = check_single_label(model)
     shift = np.zeros(num_labels) if affine.shift is None else affine.shift
     if np.shape(affine.scale) not in ((), (num_labels,), (num_labels, num_labels)) or shift.shape != (num_labels,):
@@ -137,18 +284,20 @@ def _map_head(
     affine.inverse()  # what cannot be undone is refused
     with evaluating(model):
         probe = probe_of(model, inputs)
-        heads = find_head(model, probe, affine, noun)
-        biases = [bias for head in heads if (bias := getattr(head, "bias", None)) is not None]
+        head = find_head(model, probe, affine, noun)
+        biases = [bias for one in head.modules if (bias := getattr(one, "bias", None)) is not None]
         if np.ndim(affine.scale) == 2 and (masked_indices(model.config) or any((b < MASKED).any() for b in biases)):
             raise UnfoldableError(
                 f"Cannot fold a {noun} that mixes classes into {type(model).__name__}, some of whose classes are "
                 "masked: what the head has for these would tell on the others. Keep it in the config (fold=False)."
             )
-        held, off = try_heads(model, probe, heads, affine, probe_logits(model, probe))
+        held, off = try_head(model, probe, head, affine, probe_logits(model, probe))
         if not held:
             raise UnfoldableError(
                 f"Cannot fold a {noun} into {type(model).__name__}: its weights cannot hold the numbers, so that the "
                 f"logits would be off by up to {off:g}."
             )
-        map_outputs(heads, affine)
-    return heads
+        weights, mapped = head.weights(), head.mapped(affine)
+        head.set(mapped)
+        keep_original(model, head, weights)
+    return head

@@ -6,6 +6,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -43,12 +45,60 @@ def check_single_label(model: PreTrainedModel) -> int:
 MASKED = -9e3  # lower than any logit of a model's own: -9999, -1e9, the lowest of a dtype and -inf mask a class
 
 
+@dataclass(frozen=True)
+class Head:
+    """
+    The linear modules that make the logits.
+
+    Attributes:
+        modules (`list[nn.Module]`): One, or several whose outputs are averaged or summed.
+        share (`float`): What part of a shift of the logits each bias takes: 1 of an average, 1 / 2 of a sum of two.
+    """
+
+    modules: list[nn.Module]
+    share: float = 1.0
+
+    def weights(self) -> list[dict[str, Tensor]]:
+        """Copies of the weights of each module, on the CPU."""
+        return [
+            {name: one.detach().cpu().clone() for name, one in module.named_parameters(recurse=False)}
+            for module in self.modules
+        ]
+
+    def set(self, weights: list[dict[str, Tensor]]) -> None:
+        """Change the modules in place."""
+        for module, values in zip(self.modules, weights, strict=True):
+            for name, parameter in module.named_parameters(recurse=False):
+                parameter.copy_(values[name])
+
+    def mapped(self, affine: Affine) -> list[dict[str, Tensor]]:
+        """Weights by which the logits are `affine` of what they are."""
+        return [map_weights(weights, affine, self.share) for weights in self.weights()]
+
+
+def map_weights(weights: Mapping[str, Tensor], affine: Affine, share: float) -> dict[str, Tensor]:
+    """Weights of a linear module whose outputs are `affine` of those of one with these, rounded once."""
+    mapped = {}
+    for name, tensor in weights.items():
+        values = tensor.double()
+        if is_common_scale(affine):
+            values = values * float(affine.scale)
+        else:
+            scale, rows = torch.as_tensor(affine.scale, dtype=values.dtype), values.reshape(len(values), -1)
+            rows = scale @ rows if scale.dim() == 2 else scale.reshape(-1, 1) * rows
+            if name == "bias" and affine.shift is not None:
+                rows = rows + share * torch.as_tensor(affine.shift, dtype=values.dtype)[:, None]
+            values = rows.reshape(values.shape)
+        mapped[name] = values.to(tensor.dtype)
+    return mapped
+
+
 @torch.no_grad()
 def find_head(
     model: PreTrainedModel, inputs: Mapping[str, Tensor] | None,
     affine: Affine = Affine(), noun: str = "temperature",  # noqa: B008  (a tuple)
-) -> list[nn.Module]:  # fmt: skip
-    """The linear modules that can do an affine map of the logits: several for a common scale, else a single one."""
+) -> Head:  # fmt: skip
+    """The linear modules that can do an affine map of the logits."""
     # Random weights stand in meanwhile, in every module that might belong to the head: trained or fresh weights may be
     # so small that the logits prove nothing, or that one head of two seems to be all. Random numbers stand in for
     # those of the map, too.
@@ -64,15 +114,16 @@ def find_head(
             parameter.copy_(torch.randn(parameter.shape, generator=draws) / parameter[0].numel() ** 0.5)
         whole = probe_logits(model, probe)
         if 0 < np.abs(np.where(whole < MASKED, 0.0, whole)).max() < np.inf:
-            for heads in candidates if is_common_scale(affine) else _plain_ones(candidates, affine):
-                if try_heads(model, probe, heads, trial, whole)[0]:
-                    return heads
+            for heads in candidates if is_common_scale(affine) else filter(_is_plain, candidates):
+                share = 1.0 if affine.shift is None else _share(model, probe, heads, whole)
+                if share is not None and try_head(model, probe, Head(heads, share), trial, whole)[0]:
+                    return Head(heads, share)
     if candidates and affine.shift is not None and all(getattr(one, "bias", None) is None for one in modules):
         reason = "its last linear layer has no bias, which a shift needs."
     elif candidates and is_common_scale(affine):
         reason = "none of its linear layers with as many outputs as labels scales the logits."
     elif candidates:
-        reason = "no single linear layer with as many outputs as labels gives the logits as they are."
+        reason = "no linear layers with as many outputs as labels give the logits as they are, or their mean or sum."
     elif has_adapter(model):
         reason = (
             "its adapter is saved without a head to divide. Name the head in the adapter's modules_to_save, or call "
@@ -92,35 +143,32 @@ def is_common_scale(affine: Affine) -> bool:
     return np.ndim(affine.scale) == 0 and affine.shift is None
 
 
-def _plain_ones(candidates: list[list[nn.Module]], affine: Affine) -> Iterator[list[nn.Module]]:
-    """Single modules with nothing but a weight and a bias, which a shift needs."""
-    for heads in candidates:
-        names = {name for head in heads for name, _ in head.named_parameters(recurse=False)}
-        if len(heads) == 1 and names <= {"weight", "bias"} and (affine.shift is None or "bias" in names):
-            yield heads
+def _is_plain(heads: list[nn.Module]) -> bool:
+    """Whether these modules have nothing but a weight and a bias."""
+    return all({name for name, _ in head.named_parameters(recurse=False)} <= {"weight", "bias"} for head in heads)
 
 
-def map_outputs(heads: list[nn.Module], affine: Affine) -> None:
-    """Change weights in place, so that linear modules give `affine` of their outputs."""
-    for head in heads:
-        for name, parameter in head.named_parameters(recurse=False):
-            if is_common_scale(affine):
-                parameter.mul_(float(affine.scale))
-                continue
-            rows = parameter.double().flatten(1) if parameter.dim() > 1 else parameter.double()[:, None]
-            scale = torch.as_tensor(affine.scale, dtype=rows.dtype, device=rows.device)
-            rows = scale @ rows if scale.dim() == 2 else scale.reshape(-1, 1) * rows
-            if name == "bias" and affine.shift is not None:
-                rows += torch.as_tensor(affine.shift, dtype=rows.dtype, device=rows.device)[:, None]
-            parameter.copy_(rows.reshape(parameter.shape))
+def _share(
+    model: PreTrainedModel, probe: Mapping[str, Tensor], heads: list[nn.Module], whole: NDArray[Any]
+) -> float | None:
+    """What part of a shift of the logits each bias is to take: what a step of all of them does tells it."""
+    biases: list[Any] = [bias for head in heads if (bias := getattr(head, "bias", None)) is not None]
+    if not biases:
+        return None
+    with restored(heads):
+        for bias in biases:
+            bias.add_(1)
+        step = (probe_logits(model, probe) - whole)[whole >= MASKED].mean()
+    exact = Fraction(float(step)).limit_denominator(len(heads)) if np.isfinite(step) else Fraction(0)
+    return float(1 / exact) if 0 < exact <= len(heads) else None
 
 
-def try_heads(
-    model: PreTrainedModel, probe: Mapping[str, Tensor], heads: list[nn.Module], affine: Affine, before: NDArray[Any]
+def try_head(
+    model: PreTrainedModel, probe: Mapping[str, Tensor], head: Head, affine: Affine, before: NDArray[Any]
 ) -> tuple[bool, float]:
     """Whether these modules do the map to the logits of a batch, and how far off they are; no weight is changed."""
-    with restored(heads):
-        map_outputs(heads, affine)
+    with restored(head.modules):
+        head.set(head.mapped(affine))
         after = probe_logits(model, probe)
     # What is masked is there for good, whatever the map does to it: those numbers prove nothing, and drown the others.
     kept = ~(before < MASKED)
@@ -130,7 +178,7 @@ def try_heads(
     off = np.abs(after - expected).max()
     size = max(np.abs(expected).max(), np.abs(before).max() * np.abs(affine.scale).max())
     # Half precision rounds all factors but powers of 2.
-    rounding = max((torch.finfo(parameter.dtype).eps for parameter in _parameters(heads)), default=0.0)
+    rounding = max((torch.finfo(parameter.dtype).eps for parameter in _parameters(head.modules)), default=0.0)
     exact = is_common_scale(affine) and affine.scale == 0.5
     return bool(off <= (1e-4 if exact else max(1e-4, 8 * rounding)) * size), off
 
@@ -155,6 +203,11 @@ def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
     if len(heads) > 1:
         yield heads[-2:]
         yield heads
+
+
+def likely_heads(model: Any) -> list[nn.Module]:
+    """The modules that might belong to the head."""
+    return list(dict.fromkeys(module for heads in _head_candidates(model) for module in heads))
 
 
 def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
+from ..calibrators.base import Calibrator, Chain, UnfoldableError, calibrator_of, is_known
 from .fingerprint import check_fingerprint, difference
 
 
@@ -32,10 +32,40 @@ def record_of(
 ) -> dict[str, Any]:
     """
     What a config holds as `calibration`; `facts` are further entries, such as `criterion` and `loss`, and `head` what
-    `fingerprint` gives.
+    `fingerprint` gives. Under `"then"` they may hold those of what was put on top.
     """
-    facts = {key: value for key, value in facts.items() if key not in ("method", "head")}
-    return {"method": calibrator.method, **facts, **calibrator.to_record(), "folded": folded, **(head or {})}
+    numbers = calibrator.to_record()
+    if "then" in numbers:
+        steps = facts.get("then", [{}] * len(numbers["then"]))
+        numbers["then"] = [{**step, **own} for step, own in zip(steps, numbers["then"], strict=True)]
+    facts = {key: value for key, value in facts.items() if key not in ("method", "head", "then")}
+    return {"method": calibrator.method, **facts, **numbers, "folded": folded, **(head or {})}
+
+
+def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says beside its calibrator, as [`record_of`] takes it."""
+    numbers = calibrator_of(record).to_record()
+    facts = {key: value for key, value in record.items() if key not in (*numbers, "method", "folded", "head")}
+    return {**facts, **({"then": record["then"]} if record.get("then") else {})}
+
+
+def record_on_top(
+    record: Mapping[str, Any] | None, calibrator: Calibrator, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a calibrator that is put on top of what another one tells of, with facts of its own."""
+    own = {"method": calibrator.method, **facts, **calibrator.to_record()}
+    if record is None:
+        return own
+    return {**record, "then": [*(record.get("then") or []), own, *own.pop("then", [])]}
+
+
+def record_without_last(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record without what was put on last; `None` where that is all."""
+    *others, _ = record.get("then") or [None]
+    rest = {key: value for key, value in record.items() if key != "then"}
+    if record.get("then"):
+        return {**rest, "then": others} if others else rest
+    return None
 
 
 def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
@@ -79,11 +109,12 @@ def forget_record(model: PreTrainedModel, reason: str) -> None:
 def why_of_another_head(model: PreTrainedModel, record: Mapping[str, Any]) -> str:
     """The end of a sentence on what shows that a checked record is of another head; `""` where nothing does."""
     num_labels = getattr(model.config, "num_labels", None)
-    if is_known(record) and isinstance(num_labels, int):
+    calibrator = calibrator_of(record) if is_known(record) and isinstance(num_labels, int) else Chain(())
+    for step in calibrator.steps if isinstance(calibrator, Chain) else (calibrator,):
         try:
-            affine = calibrator_of(record).affine(num_labels)
+            affine = step.affine(num_labels)
         except UnfoldableError:
-            affine = Affine()
+            continue
         for values in (np.asarray(affine.scale), np.asarray(affine.shift)):
             if values.ndim and len(values) != num_labels:
                 return f"it is for {len(values)} classes, and the model has {num_labels}"

@@ -241,7 +241,7 @@ def _label(trainer: Any) -> str:
 
 def _last_linear_layer(model: Any) -> nn.Linear:
     try:
-        heads = find_head(model, None)
+        heads = find_head(model, None).modules
     except UnfoldableError:
         heads = []
     if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
