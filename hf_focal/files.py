@@ -50,6 +50,8 @@ def explained(folder: str | Path) -> Iterator[None]:
         for path in sorted({path for name in _READ for path in Path(folder).glob(name)}):
             if found := broken(path):
                 raise ValueError(found) from error
+        if isinstance(error, RecursionError):
+            raise ValueError(f"What a file of {folder} holds is nested too deep.") from None
         raise
 
 
@@ -86,6 +88,8 @@ def _broken_json(path: Path) -> str | None:
         values = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         return f"it is not in UTF-8 ({error.reason} at byte {error.start})"
+    except RecursionError:
+        return "it is nested too deep"
     except json.JSONDecodeError as error:
         return f"it is no JSON ({error})"
     if path.name.endswith(_MAPPINGS) and not isinstance(values, dict):

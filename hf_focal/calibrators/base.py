@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 
 CRITERIA = ("ece", "nll")
+short = reprlib.repr  # of what a stranger wrote, however long or nested it is
+_SINGULAR = 1e-12  # of the largest factor of a map: what is smaller is as good as 0
+_MOST_ROWS = 1000  # of a matrix in a record
+_MOST_STEPS = 100  # of a chain in a record
 AUTO, NONE = "auto", "none"  # the method that the data choose, and no map at all
 
 
@@ -51,6 +57,20 @@ class Affine(NamedTuple):
         mapped = mapped if self.shift is None else mapped + self.shift
         return np.where(masked, -np.inf, mapped) if any_masked else mapped
 
+    def on_tensor(self, logits: Tensor) -> Tensor:
+        """As for arrays: logits of shape `(..., num_labels)`, on their device; those of half precision in float32."""
+        import torch
+
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        scale = torch.as_tensor(self.scale, dtype=dtype, device=logits.device)
+        masked = logits == -torch.inf
+        mapped = logits.to(dtype).masked_fill(masked, 0)
+        with torch.autocast(logits.device.type, enabled=False):
+            mapped = mapped @ scale.T if scale.dim() == 2 else mapped * scale
+        if self.shift is not None:
+            mapped = mapped + torch.as_tensor(self.shift, dtype=dtype, device=logits.device)
+        return mapped.masked_fill(masked, -torch.inf).to(logits.dtype)
+
     def after(self, first: Affine) -> Affine:
         """The map that does `first`, and then this one, or an [`UnfoldableError`] where they are of other classes."""
         sizes = {len(one) for part in (self, first) for one in part if np.ndim(one)}  # type: ignore[arg-type]
@@ -71,11 +91,13 @@ class Affine(NamedTuple):
 
     def inverse(self) -> Affine:
         """The map that undoes this one, or an [`UnfoldableError`]."""
-        try:
-            with np.errstate(divide="raise"):
-                scale: Any = np.linalg.inv(self.scale) if np.ndim(self.scale) == 2 else np.true_divide(1, self.scale)
-        except (np.linalg.LinAlgError, FloatingPointError) as error:
-            raise UnfoldableError(f"A map with the scale {self.scale} cannot be undone: {error}.") from error
+        sizes = np.linalg.svd(self.scale, compute_uv=False) if np.ndim(self.scale) == 2 else np.abs(self.scale)
+        if np.min(sizes) <= _SINGULAR * np.max(sizes):
+            raise UnfoldableError(
+                f"A map that takes different logits to the same ones cannot be undone: factors from {np.min(sizes):g} "
+                f"to {np.max(sizes):g}."
+            )
+        scale: Any = np.linalg.inv(self.scale) if np.ndim(self.scale) == 2 else np.true_divide(1, self.scale)
         return Affine(scale, None if self.shift is None else -Affine(scale)(self.shift[None])[0])
 
 
@@ -135,7 +157,7 @@ class Calibrator(ABC):
         Logits of shape `(num_samples, num_labels)`; each row depends on its own row alone. They are finite, or -inf
         for a class that is masked, which has to stay -inf.
         """
-        return self.affine(logits.shape[1])(logits)
+        return self._map(logits.shape[1])(logits)
 
     def affine(self, num_labels: int) -> Affine:
         """The map as an affine one, for a head of so many labels, or an [`UnfoldableError`] with the reason."""
@@ -154,13 +176,25 @@ class Calibrator(ABC):
         """Whether this one is."""
         return self.foldable()
 
+    def _map(self, num_labels: int) -> Affine:
+        """[`affine`], made once."""
+        known: dict[int, Affine] = self.__dict__.setdefault("_maps", {})
+        if num_labels not in known:
+            known[num_labels] = self.affine(num_labels)
+        return known[num_labels]
+
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probabilities, float64, of logits of shape `(num_samples, num_labels)`, NumPy or torch."""
         array, _ = check_logits(logits)
         return softmax(self.calibrated_logits(array.astype(np.float64)), axis=1)
 
     def on_tensor(self, logits: Tensor) -> Tensor:
-        """Calibrated logits of any shape `(..., num_labels)`; by default through NumPy, without a gradient."""
+        """
+        Calibrated logits of any shape `(..., num_labels)`, with a gradient where this one is affine; else by default
+        through NumPy, without one.
+        """
+        if self.is_affine:
+            return self._map(logits.shape[-1]).on_tensor(logits)
         rows = logits.detach().double().cpu().reshape(-1, logits.shape[-1]).numpy()
         return logits.new_tensor(self.calibrated_logits(rows)).reshape(logits.shape)
 
@@ -204,9 +238,10 @@ class Calibrator(ABC):
 def _check_finite(value: Any, name: str) -> Any:
     """The numbers of JSON, with tuples for lists, or a `ValueError`."""
     with suppress(TypeError, ValueError, OverflowError):
-        if np.isfinite(np.asarray(value, np.float64)).all():
+        array = np.asarray(value)
+        if array.dtype.kind in "iuf" and np.isfinite(array).all():
             return _frozen(value)
-    raise ValueError(f"{name} must hold finite numbers, got {value!r}.")
+    raise ValueError(f"{name} must hold finite numbers, got {short(value)}.")
 
 
 def _frozen(value: Any) -> Any:
@@ -215,22 +250,19 @@ def _frozen(value: Any) -> Any:
 
 def check_vector(value: Any, name: str) -> tuple[float, ...]:
     """Finite numbers, or a `ValueError`."""
-    if isinstance(value, list | tuple) and not any(isinstance(one, list | tuple) for one in value):
+    if isinstance(value, list | tuple) and all(isinstance(one, Real) and not isinstance(one, bool) for one in value):
         return tuple(map(float, _check_finite(list(value), name)))
-    raise ValueError(f"{name} must be a list of numbers, got {_short(value)}.")
+    raise ValueError(f"{name} must be a list of numbers, got {short(value)}.")
 
 
 def check_matrix(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
     """Rows of finite numbers, as many as there are columns, or a `ValueError`."""
     rows = len(value) if isinstance(value, list | tuple) else 0
+    if rows > _MOST_ROWS:
+        raise ValueError(f"{name} must have at most {_MOST_ROWS} rows, got {short(value)}.")
     if not rows or any(not isinstance(row, list | tuple) or len(row) != rows for row in value):
-        raise ValueError(f"{name} must be a list of as many rows as columns, got {_short(value)}.")
+        raise ValueError(f"{name} must be a list of as many rows as columns, got {short(value)}.")
     return tuple(check_vector(row, name) for row in value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value) if not isinstance(value, list | tuple) else f"one of {len(value)} entries"
-    return text[:200]
 
 
 C = TypeVar("C", bound=Calibrator)
@@ -285,15 +317,17 @@ def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -
     cls = _class_of(record)
     if cls is None:
         raise ValueError(
-            f"{name} is of the method {record['method']!r}, which is none of those registered here, "
+            f"{name} is of the method {short(record['method'])}, which is none of those registered here, "
             f"{', '.join(CALIBRATORS)}. Import the file that registers it (register_calibrator); scripts: --plugin."
         )
     first, steps = cls.from_record(record, name), record.get("then")
     if steps is None:
         return first
     place = f"{name}['then']"
-    if not isinstance(steps, list) or not steps or not all(isinstance(step, Mapping) for step in steps):
-        raise ValueError(f"{place} must be a list of records, got {_short(steps)}.")
+    if not isinstance(steps, list) or not 0 < len(steps) <= _MOST_STEPS:
+        raise ValueError(f"{place} must be a list of 1 to {_MOST_STEPS} records, got {short(steps)}.")
+    if not all(isinstance(step, Mapping) and "then" not in step for step in steps):
+        raise ValueError(f"{place} must hold records without a 'then' of their own, got {short(steps)}.")
     return Chain.of(first, *(calibrator_of(step, place) for step in steps))
 
 
@@ -325,6 +359,8 @@ class Chain(Calibrator):
         return logits
 
     def on_tensor(self, logits: Tensor) -> Tensor:
+        if self.is_affine:
+            return super().on_tensor(logits)
         for step in self.steps:
             logits = step.on_tensor(logits)
         return logits

@@ -264,6 +264,11 @@ def _check_guard(guard: Any, criterion: str, cls: type[Calibrator], num_labels: 
     return (criterion == "nll" and guarded) if guard is None else guard
 
 
+def takes_intercept(method: str) -> bool:
+    """Whether a method can be fitted without a shift, for a head without a bias."""
+    return "intercept" in _options(method)
+
+
 def _options(method: str) -> set[str]:
     """What the fit of a method takes beside data, criterion and bins."""
     if method == AUTO:

@@ -23,8 +23,9 @@ def refusing(file: str, name: str) -> Iterator[None]:
     """Say of what is wrong in a file of a checkpoint where it is."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{file} of {name} is refused: {error}") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep." if isinstance(error, RecursionError) else error
+        raise ValueError(f"{file} of {name} is refused: {reason}") from error
 
 
 def add_adapter(model: Any, name: str, settings: dict[str, Any], source: dict[str, Any]) -> set[str]:

@@ -21,6 +21,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file, fi
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..files import check_weights, explained
 from ..models.apply import apply_temperature
+from ..models.original import find_original, load_original
 from ..models.record import calibration_record, check_record, has_adapter
 from ..models.source import look_up
 from ..networks.masking import mask_classes
@@ -109,7 +110,12 @@ def from_pretrained(
     if getattr(model.config, "calibration", None) is None:
         logger.warning("%s was never calibrated: it holds no record of a temperature.", name)
     record = calibration_record(model)
-    return model if record is None or record["folded"] else apply_temperature(model)
+    if record is not None and not record["folded"]:
+        return apply_temperature(model)
+    if record is not None and (original := find_original(name, **source)) is not None:
+        _refuse_damaged(folder)
+        load_original(model, original)
+    return model
 
 
 @online

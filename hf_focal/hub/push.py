@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
+from ..models.original import ORIGINAL_HEAD
 from ..models.record import ADAPTER_RECORD
 from ..online import clean_token, online, plain_text
 from ..results.folder import CARD, PICTURE, PREDICTIONS, name_in_card
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 # What is pushed, by name, so that nothing else in a folder can slip out: no pickle, no log, no checkpoint.
-_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json")
+_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json", ORIGINAL_HEAD)
 _CONFIGS = (CONFIG_NAME, "*_config.json", ADAPTER_RECORD, "tokenizer.json", "special_tokens_map.json")
 _VOCABULARIES = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja")
 _PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -55,8 +57,15 @@ def stop_applying(model: Any) -> None:
             del model._forward_hooks[key]  # noqa: SLF001  (the handle would be lost in a copy of the model)
 
 
+# Of each model the record that its logits were last calibrated by, and what it tells of.
+_SEEN: weakref.WeakKeyDictionary[Any, tuple[Any, Calibrator | None]] = weakref.WeakKeyDictionary()
+
+
 def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:
-    record = stated_record(model)
-    if record is None or record["folded"]:
-        return outputs
-    return with_logits(outputs, calibrator_of(record).on_tensor)
+    stated = getattr(model.config, "calibration", None)
+    known = _SEEN.get(model)
+    if known is None or known[0] != stated:
+        record = stated_record(model)
+        waiting = None if record is None or record["folded"] else calibrator_of(record)
+        known = _SEEN[model] = (copy.deepcopy(stated), waiting)
+    return outputs if known[1] is None else with_logits(outputs, known[1].on_tensor)

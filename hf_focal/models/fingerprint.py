@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..calibrators.base import short
+
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)  # their square roots are phases that never repeat
 _SAME = 1e-9  # of the norm: what sums in another order and the digits kept may differ by
@@ -78,7 +80,7 @@ def check_fingerprint(found: Any, name: str) -> None:
         isinstance(module, Mapping) and all(map(_is_print, module.values())) for module in [*modules, *adapter]
     ):  # fmt: skip
         raise ValueError(
-            f"{name} must be the fingerprint of a head, as hf_focal writes it, got {str(found)[:200]}. Without it the "
+            f"{name} must be the fingerprint of a head, as hf_focal writes it, got {short(found)}. Without it the "
             "record is taken to be of the head that is there."
         )
 

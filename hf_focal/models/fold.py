@@ -196,9 +196,9 @@ def unfold_calibrator(
         modules = _map_head(model, affine.inverse(), inputs, calibrator.noun).modules
     else:
         raise ValueError(
-            f"The {calibrator.named} is undone by the weights that the head of this {type(model).__name__} had before, "
-            f"which are not here: they belong {where_original(model)}. Fetch that file, or take the head as it is for "
-            "one that was never calibrated (del model.config.calibration)."
+            f"The {calibrator.named} is undone by the weights that the head of {type(model).__name__} had before, "
+            f"and they are not here: they belong {where_original(model)}. Fetch that file, or take the head as it is "
+            "for one that was never calibrated (del model.config.calibration)."
         )
     forget_original(model)
     stop_applying(model)
@@ -209,6 +209,23 @@ def unfold_calibrator(
 def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
     """[`unfold_calibrator`] by its earlier name."""
     return unfold_calibrator(model, inputs=inputs)
+
+
+def lacks_bias(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None = None) -> bool:
+    """Whether the head can do a factor of each class, but no shift."""
+    ones = np.ones(check_single_label(model))
+    takes = []
+    for affine in (Affine(ones), Affine(ones, ones)):
+        try:
+            takes.append(bool(find_head(model, inputs, affine)))
+        except UnfoldableError:
+            takes.append(False)
+    return takes == [True, False]
+
+
+def is_half(model: PreTrainedModel) -> bool:
+    """Whether a calibrator is folded into a head of half precision, which rounds it to 8 or 11 bits."""
+    return any(one.element_size() < 4 for module, _ in kept_original(model) for one in module.parameters())
 
 
 def _given(fitted: Calibrator | Fit, record: Mapping[str, Any] | None) -> tuple[Calibrator, Mapping[str, Any] | None]:

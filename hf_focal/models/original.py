@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""The weights of a classification head before a calibrator was folded in: kept with it, saved beside it, found again."""
+"""What a classification head was before a calibrator was folded in: kept with it, saved beside it, found again."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .record import has_adapter, stated_record
 logger = logging.getLogger(__name__)
 
 
-# Servers such as vLLM take every `*.safetensors` beside the weights for weights: a dot keeps it out of their globs, and
-# the prefix its tensors out of the model.
+# Servers such as vLLM take every `*.safetensors` beside the weights for weights: the dot keeps it out of their globs,
+# and the prefix its tensors out of the model.
 ORIGINAL_HEAD = ".head_before_calibration.safetensors"
 _PREFIX = "before_calibration."
 _KEPT = "_before_calibration"  # the attribute of a module: no parameter, no buffer
@@ -123,28 +123,23 @@ def where_original(model: Any) -> str:
 
 
 def kept_original(model: Any) -> list[tuple[nn.Module, Original]]:
+    """The modules of the head and what they were, as far as that is kept."""
     return [(one, kept) for one in in_effect(model) if isinstance(kept := one.__dict__.get(_KEPT), Original)]
 
 
 def _why_of_another(found: list[tuple[nn.Module, Original]], affine: Affine) -> str:
     """The end of a sentence on what shows that the head is not `affine` of these; `""` where nothing does."""
     for module, original in found:
-        for name, expected in map_weights(_wide(original.weights), affine, original.share).items():
-            actual: Tensor = getattr(module, name).detach()
-            eps = max(torch.finfo(actual.dtype).eps, torch.finfo(original.weights[name].dtype).eps)
-            values, finite = actual.cpu().double(), expected.isfinite()
-            if not torch.equal(values.isfinite(), finite) or not torch.equal(values[~finite], expected[~finite]):
-                return "the map of the record does not make this head of it"
-            size = float(expected[finite].abs().max()) if finite.any() else 0.0
-            if float((values - expected)[finite].abs().sum()) and float(
-                (values - expected)[finite].abs().max()
-            ) > 2 * eps * max(size, float(original.weights[name][finite].abs().max())):
+        wide = {name: tensor.double() for name, tensor in original.weights.items()}
+        for name, expected in map_weights(wide, affine, original.share).items():
+            actual, before = getattr(module, name).detach().cpu(), original.weights[name]
+            if actual.shape != before.shape:
+                return "the head is of another size"
+            eps = max(torch.finfo(one.dtype).eps for one in (actual, before))
+            size = max(float(one.where(one.isfinite(), 0).abs().max()) for one in (expected, wide[name]))
+            if not torch.allclose(actual.double(), expected, rtol=0, atol=2 * eps * size):
                 return "the map of the record does not make this head of it"
     return ""
-
-
-def _wide(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.double() for name, tensor in weights.items()}
 
 
 def _read(path: Path, model: Any) -> list[tuple[nn.Module, Original]]:
@@ -188,22 +183,26 @@ def _path(name: str) -> str:
     return re.sub(r"\.(modules_to_save\.[^.]+|original_module)(?=\.|$)", "", name.removeprefix("base_model.model."))
 
 
-def _beside(model: Any) -> Path | None:
-    """The file beside what a model was loaded from, here or on the Hub."""
-    name = getattr(model.config, "_name_or_path", None)
-    if not name or has_adapter(model):  # it is then that of the base model
-        return None
+def find_original(name: str, **source: Any) -> Path | None:
+    """The file beside a checkpoint, in a folder or on the Hub; none is missed where there is none."""
     if Path(name).is_dir():
         path = Path(name, ORIGINAL_HEAD)
         return path if path.is_file() else None
     quiet = dict.fromkeys(("missing_entries", "gated_repo", "connection_errors"), False)
     options: Any = {f"_raise_exceptions_for_{what}": value for what, value in quiet.items()}
-    commit = getattr(model.config, "_commit_hash", None)
     try:
-        found = cached_file(name, ORIGINAL_HEAD, revision=commit, **options)
+        found = cached_file(name, ORIGINAL_HEAD, **source, **options)
     except (OSError, ValueError):
         return None
     return None if found is None else Path(found)
+
+
+def _beside(model: Any) -> Path | None:
+    """The file beside what a model was loaded from."""
+    name = getattr(model.config, "_name_or_path", None)
+    if not name or has_adapter(model):  # it is then that of the base model
+        return None
+    return find_original(name, revision=getattr(model.config, "_commit_hash", None))
 
 
 def _name(model: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ..calibrators.base import Calibrator, Chain, UnfoldableError, calibrator_of, is_known
+from ..calibrators.base import Calibrator, Chain, UnfoldableError, calibrator_of, is_known, short
 from .fingerprint import check_fingerprint, difference
 
 
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 # Beside an adapter of PEFT, which is saved without the config: `config.calibration`, and the names of the labels.
 ADAPTER_RECORD = "calibration.json"
+
+
+ROUNDED = "rounding_changed"  # how many validation answers a head of half precision gives otherwise than the map
 
 
 def record_of(
@@ -108,7 +111,7 @@ def forget_record(model: PreTrainedModel, reason: str) -> None:
 
 def why_of_another_head(model: PreTrainedModel, record: Mapping[str, Any]) -> str:
     """The end of a sentence on what shows that a checked record is of another head; `""` where nothing does."""
-    num_labels = getattr(model.config, "num_labels", None)
+    num_labels = getattr(model.config, "num_labels", 0)
     calibrator = calibrator_of(record) if is_known(record) and isinstance(num_labels, int) else Chain(())
     for step in calibrator.steps if isinstance(calibrator, Chain) else (calibrator,):
         try:
@@ -122,22 +125,31 @@ def why_of_another_head(model: PreTrainedModel, record: Mapping[str, Any]) -> st
 
 
 def _named(record: Mapping[str, Any]) -> str:
-    return calibrator_of(record).named if is_known(record) else f"method {record['method']!r}"
+    return calibrator_of(record).named if is_known(record) else f"method {short(record['method'])}"
 
 
 def check_record(record: Any, name: str = "config.calibration") -> dict[str, Any]:
     """A checked copy of such a record. Unknown keys are kept, and an unknown method is, if it is folded."""
     if not isinstance(record, Mapping) or not isinstance(record.get("folded"), bool):
         raise ValueError(
-            f"{name} must be a dict with 'temperature' (a number) and 'folded' (true or false), got {record!r}."
+            f"{name} must be a dict with 'temperature' (a number) and 'folded' (true or false), got {short(record)}."
         )
     if is_known(record) or not record["folded"]:
         calibrator = calibrator_of(record, name)
-        if record["folded"] and not calibrator.foldable():
-            raise ValueError(f"{name} of method {calibrator.method!r} cannot be folded, got {record!r}.")
+        if record["folded"] and not calibrator.is_affine:
+            raise ValueError(f"{name} of method {calibrator.method!r} cannot be folded, got {short(record)}.")
     if record.get("head") is not None:
         check_fingerprint(record["head"], f"{name}['head']")
     return dict(record)
+
+
+def rounding_words(record: Mapping[str, Any] | None) -> str:
+    """A sentence on the answers that a head in half precision changed; `""` where none were counted."""
+    if record is None or not isinstance(changed := record.get(ROUNDED), int):
+        return ""
+    words = f"Rounding the head to half precision changed {changed} of {record.get('n_samples')} validation answers"
+    way_out = "; kept in the config (--no_fold_temperature, fold=False) the calibrator is not rounded into the head"
+    return f"{words}{way_out if changed else ''}."
 
 
 def has_adapter(model: Any) -> bool:

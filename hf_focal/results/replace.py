@@ -21,6 +21,7 @@ from pathlib import Path
 
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
+from ..models.original import ORIGINAL_HEAD
 from ..models.record import ADAPTER_RECORD
 from .dynamics_file import DYNAMICS
 from .lock import held
@@ -39,7 +40,7 @@ _MARKS = (CONFIG_NAME, ADAPTER_CONFIG_NAME, RESULTS)
 _MODEL = (
     *(CONFIG_NAME, "generation_config.json", ADAPTER_CONFIG_NAME, ADAPTER_RECORD, "training_args.bin"),
     *("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json"),
-    "adapter_model.safetensors",
+    *("adapter_model.safetensors", ORIGINAL_HEAD),
 )
 _RESULTS = (*_MODEL, RESULTS, PREDICTIONS, PICTURE, CARD)
 _PROCESSORS = (

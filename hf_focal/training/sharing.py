@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from transformers.trainer_utils import HubStrategy
 
 from ..calibrators import Fit
 from ..hub.push import upload_run
-from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter
+from ..models.original import save_original
+from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, rounding_words, stated_record
 from ..networks.masking import masked_names
 from ..predictions import Predictions
 from ..results.card import About
@@ -42,6 +44,8 @@ class SharingTrainer(MeasuringTrainer):
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         self._warn_without_processor(folder)
+        if self.args.should_save:
+            save_original(self.model, folder)
         if has_adapter(self.model) and self.args.should_save:
             # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
             if record is not None:
@@ -137,7 +141,9 @@ class SharingTrainer(MeasuringTrainer):
             raise ValueError("No calibrator was fitted yet: call calibrate() first.")
         counted = self.task or Task
         n_bins = getattr(self.args, "n_bins", 15)
-        self.report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group)
+        report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group)
+        rounded = rounding_words(stated_record(self.model))
+        self.report = replace(report, words=" ".join(filter(None, (report.words, rounded))))
         self._card_for = None
         return self.report
 

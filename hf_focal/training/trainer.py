@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import IterableDataset
 from torch import Tensor, nn
@@ -17,12 +18,19 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOu
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators import Fit, calibrator_of
 from ..calibrators.base import AUTO, calibrator_class, check_method
-from ..calibrators.fit import fit_for_model
+from ..calibrators.fit import fit_for_model, takes_intercept
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss
 from ..models.fingerprint import fingerprint
-from ..models.fold import fold_calibrator, unfold_temperature
+from ..models.fold import fold_calibrator, is_half, lacks_bias, unfold_calibrator
 from ..models.head import check_single_label
-from ..models.record import calibration_record, forget_record, record_of, stated_record, why_of_another_head
+from ..models.record import (
+    ROUNDED,
+    calibration_record,
+    forget_record,
+    record_of,
+    stated_record,
+    why_of_another_head,
+)
 from ..predictions import Predictions
 from ..results.report import Report
 from .arguments import LABELS, CalibrationTrainingArguments, settle
@@ -34,6 +42,7 @@ from .streams import check_dataset, is_stream
 
 logger = logging.getLogger(__name__)
 
+_ROWS = 4096  # handled at a time
 _TRAINING = "Training starts from the logits before scaling"
 
 
@@ -269,7 +278,7 @@ class CalibrationTrainer(SharingTrainer):
         logger.warning("%s: the %s of the model is undone and cleared.", reason, calibrator_of(record).named)
         self._known_loss = {key: record[key] for key in ("loss", "loss_parameters") if key in record}
         if record["folded"]:
-            unfold_temperature(self.model, inputs=self._probe(dataset))
+            unfold_calibrator(self.model, inputs=self._probe(dataset))
         del self.model.config.calibration
 
     def _forget_other_head(self, folded_alone: bool = False) -> None:
@@ -309,8 +318,11 @@ class CalibrationTrainer(SharingTrainer):
                 Name of the data, for the record.
             fold (`bool`, *optional*, defaults to `args.fold_temperature`, and `False` where no head can do it):
                 Change the head, so that the plain softmax is calibrated. Otherwise the calibrator stays in the config
-                alone, where `evaluate()` heeds it. An adapter of PEFT carries the head that it trained, and
-                `save_model()` writes the record beside it, into `calibration.json`.
+                alone, where `evaluate()` heeds it. For a head without a bias, `"vector"`, `"matrix"` and `"auto"` are
+                then fitted without an intercept. What the head was is saved with the model. Rounding changes some
+                answers of a head in half precision: one more pass over the data counts them, for record and report.
+                An adapter of PEFT carries the head that it trained, and `save_model()` writes the record beside it,
+                into `calibration.json`.
             method (`str`, *optional*, defaults to `args.calibrator`):
                 A name in `hf_focal.CALIBRATORS`, such as `"temperature"` or `"focal"`. `"focal"` cannot be folded.
             guard (`bool`, *optional*, defaults to `args.temperature_guard`):
@@ -325,18 +337,10 @@ class CalibrationTrainer(SharingTrainer):
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
         method = check_method(str(method or getattr(self.args, "calibrator", "temperature")))
-        foldable = method == AUTO or calibrator_class(method).foldable()
-        if fold is None:
-            fold = foldable and getattr(self.args, "fold_temperature", True)
-        if fold and not foldable:
-            raise ValueError(f"method={method!r} is not linear in the logits and cannot be folded: leave fold unset.")
-        if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError(
-                "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
-                "and calibrate it there, or pass fold=False."
-            )
-        dataset = self.eval_dataset if dataset is None else dataset
+        fold = self._is_to_fold(method, fold)
+        given, dataset = dataset, self.eval_dataset if dataset is None else dataset
         if predictions is None:
+            given = dataset
             if dataset is None:
                 raise ValueError(
                     "calibrate needs one labelled data set: pass it, or give the trainer an eval_dataset."
@@ -354,6 +358,9 @@ class CalibrationTrainer(SharingTrainer):
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
         held_out = self._labelled(predictions, split)
+        options = {name: value for name, value in options.items() if value is not None}
+        if fold and takes_intercept(method) and lacks_bias(self.model, self._probe(dataset)):
+            options.setdefault("intercept", False)
         fit = fit_for_model(
             held_out.logits,
             held_out.labels,
@@ -361,7 +368,7 @@ class CalibrationTrainer(SharingTrainer):
             criterion=str(criterion or getattr(self.args, "temperature_criterion", "nll")),
             n_bins=getattr(self.args, "n_bins", 15),
             guard=getattr(self.args, "temperature_guard", None) if guard is None else guard,
-            **{name: value for name, value in options.items() if value is not None},
+            **options,
         )
         loss = self._loss_record() if self.state.global_step else self._known_loss
         facts = {"criterion": fit.criterion, **loss, "split": split, "n_samples": fit.n_samples}
@@ -369,10 +376,40 @@ class CalibrationTrainer(SharingTrainer):
             facts |= {"helped": False, "why": fit.why}
         if fold:
             fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=facts)
+            self._count_rounding(fit, held_out, given)
         else:
             self.model.config.calibration = record_of(fit.calibrator, facts, False, fingerprint(self.model))
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
         return fit
+
+    def _is_to_fold(self, method: str, fold: bool | None) -> bool:
+        """Whether a head is to do what a method fits; that it could not is an error."""
+        foldable = method == AUTO or calibrator_class(method).foldable()
+        if fold is None:
+            fold = foldable and getattr(self.args, "fold_temperature", True)
+        if fold and not foldable:
+            raise ValueError(f"method={method!r} is not linear in the logits and cannot be folded: leave fold unset.")
+        if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
+                "and calibrate it there, or pass fold=False."
+            )
+        return fold
+
+    def _count_rounding(self, fit: Fit, held_out: Predictions, dataset: Any) -> None:
+        """Write down how many answers are others since the head was rounded to half precision."""
+        once = is_stream(dataset) and not isinstance(dataset, IterableDataset)
+        if fit.unchanged or dataset is None or once or not is_half(self.model):
+            return
+        answers = self._labelled(self._predict_without_metrics(dataset), held_out.split).logits.argmax(axis=1)
+        if len(answers) != len(held_out.logits):
+            return
+        changed = 0
+        for start in range(0, len(answers), _ROWS):
+            rows = slice(start, start + _ROWS)
+            calibrated = fit.calibrator.calibrated_logits(held_out.logits[rows].astype(np.float64))
+            changed += int(np.count_nonzero(calibrated.argmax(axis=1) != answers[rows]))
+        self.model.config.calibration[ROUNDED] = changed
 
     def _loss_record(self) -> dict[str, Any]:
         """The loss, with the parameters that its name does not tell."""
