@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -172,7 +171,7 @@ def _read(path: Path, model: Any) -> list[tuple[nn.Module, Original]]:
 
 
 def _share_of(metadata: Mapping[str, str]) -> float:
-    share = float(json.loads(metadata.get("share", "1.0")))
+    share = float(metadata.get("share", "1.0"))
     if not 0 < share <= 1e3:
         raise ValueError(f"its share is {share}.")
     return share
@@ -223,8 +222,10 @@ def _save_pretrained(model: Any, save_directory: Any, *args: Any, **kwargs: Any)
     before = {path.name: path.stat().st_mtime_ns for path in files}
     hub = {name: kwargs.pop(name) for name in _HUB if name in kwargs} if push else {}
     result = type(model).save_pretrained(model, save_directory, *args, **kwargs)
-    if kwargs.get("is_main_process", True) and folder.is_dir():
-        save_original(model, folder)
+    adapter = model.active_adapter if hasattr(model, "get_base_model") else "default"
+    place = folder if adapter == "default" else folder / adapter
+    if kwargs.get("is_main_process", True) and place.is_dir():
+        save_original(model, place)
         if push:
             new = [path.name for path in folder.iterdir() if before.get(path.name) != path.stat().st_mtime_ns]
             _push(folder, new, **hub)

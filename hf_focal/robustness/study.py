@@ -26,6 +26,8 @@ from ..metrics.intervals import interval_of
 from ..metrics.noise import floor_of
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
 from ..metrics.scored import ScoredLogits
+from ..models.fold import unfold_calibrator
+from ..models.original import kept_original
 from ..models.record import calibration_record
 from ..results.replace import replacing
 from ..results.tables import cell, text_table, with_interval, with_noise
@@ -52,8 +54,12 @@ class UncalibratedModel:
         # A model that never was calibrated has the temperature 1.
         record = calibration_record(self._model) or {"temperature": 1.0, "folded": False}
         self.loss, self.calibrator = record.get("loss"), calibrator_of(record)
-        # Of what is folded into the head, which is not to be rounded twice.
-        self._undo = self.calibrator.affine(config.num_labels).inverse() if record["folded"] else None
+        # Of what is folded into the head, which is not to be rounded twice where it is not known what the head was.
+        self._undo = None
+        if record["folded"] and kept_original(self._model):
+            unfold_calibrator(self._model)
+        elif record["folded"]:
+            self._undo = self.calibrator.affine(config.num_labels).inverse()
         config.calibration = None  # its logits are then those of the weights, and divided by nothing
         self.class_names = [config.id2label[index] for index in range(config.num_labels)]
         processor = load_processor(name, ImageClassification.name, self._model)
