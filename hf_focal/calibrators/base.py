@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 CRITERIA = ("ece", "nll")
-short = reprlib.repr  # of what a stranger wrote, however long or nested it is
 _SINGULAR = 1e-12  # of the largest factor of a map: what is smaller is as good as 0
 _MOST_ROWS = 1000  # of a matrix in a record
 _MOST_STEPS = 100  # of a chain in a record
@@ -56,6 +55,12 @@ class Affine(NamedTuple):
         mapped = logits @ np.transpose(self.scale) if np.ndim(self.scale) == 2 else logits * self.scale
         mapped = mapped if self.shift is None else mapped + self.shift
         return np.where(masked, -np.inf, mapped) if any_masked else mapped
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it leaves all logits as they are."""
+        neutral = np.eye(len(np.asarray(self.scale))) if np.ndim(self.scale) == 2 else 1.0
+        return np.array_equal(self.scale, np.broadcast_to(neutral, np.shape(self.scale))) and not np.any(self.shift)
 
     def on_tensor(self, logits: Tensor) -> Tensor:
         """As for arrays: logits of shape `(..., num_labels)`, on their device; those of half precision in float32."""
@@ -235,6 +240,11 @@ class Calibrator(ABC):
         return self.method
 
 
+def short(value: Any) -> str:
+    """What a stranger wrote, however long or nested it is."""
+    return reprlib.repr(value)[:200]
+
+
 def _check_finite(value: Any, name: str) -> Any:
     """The numbers of JSON, with tuples for lists, or a `ValueError`."""
     with suppress(TypeError, ValueError, OverflowError):
@@ -299,8 +309,9 @@ def _class_of(record: Any) -> type[Calibrator] | None:
 
 def is_known(record: Mapping[str, Any]) -> bool:
     """Whether the methods of a record are registered here; a record without one is of a temperature."""
-    steps = record.get("then") or []
-    return all(_class_of(one) is not None for one in (record, *(steps if isinstance(steps, list) else [])))
+    steps = record.get("then")
+    found = [one for one in steps if isinstance(one, Mapping)] if isinstance(steps, list) else []
+    return all(_class_of(one) is not None for one in (record, *found))
 
 
 def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -> Calibrator:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..calibrators import Fit
@@ -187,23 +187,30 @@ def unfold_calibrator(
             f"{type(model).__name__}, so there is nothing to undo: {reason}. Clear the record "
             "(del model.config.calibration) and calibrate the model again."
         )
-    affine = calibrator.affine(check_single_label(model))
-    if found := original_head(model, affine):
-        modules = [module for module, _ in found]
-        with torch.no_grad():
-            Head(modules).set([original.weights for _, original in found])
-    elif is_common_scale(affine):
-        modules = _map_head(model, affine.inverse(), inputs, calibrator.noun).modules
-    else:
-        raise ValueError(
-            f"The {calibrator.named} is undone by the weights that the head of {type(model).__name__} had before, "
-            f"and they are not here: they belong {where_original(model)}. Fetch that file, or take the head as it is "
-            "for one that was never calibrated (del model.config.calibration)."
-        )
+    modules = _undo(model, calibrator, inputs)
     forget_original(model)
     stop_applying(model)
     model.config.calibration = record_of(calibrator, facts_of(record), folded=False, head=fingerprint(model, modules))
     return model
+
+
+def _undo(model: Any, calibrator: Calibrator, inputs: Mapping[str, Tensor] | None) -> list[nn.Module] | None:
+    """Make the head what it was. Its modules; `None` where it is that already."""
+    affine = calibrator.affine(check_single_label(model))
+    if affine.is_identity:
+        return None
+    if found := original_head(model, affine):
+        head = Head([module for module, _ in found])
+        with torch.no_grad():
+            head.set([original.weights for _, original in found])
+        return head.modules
+    if is_common_scale(affine):
+        return _map_head(model, affine.inverse(), inputs, calibrator.noun).modules
+    raise ValueError(
+        f"The {calibrator.named} is undone by the weights that the head of {type(model).__name__} had before, and "
+        f"they are not here: they belong {where_original(model)}. Fetch that file, or take the head as it is for one "
+        "that was never calibrated (del model.config.calibration)."
+    )
 
 
 def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
@@ -316,5 +323,6 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
             )
         weights, mapped = head.weights(), head.mapped(affine)
         head.set(mapped)
-        keep_original(model, head, weights)
+        if not affine.is_identity:
+            keep_original(model, head, weights)
     return head

@@ -473,13 +473,18 @@ def test_a_shift_asks_for_a_bias_by_name():
         fold_calibrator(bert_with(torch.nn.Linear(32, K, bias=False)), fitted("bias").calibrator)
 
 
-def test_two_heads_take_a_temperature_alone():
+def test_two_heads_that_are_averaged_take_any_map():
     torch.manual_seed(0)
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     model = DeiTForImageClassificationWithTeacher(DeiTConfig(image_size=16, patch_size=8, num_labels=K, **small))
-    with pytest.raises(UnfoldableError, match="no single linear layer"):
-        fold_calibrator(model, fitted("vector").calibrator)
-    fold_calibrator(model, fitted("temperature").calibrator)
+    pixels = torch.randn(3, 3, 16, 16)
+    for method in ("vector", "temperature"):
+        calibrator = fitted(method).calibrator
+        with torch.no_grad():
+            before = model.eval()(pixels).logits.double().numpy()
+            fold_calibrator(model, calibrator)
+            assert np.abs(model(pixels).logits.numpy() - calibrator.calibrated_logits(before)).max() < 1e-5
+        unfold_temperature(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

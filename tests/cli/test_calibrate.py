@@ -477,7 +477,7 @@ api.upload_folder(repo_id='ann/foreign', folder_path={str(text[0])!r})"
         files = hub.commits("ann/calibrated")[-1].files
         assert set(files) == {
             ".gitattributes", "README.md", "config.json", "model.safetensors", "reliability.png", "tokenizer.json",
-            "tokenizer_config.json",
+            "tokenizer_config.json", ".head_before_calibration.safetensors",
         }  # fmt: skip
         card = yaml.safe_load(files["README.md"].data.decode().split("---")[1])
         assert card["base_model"] == "ann/foreign" and card["pipeline_tag"] == "text-classification"

@@ -97,6 +97,6 @@ def test_two_processes_decide_alike(tmp_path):
     done = launch(SCRIPT, *flags, "--overwrite", processes=2)
     assert "in 2 process(es)" in done.stdout and done.stdout.count("is replaced once this run is complete") == 1
     left = {"config.json", "model.safetensors", "all_results.json", "README.md"}
-    left |= {"predictions.safetensors", "reliability.png"}
+    left |= {"predictions.safetensors", "reliability.png", ".head_before_calibration.safetensors"}
     assert {path.name for path in tmp_path.iterdir()} - left == {"checkpoint-3", "checkpoint-4"}
     assert len(list((tmp_path / "checkpoint-4").glob("rng_state_*.pth"))) == 2

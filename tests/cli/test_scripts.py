@@ -72,7 +72,7 @@ def test_the_folder_holds_what_it_should_and_no_pickle(run):
     names = {path.name for path in run[0].iterdir() if path.is_file()}
     assert names == {
         "model.safetensors", "config.json", "predictions.safetensors", "all_results.json", "reliability.png",
-        "README.md",
+        "README.md", ".head_before_calibration.safetensors",
     }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ result |= dict(raw=raw, temperature=fit.temperature, ece=[fit.before["ece"], fit
     _, first, second = hub.commits(repo)
     assert set(first.files) == {
         ".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
-        "reliability.png",
+        "reliability.png", ".head_before_calibration.safetensors",
     }  # fmt: skip
     assert [path for path in first.files if first.files[path] != second.files[path]] == ["README.md"]
     card = first.files["README.md"].data.decode()
@@ -244,7 +244,7 @@ import os; os.makedirs("model/checkpoint-2"); open("model/checkpoint-2/model.saf
 open("model/predictions.safetensors", "w").write("logits")
 """
     client(code + f'hf_focal.push_to_hub("model", {repo!r})')
-    usual = {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    usual = {".gitattributes", "README.md", "config.json", "model.safetensors", ".head_before_calibration.safetensors"}
     assert set(hub.commits(repo)[-1].files) == usual
     assert f'model="{repo}"' in hub.commits(repo)[-1].files["README.md"].data.decode()
     client(f'hf_focal.push_to_hub("model", {repo!r}, push_predictions=True)')
@@ -413,7 +413,7 @@ trainer.push_to_hub()
     files = hub.commits(repo)[-1].files
     assert set(files) == {
         ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "calibration.json",
-        "preprocessor_config.json", "reliability.png",
+        "preprocessor_config.json", "reliability.png", *([".head_before_calibration.safetensors"] if fold else []),
     }  # fmt: skip
     card = files["README.md"].data.decode()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == f"{repo}-base"

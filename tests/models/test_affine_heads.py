@@ -1,9 +1,8 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Affine maps in heads of every kind: what they make of the logits, and what the head is again once they are undone."""
+"""Affine maps in heads of every kind: what they make of the logits, and what a head is again once they are undone."""
 
 import copy
 import json
-import logging
 import pickle
 import warnings
 
@@ -14,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
-from small_models import NUM_LABELS, arguments, bert, build, samples
+from small_models import NUM_LABELS, arguments, bert, samples
 from transformers import (
     AutoModelForSequenceClassification,
     BertTokenizerFast,
@@ -32,7 +31,6 @@ from hf_focal import (
     create_image_classifier,
     fit_calibrator,
     fold_calibrator,
-    fold_temperature,
     from_pretrained,
     unfold_calibrator,
 )
@@ -276,7 +274,9 @@ def test_copies_and_pickles_keep_it(tmp_path):
         assert torch.equal(unfold_calibrator(twin).classifier.weight, weights["classifier.weight"])
 
 
-@pytest.mark.parametrize("calibrator", [VECTOR, MATRIX, PRIOR, BiasCorrection(VECTOR.shift)], ids=lambda one: one.method)
+@pytest.mark.parametrize(
+    "calibrator", [VECTOR, MATRIX, PRIOR, BiasCorrection(VECTOR.shift)], ids=lambda one: one.method
+)
 def test_without_the_file_all_but_a_temperature_says_so(tmp_path, calibrator):
     saved(tmp_path, calibrator)
     (tmp_path / ORIGINAL_HEAD).unlink()

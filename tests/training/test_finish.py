@@ -37,7 +37,7 @@ def names(folder):
 
 
 LEFT = {"config.json", "model.safetensors", "README.md", "reliability.png", "all_results.json"}
-LEFT |= {"predictions.safetensors"}
+LEFT |= {"predictions.safetensors", ".head_before_calibration.safetensors"}
 
 
 def interrupt(*args):
