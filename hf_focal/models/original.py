@@ -156,6 +156,8 @@ def _read(path: Path, model: Any) -> list[tuple[nn.Module, Original]]:
             if not key.startswith(_PREFIX) or name not in own:
                 raise ValueError(f"it holds {key!r}, which the head has not.")
             slices = file.get_slice(key)
+            if not own[name].is_floating_point():
+                raise ValueError("the head is quantised.")
             if tuple(slices.get_shape()) != tuple(own[name].shape) or slices.get_dtype() not in _DTYPES:
                 shape = "x".join(map(str, slices.get_shape()))
                 raise ValueError(

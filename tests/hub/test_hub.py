@@ -636,3 +636,36 @@ print(json.dumps([gap, {repo!r} in str(classifier.model.config._name_or_path)]))
         )
         assert ran.returncode == 0 and "score" in ran.stdout, ran.stderr
         assert repo.encode() + b"-b" in hub.commits(repo + "-b")[-1].files["README.md"].data
+
+
+def test_what_the_head_was_comes_back_from_the_hub_bit_for_bit(hub, client, repo):
+    """However it was pushed, and whoever loaded it; without the file the Hub is asked in vain, and it is said."""
+    result = client(
+        f"""
+import os
+from transformers import AutoModelForImageClassification
+from hf_focal.calibrators import VectorScaling
+model = tiny_model()
+before = model.classifier.weight.tolist()
+factors = tuple(1 + index / 7 for index in range(model.config.num_labels))
+hf_focal.fold_calibrator(model, VectorScaling(1.7, factors, factors))
+model.save_pretrained("model", push_to_hub=True, repo_id="{repo}-a")
+model.push_to_hub("{repo}-b")
+hf_focal.push_to_hub("model", "{repo}-c")
+os.unlink("model/.head_before_calibration.safetensors")
+hf_focal.push_to_hub("model", "{repo}-d")
+for name in "abc":
+    for load in (AutoModelForImageClassification.from_pretrained, hf_focal.from_pretrained):
+        loaded = load("{repo}-" + name)
+        assert (loaded.classifier.weight.tolist() != before)
+        result[name + load.__qualname__] = hf_focal.unfold_calibrator(loaded).classifier.weight.tolist() == before
+try:
+    hf_focal.unfold_calibrator(AutoModelForImageClassification.from_pretrained("{repo}-d"))
+except ValueError as error:
+    result["without"] = str(error)
+""",
+    )
+    assert f"they belong as .head_before_calibration.safetensors in {repo}-d" in result.pop("without")
+    assert len(result) == 6 and all(result.values())
+    (commit,) = [one for one in hub.commits(f"{repo}-a") if "model.safetensors" in one.files]
+    assert {".head_before_calibration.safetensors", "config.json"} < set(commit.files)

@@ -32,6 +32,7 @@ from hf_focal import (
     fit_calibrator,
     fold_calibrator,
     from_pretrained,
+    pipeline,
     unfold_calibrator,
 )
 from hf_focal.calibrators import BiasCorrection, MatrixScaling, PriorShift, TemperatureScaling, VectorScaling
@@ -545,6 +546,11 @@ def test_a_stock_pipeline_gives_the_probabilities(tmp_path):
     rows = TextClassificationPipeline(model=stock, tokenizer=tokenizer, top_k=None)(texts)
     found = [[row["score"] for row in sorted(one, key=lambda row: row["label"])] for one in rows]
     assert np.abs(found - calibrator_of(stock.config.calibration).probabilities(raw)).max() < 1e-6
+    unfold_calibrator(model).save_pretrained(tmp_path / "waiting")
+    tokenizer.save_pretrained(tmp_path / "waiting")
+    rows = pipeline(model=str(tmp_path / "waiting"), top_k=None)(texts)
+    waiting = [[row["score"] for row in sorted(one, key=lambda row: row["label"])] for one in rows]
+    assert np.abs(np.subtract(waiting, found)).max() < 1e-6
 
 
 @pytest.mark.parametrize("calibrator", MAPS, ids=lambda one: f"{one.method}{len(getattr(one, 'shift', '1'))}")

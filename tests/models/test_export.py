@@ -6,9 +6,18 @@ import onnxruntime
 import pytest
 import torch
 from scipy.special import softmax
-from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
-from hf_focal import create_image_classifier, fold_temperature
+from hf_focal import create_image_classifier, fold_calibrator
+from hf_focal.calibrators import MatrixScaling, PriorShift, TemperatureScaling
+from hf_focal.models.fold import put_on_top
 
 
 TEMPERATURE = 2.5
@@ -26,6 +35,25 @@ def vit():
 
 def bert():
     return BertForSequenceClassification(BertConfig(vocab_size=50, num_labels=NUM_LABELS, **SMALL))
+
+
+def two_heads():
+    config = DeiTConfig(image_size=16, patch_size=8, num_labels=NUM_LABELS, **SMALL)
+    return DeiTForImageClassificationWithTeacher(config)
+
+
+MATRIX = np.eye(NUM_LABELS) + 0.2 * np.random.default_rng(0).normal(size=(NUM_LABELS, NUM_LABELS))
+SHIFT, PRIOR = np.linspace(-1, 1, NUM_LABELS), np.array([0.1, 0.1, 0.1, 0.3, 0.4])
+
+
+def fold(model):
+    """A temperature; into two heads a matrix, and other class frequencies on top. What it does to logits, in NumPy."""
+    if not isinstance(model, DeiTForImageClassificationWithTeacher):
+        fold_calibrator(model, TemperatureScaling(TEMPERATURE))
+        return lambda logits: logits / TEMPERATURE
+    fold_calibrator(model, MatrixScaling(TEMPERATURE, tuple(map(tuple, MATRIX.tolist())), tuple(SHIFT.tolist())))
+    put_on_top(model, PriorShift((1 / NUM_LABELS,) * NUM_LABELS, tuple(PRIOR.tolist())))
+    return lambda logits: logits / TEMPERATURE @ MATRIX.T + SHIFT + np.log(PRIOR)
 
 
 class Probabilities(torch.nn.Module):
@@ -50,7 +78,9 @@ def inputs_for(model, count):
     return {"pixel_values": torch.randn(count, 3, size, size, generator=generator)}
 
 
-@pytest.fixture(params=[timm_resnet, vit, bert], ids=lambda build: build.__name__)
+@pytest.fixture(
+    params=[timm_resnet, vit, bert, pytest.param(two_heads, marks=pytest.mark.slow)], ids=lambda build: build.__name__
+)
 def folded(request):
     """A folded model that answers with probabilities, inputs of two batch sizes, and what it has to answer."""
     torch.manual_seed(0)
@@ -61,9 +91,9 @@ def folded(request):
                 parameter.normal_()
         batches = [inputs_for(model, count) for count in (3, 5)]
         logits = [model(**inputs).logits.double().numpy() for inputs in batches]
-    expected = [softmax(rows / TEMPERATURE, axis=-1) for rows in logits]
+    calibrated = fold(model)
+    expected = [softmax(calibrated(rows), axis=-1) for rows in logits]
     assert all(np.abs(rows - softmax(z, axis=-1)).max() > 0.02 for rows, z in zip(expected, logits, strict=True))
-    fold_temperature(model, TEMPERATURE)
     server = Probabilities(model).eval()
     server.names = list(batches[0])
     return server, batches, expected
