@@ -10,6 +10,7 @@ from .calibrators.fit import Fit as Fit
 from .calibrators.fit import TemperatureFit as TemperatureFit
 from .calibrators.fit import fit_calibrator as fit_calibrator
 from .calibrators.fit import fit_temperature as fit_temperature
+from .calibrators.prior import estimate_prior as estimate_prior
 from .cli.arguments import parse_arguments as parse_arguments
 from .cli.evaluate_metric import metric_path as metric_path
 from .gamma import focal_gradient_ratio as focal_gradient_ratio
