@@ -140,9 +140,8 @@ def shift_table(data: Logits, method: str, splits: int) -> list[str]:
         mean, error = changes.mean(0), changes.std(0, ddof=1) / splits**0.5
         cells = [f"{mean[i]:+.1%} ± {error[i]:.1%}" for i in range(3)]
         within = [f"{(changes[:, i] <= 0.01).mean():.0%}" for i in (1, 2)]
-        lines.append(
-            f"| {name} | {values[:, 3].mean():.4f} | {cells[0]} | {cells[1]} | {within[0]} | {cells[2]} | {within[1]} |"
-        )
+        row = [name, f"{values[:, 3].mean():.4f}", *cells[:2], within[0], cells[2], within[1]]
+        lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
@@ -177,9 +176,7 @@ def newsgroups_weights(data: Path, strength: float) -> str:
     new = tfidf.transform([test_texts[row] for row in test])
     counts = np.bincount(labels[rows])
     logits = [
-        LogisticRegression(max_iter=500, C=strength, class_weight=one)
-        .fit(inputs, labels[rows])
-        .decision_function(new)
+        LogisticRegression(max_iter=500, C=strength, class_weight=one).fit(inputs, labels[rows]).decision_function(new)
         for one in ("balanced", None)
     ]
     name = f"20 Newsgroups, logistic regression, C = {strength:g}"

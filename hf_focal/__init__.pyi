@@ -80,6 +80,8 @@ from .models.fold import fold_calibrator as fold_calibrator
 from .models.fold import fold_temperature as fold_temperature
 from .models.fold import unfold_calibrator as unfold_calibrator
 from .models.fold import unfold_temperature as unfold_temperature
+from .models.priors import adjust_prior as adjust_prior
+from .models.priors import undo_class_weights as undo_class_weights
 from .networks import GlobalPoolingCNNConfig as GlobalPoolingCNNConfig
 from .networks import GlobalPoolingCNNForSequenceClassification as GlobalPoolingCNNForSequenceClassification
 from .networks import TreeLSTMConfig as TreeLSTMConfig

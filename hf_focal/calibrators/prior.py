@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Other class frequencies than those of training, and class weights of training: shifts of each logit, by Bayes' rule."""
+"""Other class frequencies than those of training, and class weights undone: shifts of each logit, by Bayes' rule."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def frequencies(
     Class frequencies, which sum to 1, of shares or counts in the order of the classes or by class: see
     [`estimate_prior`] and [`adjust_prior`]. Those of masked classes are no matter, and become `1 / num_labels`.
     """
-    array = per_class(name, value, num_labels, names, masked)
+    array, masked = per_class(name, value, num_labels, names, masked), list(masked)
     kept = np.delete(array, masked)
     if (kept <= 1).all() and (kept % 1).any() and abs(kept.sum() - 1) > 0.05:
         raise ValueError(f"{name} must hold counts, or shares that sum to 1, got shares that sum to {kept.sum():.4g}.")
@@ -183,8 +183,8 @@ def _in_order(
     missing = [names[index] for index in range(num_labels) if index not in values and index not in masked]
     if missing:
         raise ValueError(
-            f"{name} must name all of the {num_labels} classes, got none for {_listed(missing)}. Give one that was not "
-            "seen a small number, such as half a sample."
+            f"{name} must name all of the {num_labels} classes, got none for {_listed(missing)}. Give one that was "
+            "not seen a small number, such as half a sample."
         )
     return [values.get(index, 1.0) for index in range(num_labels)]
 

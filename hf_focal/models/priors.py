@@ -30,10 +30,11 @@ def adjust_prior(
     Make a classifier give the probabilities for other class frequencies than those of its data.
 
     Where classes are more or less frequent than in the data that the model is calibrated on, and look the same, Bayes'
-    rule multiplies each probability by `target / source` (Saerens et al., 2002): the logits get `log(target / source)`,
-    which the bias of the head takes up. It comes on top of the calibrator that the model has. Calibrate first: the rule
-    holds for probabilities that are right where classes have the frequencies `source`. [`estimate_prior`] estimates
-    frequencies from unlabelled data.
+    rule multiplies each probability by `target / source` (Saerens et al., 2002): the logits get
+    `log(target / source)`, which the bias of the head takes up. It comes on top of the calibrator that the model has.
+    Calibrate first, best by a method with a shift: the rule holds for probabilities that are right where classes have
+    the frequencies `source`, and calibrating later forgets the prior. [`estimate_prior`] estimates frequencies from
+    unlabelled data.
 
     Args:
         model (`transformers.PreTrainedModel` or `peft.PeftModel`): A classifier with one label per sample.
@@ -65,8 +66,8 @@ def adjust_prior(
     if priors and not np.allclose(start, priors[-1].target, rtol=_SAME):
         raise ValueError(
             "This model is adjusted to other class frequencies already, and source is not what it was adjusted to: "
-            f"{_short(priors[-1].target)}, got {_short(start)}. Pass those as source, or undo what was done first: "
-            "unfold_calibrator(model)."
+            f"{_short(priors[-1].target)}, got {_short(start)}. Pass those as source, or take that off first: "
+            "unfold_calibrator(model, only_last=True)."
         )
     prior = PriorShift(tuple(start.tolist()), tuple(end.tolist()))
     return put_on_top(model, prior, inputs=inputs, fold=fold)
@@ -86,9 +87,9 @@ def undo_class_weights(
     compare the NLL of held-out data before and after.
 
     The record tells the loss of a model that was calibrated; else you are taken at your word that it was
-    cross-entropy. Calibrating the model later starts from the head as it was trained and so forgets this. With labelled
-    data at hand calibrate by `"vector"` or `"bias"` instead: these learn what weights did, whatever the loss, where a
-    temperature does not.
+    cross-entropy. Calibrating the model later starts from the head as it was trained and so forgets this. With
+    labelled data at hand calibrate by `"vector"` or `"bias"` instead: these learn what weights did, whatever the loss,
+    where a temperature does not.
 
     Args:
         model, inputs, fold: As for [`adjust_prior`], and so is what is returned.
@@ -106,22 +107,24 @@ def undo_class_weights(
     loss = record.get("loss", "custom")
     if loss not in ("cross_entropy", "custom"):  # custom: a function, of which the record tells nothing
         raise ValueError(
-            f"undo_class_weights is for models trained by cross-entropy, and config.calibration says that this one was "
-            f"trained by {loss!r}: what class weights do to the probabilities is known for cross-entropy, and such a "
+            f"undo_class_weights is for models trained by cross-entropy, and config.calibration says that this one "
+            f"was trained by {loss!r}: what class weights do to the probabilities is known for cross-entropy, and such a "
             "loss changes them in a way of its own. Calibrate the model by method='vector' or 'bias' on labelled data "
             "instead, which learn what the weights did."
         )
     steps = _steps(record)
     if any(isinstance(step, ClassWeights) for step in steps):
-        raise ValueError("The class weights of this model are undone already: unfold_calibrator(model) takes that back.")
+        raise ValueError(
+            "The class weights of this model are undone already; unfold_calibrator(model, only_last=True) takes off "
+            "what was put on last."
+        )
     fitted = [step for step in steps if not isinstance(step, PriorShift) and not _is_neutral(step, len(values))]
     if fitted or record and not is_known(record):
         named = fitted[0].named if fitted else f"method {record['method']!r}"
         raise ValueError(
-            f"This model is calibrated already: its {named} was fitted to the probabilities under class weights and is "
-            "wrong for others. Call unfold_calibrator(model) and del model.config.calibration, and then "
-            "undo_class_weights; or calibrate it by method='vector' or 'bias' on labelled data, which learn what the "
-            "weights did."
+            f"This model is calibrated already: its {named} was fitted to the probabilities under class weights and "
+            "is wrong for others. Take it off first by unfold_calibrator(model, only_last=True); or calibrate the "
+            "model by method='vector' or 'bias' on labelled data instead, which learn what the weights did."
         )
     return put_on_top(model, ClassWeights(tuple(values.tolist())), inputs=inputs, fold=fold)
 
