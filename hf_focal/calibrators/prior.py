@@ -75,17 +75,18 @@ class PriorShift(_Shift):
 
     @property
     def named(self) -> str:
-        return f"prior of {len(self.target)} classes"
+        return str(self)
 
     @property
     def words(self) -> str:
-        return "Its probabilities are those for the class frequencies where it is used, not for those of its data."
+        source, target = listed_numbers(self.source), listed_numbers(self.target)
+        return f"The prior turns probabilities for the class frequencies {source} into those for {target}."
 
     def by_hand(self, place: str) -> str:
         return f": without `hf_focal`, add log(target) - log(source) of the prior of {place} to them first."
 
     def __str__(self) -> str:
-        return f"prior of {len(self.target)} classes"
+        return "prior of other class frequencies"
 
 
 @register_calibrator
@@ -106,13 +107,13 @@ class ClassWeights(_Shift):
 
     @property
     def words(self) -> str:
-        return "What class weights of its training did to its probabilities is undone."
+        return f"What the class weights {listed_numbers(self.weights)} of its training did to them is undone."
 
     def by_hand(self, place: str) -> str:
         return f": without `hf_focal`, subtract log(weights) of {place} from them first."
 
     def __str__(self) -> str:
-        return f"class weights of {len(self.weights)} classes undone"
+        return "class weights undone"
 
 
 def frequencies(
@@ -191,6 +192,11 @@ def _in_order(
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def listed_numbers(values: Sequence[float] | NDArray[np.float64]) -> str:
+    """The first numbers, as words."""
+    return _listed([f"{one:.3g}" for one in values])
 
 
 def estimate_prior(probabilities: ArrayLike, source: ArrayLike, *, tolerance: float = 1e-6) -> NDArray[np.float64]:

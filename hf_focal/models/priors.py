@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, Chain, calibrator_of, is_known
-from ..calibrators.prior import ClassWeights, PriorShift, frequencies, per_class
+from ..calibrators.prior import ClassWeights, PriorShift, frequencies, listed_numbers, per_class
 from ..networks.masking import masked_indices
 from .fold import put_on_top
 from .head import check_single_label
@@ -66,8 +66,8 @@ def adjust_prior(
     if priors and not np.allclose(start, priors[-1].target, rtol=_SAME):
         raise ValueError(
             "This model is adjusted to other class frequencies already, and source is not what it was adjusted to: "
-            f"{_short(priors[-1].target)}, got {_short(start)}. Pass those as source, or take that off first: "
-            "unfold_calibrator(model, only_last=True)."
+            f"{listed_numbers(priors[-1].target)}, got {listed_numbers(start)}. Pass those as source, or take that "
+            "off first: unfold_calibrator(model, only_last=True)."
         )
     prior = PriorShift(tuple(start.tolist()), tuple(end.tolist()))
     return put_on_top(model, prior, inputs=inputs, fold=fold)
@@ -147,7 +147,3 @@ def _is_neutral(calibrator: Calibrator, num_labels: int) -> bool:
         return False
     scale, shift = calibrator.affine(num_labels)
     return np.ndim(scale) == 0 and scale == 1 and (shift is None or not np.any(shift))
-
-
-def _short(values: Any) -> str:
-    return ", ".join(f"{one:.3g}" for one in list(values)[:10]) + (", ..." if len(values) > 10 else "")
