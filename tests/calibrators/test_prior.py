@@ -46,6 +46,25 @@ def test_class_weights_undone_are_the_probabilities_without_them():
     np.testing.assert_allclose(ClassWeights(WEIGHTS).probabilities(np.log(under_weights)), plain, rtol=1e-12)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_training_under_class_weights_is_undone_for_cross_entropy_alone(loss):
+    counts = torch.tensor([[50.0, 30, 20], [10, 80, 10], [5, 5, 90]], dtype=torch.float64)  # of classes, in each group
+    weights, logits = torch.tensor(WEIGHTS), torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def step():
+        optimizer.zero_grad()
+        log_p = logits.log_softmax(1)
+        value = -(counts * weights * log_p * (1 if loss == "cross_entropy" else (1 - log_p.exp()) ** 3)).sum()
+        value.backward()
+        return value
+
+    optimizer.step(step)
+    undone = ClassWeights(WEIGHTS).probabilities(logits)
+    off = np.abs(undone - (counts / counts.sum(1, keepdim=True)).numpy()).max()
+    assert off < 1e-5 if loss == "cross_entropy" else off > 0.05
+
+
 @pytest.mark.parametrize("first", [{"temperature": 1.7}, {"method": "focal", "temperature": 1.7, "gamma": 3.0}])
 def test_prior_comes_after_what_was_fitted(first):
     logits, fitted = draw(50), hf_focal.calibrator_of(first)

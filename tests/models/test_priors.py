@@ -90,6 +90,17 @@ def test_the_plain_softmax_follows_bayes_and_all_is_undone_bit_for_bit(kind):
     assert same(model, state) and getattr(model.config, "calibration", None) is None
 
 
+def test_half_precision_rounds_and_is_undone():
+    model = build("bert").eval().to(torch.bfloat16)
+    before, state = probabilities_of(model), state_of(model)
+    hf_focal.fold_temperature(model, 0.7)
+    adjust_prior(model, torch.tensor(SOURCE, dtype=torch.bfloat16), TARGET)
+    expected = bayes(softmax(np.log(before) / 0.7, axis=1), TARGET / SOURCE)
+    np.testing.assert_allclose(probabilities_of(model), expected, atol=0.02)
+    hf_focal.unfold_calibrator(model)
+    assert same(model, state)
+
+
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_a_prior_comes_on_top_of_a_calibrator(name, fold):
