@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 
 from ..arrays import to_numpy
 from ..checks import check_positive, check_probabilities
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _BLOCK = 1 << 18  # probabilities read at a time
-_ROUNDS = 10_000
+_ROUNDS = 1_000  # of EM: some ten are enough
 
 
 def check_positive_vector(value: Any, name: str) -> tuple[float, ...]:
@@ -236,22 +237,41 @@ def estimate_prior(probabilities: ArrayLike, source: ArrayLike, *, tolerance: fl
     tolerance = check_positive("tolerance", tolerance)
     count, num_labels = array.shape
     start = frequencies("source", source, num_labels)
-    added = start * num_labels / 2
-    prior, size = start, count + num_labels / 2
+    added, size = start * num_labels / 2, count + num_labels / 2
+
+    def step(prior: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        """What EM makes of frequencies, and the log-likelihood of these."""
+        ratios, value = _ratios(array, prior / start)
+        with np.errstate(divide="ignore"):
+            return (prior / start * ratios + added) / size, value + float(added @ np.log(prior))
+
+    prior = start
+    again, value = step(prior)
     for _ in range(_ROUNDS):
-        again = (prior * _ratios(array, prior, start) + added) / size
         # The log-likelihood is concave, so that its slopes bound how far it is from its maximum.
-        if size * (float((again / prior).max()) - 1) <= tolerance:
+        if float((again / prior).max()) - 1 <= max(tolerance / size, 1e-12):
             break
-        prior = again
+        # Two steps tell how to go on, which is taken where it is no worse (SQUAREM; Varadhan and Roland, 2008).
+        twice, _ = step(again)
+        once = np.log(again / prior)
+        bend = np.log(twice / again) - once
+        length = max(1.0, float(np.linalg.norm(once) / max(np.linalg.norm(bend), 1e-300)))
+        ahead = softmax(np.log(prior) + 2 * length * once + length**2 * bend)
+        reached = step(ahead)
+        if reached[1] >= value:
+            prior, (again, value) = ahead, reached
+        else:
+            prior, (again, value) = twice, step(twice)
     return np.asarray(again / again.sum())
 
 
-def _ratios(array: NDArray[Any], prior: NDArray[np.float64], source: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sum over samples of what EM multiplies the frequencies by."""
-    weights, total = prior / source, np.zeros(len(prior))
-    rows = max(1, _BLOCK // len(prior))
+def _ratios(array: NDArray[Any], weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Sums over samples: of the probabilities, each row divided by its weighted sum, and of the log of these."""
+    total, value = np.zeros(len(weights)), 0.0
+    rows = max(1, _BLOCK // len(weights))
     for start in range(0, len(array), rows):
         block = array[start : start + rows].astype(np.float64, copy=False)
-        total += (1 / (block @ weights)) @ block
-    return total / source
+        sums = block @ weights
+        total += (1 / sums) @ block
+        value += float(np.log(sums).sum())
+    return total, value
