@@ -173,7 +173,8 @@ def _in_order(
     for key, one in by_class.items():
         index = names.index(key) if isinstance(key, str) and key in names else None
         with suppress(TypeError):
-            index = operator.index(key) if index is None else index
+            if index is None:
+                index = operator.index(int(key) if isinstance(key, str) and key.isdecimal() else key)
         if index is None or not 0 <= index < num_labels:
             raise ValueError(
                 f"{name} names {key!r}, which is none of the {num_labels} classes: {_listed(names)}."
@@ -207,7 +208,7 @@ def estimate_prior(probabilities: ArrayLike, source: ArrayLike, *, tolerance: fl
     Where nothing but the frequencies differs from the data that the model is calibrated on, the likelihood of new
     samples under frequencies $\pi$ is $\prod_i \sum_k \pi_k p_{ik} / \mathrm{source}_k$, and EM finds its maximum
     (Saerens, Latinne and Decaestecker, 2002): adjust the probabilities to the frequencies, take their means for the
-    frequencies, and again. Half a sample for each class, shared out like `source`, is added to the data, so that no
+    frequencies, and again (here in larger steps). Half a sample for each class, shared out like `source`, is added to the data, so that no
     class is ruled out and few samples do not tell of many classes.
 
     The probabilities have to be calibrated: those of a model that is over-confident give wrong frequencies. Fit a
@@ -242,8 +243,7 @@ def estimate_prior(probabilities: ArrayLike, source: ArrayLike, *, tolerance: fl
     def step(prior: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         """What EM makes of frequencies, and the log-likelihood of these."""
         ratios, value = _ratios(array, prior / start)
-        with np.errstate(divide="ignore"):
-            return (prior / start * ratios + added) / size, value + float(added @ np.log(prior))
+        return (prior / start * ratios + added) / size, value + float(added @ np.log(prior))
 
     prior = start
     again, value = step(prior)
@@ -255,10 +255,11 @@ def estimate_prior(probabilities: ArrayLike, source: ArrayLike, *, tolerance: fl
         twice, _ = step(again)
         once = np.log(again / prior)
         bend = np.log(twice / again) - once
-        length = max(1.0, float(np.linalg.norm(once) / max(np.linalg.norm(bend), 1e-300)))
+        length = max(1.0, float(np.linalg.norm(once)) / max(float(np.linalg.norm(bend)), 1e-150))
         ahead = softmax(np.log(prior) + 2 * length * once + length**2 * bend)
+        ahead = np.maximum(ahead, 1e-12 * prior)
         reached = step(ahead)
-        if reached[1] >= value:
+        if reached[1] >= value - 1e-12 * size:  # what is less is rounding
             prior, (again, value) = ahead, reached
         else:
             prior, (again, value) = twice, step(twice)

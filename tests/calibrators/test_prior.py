@@ -131,6 +131,7 @@ def test_hostile_records_are_refused(record):
         torch.tensor([50, 30, 20]),
         {"dog": 0.3, "owl": 0.2, "cat": 0.5},
         {0: 5, 2: 2, 1: 3},
+        {"0": 5, "2": 2, "1": 3},
         Counter({np.int64(2): 2, np.int64(0): 5, np.int64(1): 3}),
         pd.Series([1, 1, 1, 0, 0, 0, 0, 0, 2, 2]).value_counts(normalize=True, ascending=True),
         pd.Series(["dog"] * 3 + ["cat"] * 5 + ["owl"] * 2).value_counts(),
@@ -232,6 +233,15 @@ def test_estimate_reads_blocks(monkeypatch):
     whole = hf_focal.estimate_prior(probabilities, source)
     monkeypatch.setattr(module, "_BLOCK", 21)
     np.testing.assert_allclose(hf_focal.estimate_prior(torch.tensor(probabilities), source), whole, rtol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [1e-6, 0.01, 0.3, 100.0])
+def test_estimate_ends_quickly_whatever_the_samples_tell(spread, monkeypatch):
+    passes, ratios = [], module._ratios
+    monkeypatch.setattr(module, "_ratios", lambda *args: (passes.append(1), ratios(*args))[1])
+    probabilities = softmax(draw(3000, 6, 1) * spread, axis=1)
+    found = hf_focal.estimate_prior(probabilities, np.ones(6))
+    assert len(passes) < 60 and found.sum() == pytest.approx(1)
 
 
 def test_estimate_of_what_tells_nothing_is_the_source():
