@@ -208,8 +208,8 @@ def estimate_prior(probabilities: ArrayLike, source: ArrayLike, *, tolerance: fl
     Where nothing but the frequencies differs from the data that the model is calibrated on, the likelihood of new
     samples under frequencies $\pi$ is $\prod_i \sum_k \pi_k p_{ik} / \mathrm{source}_k$, and EM finds its maximum
     (Saerens, Latinne and Decaestecker, 2002): adjust the probabilities to the frequencies, take their means for the
-    frequencies, and again (here in larger steps). Half a sample for each class, shared out like `source`, is added to the data, so that no
-    class is ruled out and few samples do not tell of many classes.
+    frequencies, and again (here in larger steps). Half a sample for each class, shared out like `source`, is added to
+    the data, so that no class is ruled out and few samples do not tell of many classes.
 
     The probabilities have to be calibrated: those of a model that is over-confident give wrong frequencies. Fit a
     calibrator first (best one with a shift, such as `"bias"` or `"vector"`: see [`fit_calibrator`]).
