@@ -10,6 +10,7 @@ from .calibrators.fit import Fit as Fit
 from .calibrators.fit import TemperatureFit as TemperatureFit
 from .calibrators.fit import fit_calibrator as fit_calibrator
 from .calibrators.fit import fit_temperature as fit_temperature
+from .calibrators.prior import estimate_prior as estimate_prior
 from .cli.arguments import parse_arguments as parse_arguments
 from .cli.evaluate_metric import metric_path as metric_path
 from .gamma import focal_gradient_ratio as focal_gradient_ratio
@@ -79,6 +80,8 @@ from .models.fold import fold_calibrator as fold_calibrator
 from .models.fold import fold_temperature as fold_temperature
 from .models.fold import unfold_calibrator as unfold_calibrator
 from .models.fold import unfold_temperature as unfold_temperature
+from .models.priors import adjust_prior as adjust_prior
+from .models.priors import undo_class_weights as undo_class_weights
 from .networks import GlobalPoolingCNNConfig as GlobalPoolingCNNConfig
 from .networks import GlobalPoolingCNNForSequenceClassification as GlobalPoolingCNNForSequenceClassification
 from .networks import TreeLSTMConfig as TreeLSTMConfig
