@@ -199,8 +199,12 @@ def test_a_second_prior_starts_from_the_first():
     with pytest.raises(ValueError, match=r"already.*0.4, 0.05.*got 0.1, 0.3.*only_last=True"):
         adjust_prior(model, SOURCE, third)  # as if it had not been adjusted
     assert same(model, state) and model.config.calibration == record
-    adjust_prior(model, TARGET.round(2), third)
-    np.testing.assert_allclose(probabilities_of(model), bayes(before, third / SOURCE), atol=1e-6)
+    rounded = [0.402, 0.05, 0.248, 0.1, 0.2]
+    adjust_prior(model, rounded, third)
+    expected = bayes(before, third / SOURCE * TARGET / rounded)
+    np.testing.assert_allclose(probabilities_of(model), expected, atol=1e-6)
+    adjust_prior(model, third, SOURCE)
+    np.testing.assert_allclose(probabilities_of(model), bayes(before, TARGET / rounded), atol=1e-6)
 
 
 def test_masked_classes_need_no_frequency():
