@@ -108,8 +108,8 @@ def undo_class_weights(
     if loss not in ("cross_entropy", "custom"):  # custom: a function, of which the record tells nothing
         raise ValueError(
             "undo_class_weights is for models trained by cross-entropy, and config.calibration says that this one was "
-            f"trained by {loss!r}: what class weights do to the probabilities is known for cross-entropy, and such a "
-            "loss changes them in its own way. Calibrate the model by method='vector' or 'bias' on labelled data "
+            f"trained by {loss!r}: what class weights do to the probabilities is undone for cross-entropy alone. "
+            "Calibrate the model by method='vector' or 'bias' on labelled data "
             "instead, which learn what the weights did."
         )
     steps = _steps(record)
