@@ -219,12 +219,13 @@ def _hook_save(model: Any) -> None:
 
 
 def _save_pretrained(model: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
-    folder, push = Path(save_directory), not has_adapter(model) and kwargs.pop("push_to_hub", False)
+    of_peft = hasattr(model, "get_base_model")  # whose `save_pretrained` pushes nothing
+    folder, push = Path(save_directory), not of_peft and kwargs.pop("push_to_hub", False)
     files = folder.iterdir() if folder.is_dir() else ()
     before = {path.name: path.stat().st_mtime_ns for path in files}
     hub = {name: kwargs.pop(name) for name in _HUB if name in kwargs} if push else {}
     result = type(model).save_pretrained(model, save_directory, *args, **kwargs)
-    adapter = model.active_adapter if hasattr(model, "get_base_model") else "default"
+    adapter = model.active_adapter if of_peft else "default"
     place = folder if adapter == "default" else folder / adapter
     if kwargs.get("is_main_process", True) and place.is_dir():
         save_original(model, place)
