@@ -251,6 +251,7 @@ def test_what_the_head_was_is_saved_and_found_by_whoever_loads(tmp_path, dtype):
         assert np.array_equal(logits_of(loaded.eval()), logits_of(model))
         assert_same(unfold_calibrator(copy.deepcopy(loaded)), weights)
     ours.save_pretrained(tmp_path / "two")  # it has the file to give on
+    assert (tmp_path / "two" / ORIGINAL_HEAD).read_bytes() == (tmp_path / "one" / ORIGINAL_HEAD).read_bytes()
     assert_same(unfold_calibrator(AutoModelForSequenceClassification.from_pretrained(tmp_path / "two")), weights)
     unfold_calibrator(ours).save_pretrained(tmp_path / "two")
     assert not (tmp_path / "two" / ORIGINAL_HEAD).exists()
@@ -316,8 +317,9 @@ EDITS = {
     "no prefix": lambda t, m: t.update({"classifier.weight": torch.zeros(K, 32)}),
     "a part": lambda t, m: t.pop(BIAS),
     "whole numbers": lambda t, m: t.update({BIAS: torch.zeros(K, dtype=torch.int64)}),
-    "a share": lambda t, m: m.update(share="0.5"),
-    "no share": lambda t, m: m.update(share="[" * 100_000),
+    "a share": lambda t, m: m.update(hf_focal='{"share": 0.5}'),
+    "a share that is none": lambda t, m: m.update(hf_focal='{"share": "1.0"}'),
+    "no share": lambda t, m: m.clear() or m.update(hf_focal="[" * 100_000),
     "empty": lambda t, m: t.clear(),
 }
 
