@@ -25,10 +25,12 @@ from transformers import (
 )
 
 from hf_focal import (
+    About,
     CalibrationTrainer,
     UnfoldableError,
     calibrator_of,
     create_image_classifier,
+    create_model_card,
     fit_calibrator,
     fold_calibrator,
     from_pretrained,
@@ -225,6 +227,15 @@ def test_a_fit_tells_the_record_of_its_data():
     assert_same(model, weights)
     with pytest.raises(ValueError, match="takes a Fit or a Calibrator, got 1.5"):
         fold_calibrator(make("linear"), 1.5)
+
+
+def test_the_card_of_a_prior_on_top_of_nothing_that_helped_tells_of_the_prior():
+    model = put_on_top(make("linear"), TemperatureScaling(1.0), facts={"helped": False, "why": "T stays 1."})
+    card = [str(create_model_card(About("m", "text-classification", model.config.calibration)))]
+    put_on_top(model, PRIOR)
+    card.append(str(create_model_card(About("m", "text-classification", model.config.calibration))))
+    assert ["so they are as they were trained" in one for one in card] == [True, False]
+    assert "prior" in card[1] and "folded into the classification head" in card[1]
 
 
 # ---- The file -------------------------------------------------------------------------------------------------------
