@@ -70,8 +70,11 @@ class Affine(NamedTuple):
         scale = torch.as_tensor(self.scale, dtype=dtype, device=logits.device)
         masked = logits == -torch.inf
         mapped = logits.to(dtype).masked_fill(masked, 0)
-        with torch.autocast(logits.device.type, enabled=False):
-            mapped = mapped @ scale.T if scale.dim() == 2 else mapped * scale
+        if scale.dim() == 2:
+            with torch.autocast(logits.device.type, enabled=False):
+                mapped = mapped @ scale.T
+        else:
+            mapped = mapped * scale
         if self.shift is not None:
             mapped = mapped + torch.as_tensor(self.shift, dtype=dtype, device=logits.device)
         return mapped.masked_fill(masked, -torch.inf).to(logits.dtype)

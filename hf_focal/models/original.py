@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
-from ..calibrators.base import Affine, UnfoldableError, calibrator_of, is_known
+from ..calibrators.base import Affine, calibrator_of, is_known, short
 from .fingerprint import in_effect
 from .head import Head, map_weights
 from .record import has_adapter, stated_record
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 # Servers such as vLLM take every `*.safetensors` beside the weights for weights: the dot keeps it out of their globs,
 # and the prefix its tensors out of the model.
 ORIGINAL_HEAD = ".head_before_calibration.safetensors"
-_PREFIX = "before_calibration."
+_PREFIX, _ABOUT = "before_calibration.", "hf_focal"
 _KEPT = "_before_calibration"  # the attribute of a module: no parameter, no buffer
 _DTYPES = ("F64", "F32", "F16", "BF16")
 
@@ -91,7 +92,7 @@ def load_original(model: Any, path: Path) -> None:
         affine = calibrator_of(record).affine(model.config.num_labels)
         if reason := _why_of_another(found, affine):
             raise ValueError(reason)
-    except (ValueError, OSError, SafetensorError, UnfoldableError) as error:
+    except (ValueError, OSError, SafetensorError, RecursionError) as error:
         logger.warning("%s is not used, so that the calibration of %s can be undone by rounded numbers, or not at "
                        "all: %s", path, _name(model), error)  # fmt: skip
         return
@@ -111,8 +112,8 @@ def save_original(model: Any, folder: str | Path) -> None:
         for module, original in kept
         for name, tensor in original.weights.items()
     }
-    about = {"head_of": _name(model), "before": str(calibrator_of(record or {})), "share": repr(kept[0][1].share)}
-    save_file(tensors, path, metadata={"format": "pt", **about})
+    about = {"head_of": _name(model), "before": str(calibrator_of(record or {})), "share": kept[0][1].share}
+    save_file(tensors, path, metadata={_ABOUT: json.dumps(about)})  # several entries would be in any order
 
 
 def where_original(model: Any) -> str:
@@ -173,9 +174,10 @@ def _read(path: Path, model: Any) -> list[tuple[nn.Module, Original]]:
 
 
 def _share_of(metadata: Mapping[str, str]) -> float:
-    share = float(metadata.get("share", "1.0"))
-    if not 0 < share <= 1e3:
-        raise ValueError(f"its share is {share}.")
+    about = json.loads(metadata.get(_ABOUT, "{}"))
+    share = about.get("share") if isinstance(about, dict) else None
+    if not isinstance(share, float) or not 0 < share <= 1e3:
+        raise ValueError(f"its share of a shift is {short(share)}.")
     return share
 
 
@@ -219,12 +221,13 @@ def _hook_save(model: Any) -> None:
 
 
 def _save_pretrained(model: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
-    folder, push = Path(save_directory), not has_adapter(model) and kwargs.pop("push_to_hub", False)
+    of_peft = hasattr(model, "get_base_model")  # whose `save_pretrained` pushes nothing
+    folder, push = Path(save_directory), not of_peft and kwargs.pop("push_to_hub", False)
     files = folder.iterdir() if folder.is_dir() else ()
     before = {path.name: path.stat().st_mtime_ns for path in files}
     hub = {name: kwargs.pop(name) for name in _HUB if name in kwargs} if push else {}
     result = type(model).save_pretrained(model, save_directory, *args, **kwargs)
-    adapter = model.active_adapter if hasattr(model, "get_base_model") else "default"
+    adapter = model.active_adapter if of_peft else "default"
     place = folder if adapter == "default" else folder / adapter
     if kwargs.get("is_main_process", True) and place.is_dir():
         save_original(model, place)

@@ -39,8 +39,9 @@ def record_of(
     """
     numbers = calibrator.to_record()
     if "then" in numbers:
-        steps = facts.get("then", [{}] * len(numbers["then"]))
-        numbers["then"] = [{**step, **own} for step, own in zip(steps, numbers["then"], strict=True)]
+        told = facts.get("then", [])
+        told = told if len(told) == len(numbers["then"]) else [{}] * len(numbers["then"])
+        numbers["then"] = [{**step, **own} for step, own in zip(told, numbers["then"], strict=True)]
     facts = {key: value for key, value in facts.items() if key not in ("method", "head", "then")}
     return {"method": calibrator.method, **facts, **numbers, "folded": folded, **(head or {})}
 

@@ -103,6 +103,8 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
     if about.task is not None:
         about = replace(about, task=canonical_task(about.task))
     record = dict(about.calibration or {})
+    if record.get("then"):  # what was put on top changes the probabilities, whatever was fitted before
+        record.pop("helped", None)
     if not record:
         report = None
     calibrator = calibrator_of(record) if record and is_known(record) else None

@@ -275,10 +275,10 @@ class CalibrationTrainer(SharingTrainer):
         record = stated_record(self.model)
         if record is None:
             return
-        logger.warning("%s: the %s of the model is undone and cleared.", reason, calibrator_of(record).named)
-        self._known_loss = {key: record[key] for key in ("loss", "loss_parameters") if key in record}
         if record["folded"]:
             unfold_calibrator(self.model, inputs=self._probe(dataset))
+        logger.warning("%s: the %s of the model is undone and cleared.", reason, calibrator_of(record).named)
+        self._known_loss = {key: record[key] for key in ("loss", "loss_parameters") if key in record}
         del self.model.config.calibration
 
     def _forget_other_head(self, folded_alone: bool = False) -> None:

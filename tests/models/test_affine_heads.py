@@ -25,10 +25,12 @@ from transformers import (
 )
 
 from hf_focal import (
+    About,
     CalibrationTrainer,
     UnfoldableError,
     calibrator_of,
     create_image_classifier,
+    create_model_card,
     fit_calibrator,
     fold_calibrator,
     from_pretrained,
@@ -227,6 +229,15 @@ def test_a_fit_tells_the_record_of_its_data():
         fold_calibrator(make("linear"), 1.5)
 
 
+def test_the_card_of_a_prior_on_top_of_nothing_that_helped_tells_of_the_prior():
+    model = put_on_top(make("linear"), TemperatureScaling(1.0), facts={"helped": False, "why": "T stays 1."})
+    card = [str(create_model_card(About("m", "text-classification", model.config.calibration)))]
+    put_on_top(model, PRIOR)
+    card.append(str(create_model_card(About("m", "text-classification", model.config.calibration))))
+    assert ["so they are as they were trained" in one for one in card] == [True, False]
+    assert "prior" in card[1] and "folded into the classification head" in card[1]
+
+
 # ---- The file -------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +262,7 @@ def test_what_the_head_was_is_saved_and_found_by_whoever_loads(tmp_path, dtype):
         assert np.array_equal(logits_of(loaded.eval()), logits_of(model))
         assert_same(unfold_calibrator(copy.deepcopy(loaded)), weights)
     ours.save_pretrained(tmp_path / "two")  # it has the file to give on
+    assert (tmp_path / "two" / ORIGINAL_HEAD).read_bytes() == (tmp_path / "one" / ORIGINAL_HEAD).read_bytes()
     assert_same(unfold_calibrator(AutoModelForSequenceClassification.from_pretrained(tmp_path / "two")), weights)
     unfold_calibrator(ours).save_pretrained(tmp_path / "two")
     assert not (tmp_path / "two" / ORIGINAL_HEAD).exists()
@@ -316,8 +328,9 @@ EDITS = {
     "no prefix": lambda t, m: t.update({"classifier.weight": torch.zeros(K, 32)}),
     "a part": lambda t, m: t.pop(BIAS),
     "whole numbers": lambda t, m: t.update({BIAS: torch.zeros(K, dtype=torch.int64)}),
-    "a share": lambda t, m: m.update(share="0.5"),
-    "no share": lambda t, m: m.update(share="[" * 100_000),
+    "a share": lambda t, m: m.update(hf_focal='{"share": 0.5}'),
+    "a share that is none": lambda t, m: m.update(hf_focal='{"share": "1.0"}'),
+    "no share": lambda t, m: m.clear() or m.update(hf_focal="[" * 100_000),
     "empty": lambda t, m: t.clear(),
 }
 

@@ -11,6 +11,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import hf_focal
 from hf_focal import ImageCorruption, ImageTransform, create_image_classifier, create_image_inputs
+from hf_focal.calibrators import MatrixScaling
 from hf_focal.robustness.study import UncalibratedModel
 from hf_focal.tasks.image import prepare_image_processor
 
@@ -96,6 +97,17 @@ def test_a_pipeline_and_the_study_give_the_models_own_answers(folder, tmp_path):
     with torch.no_grad():
         expected = model(brighter / 0.25 - 2).logits
     np.testing.assert_allclose(study.logits(DATA, ImageCorruption("brightness", 5)), expected.numpy(), atol=1e-4)
+
+
+def test_the_study_has_the_logits_from_before_a_matrix_was_folded_in(folder, tmp_path):
+    raw = UncalibratedModel(str(folder), str(tmp_path / "out")).logits(DATA)
+    matrix = MatrixScaling(1.7, ((1.0, 0.2, 0.0), (0.0, 0.9, 0.3), (0.1, 0.0, 1.2)), (0.5, -0.5, 0.1))
+    hf_focal.fold_calibrator(hf_focal.from_pretrained(folder), matrix).save_pretrained(folder)
+    study = UncalibratedModel(str(folder), str(tmp_path / "out"))
+    assert study.calibrator == matrix and np.array_equal(study.logits(DATA), raw)
+    (folder / ".head_before_calibration.safetensors").unlink()
+    study = UncalibratedModel(str(folder), str(tmp_path / "out"))
+    np.testing.assert_allclose(study.logits(DATA), raw, atol=1e-5)
 
 
 def test_noise_on_grey_images_is_as_strong_as_on_each_colour():
