@@ -146,7 +146,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         unit=report.unit if report else task.unit,
         intervals=_about_intervals(report) if report and report.intervals else "",
         table=[" | ".join(row) for row in report.rows()] if report else [],
-        told=" ".join(filter(None, (report.words, report.notes))) if report else "",
+        told=report.told if report else "",
         # Importing hf_focal.pipeline registers them as well. Those of texts heed masks by themselves.
         plain=(folded or record.get("helped") is False) and (not about.masked or architecture in MODEL_TYPES),
         own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,

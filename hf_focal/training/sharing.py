@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 
@@ -20,6 +21,7 @@ from ..networks.masking import masked_names
 from ..predictions import Predictions
 from ..results.card import About
 from ..results.folder import CARD, home_of, save_card
+from ..results.gain import best_fit
 from ..results.replace import SAVING, replacing
 from ..results.report import Report, make_report
 from ..tasks import Task
@@ -140,8 +142,14 @@ class SharingTrainer(MeasuringTrainer):
         if self.fit is None:
             raise ValueError("No calibrator was fitted yet: call calibrate() first.")
         counted = self.task or Task
-        n_bins = getattr(self.args, "n_bins", 15)
-        report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group)
+        n_bins, held_out = getattr(self.args, "n_bins", 15), self._held_out
+        best = None
+        # On the data that it was fitted on the map of most numbers always wins.
+        if held_out is not None and not np.array_equal(held_out.logits, predictions.logits, equal_nan=True):
+            best = best_fit(held_out, n_bins)
+        report = make_report(
+            predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group, best=best
+        )
         rounded = rounding_words(stated_record(self.model))
         self.report = replace(report, words=" ".join(filter(None, (report.words, rounded))))
         self._card_for = None
