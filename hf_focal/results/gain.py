@@ -45,10 +45,15 @@ class Refinement:
     further: PairedComparison | None = None
 
 
-def best_fit(validation: Predictions, n_bins: int = 15, **options: Any) -> Fit | None:
-    """What `method="auto"` gives by the NLL, or `None` where that would take minutes, or the data are too few."""
+def best_fit(validation: Predictions, seen: Predictions, n_bins: int = 15, **options: Any) -> Fit | None:
+    """
+    What `method="auto"` gives by the NLL, to be measured on `seen`. `None` where these are the same data, on which the
+    map of most numbers always wins; where it would take minutes; or where the data are too few.
+    """
     count, classes = np.shape(validation.logits)
     if count * classes * (classes if classes <= MOST_CLASSES else 2) > _MOST:
+        return None
+    if np.array_equal(validation.logits, seen.logits, equal_nan=True):
         return None
     try:
         with warnings.catch_warnings():  # they are of a fit that nobody asked for

@@ -78,7 +78,7 @@ def finish_run(
         "dataset_revision": dataset_revision,
         "base_model": base_model,
     }
-    facts = dict(results or {})
+    facts = {**(results or {}), "calibrator_asked_for": getattr(trainer.args, "calibrator", "temperature")}
     if trainer.state.global_step:
         facts |= {"loss": trainer.loss_name, "loss_parameters": trainer.loss.hyperparameters()}
     else:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 
@@ -143,10 +142,7 @@ class SharingTrainer(MeasuringTrainer):
             raise ValueError("No calibrator was fitted yet: call calibrate() first.")
         counted = self.task or Task
         n_bins, held_out = getattr(self.args, "n_bins", 15), self._held_out
-        best = None
-        # On the data that it was fitted on the map of most numbers always wins.
-        if held_out is not None and not np.array_equal(held_out.logits, predictions.logits, equal_nan=True):
-            best = best_fit(held_out, n_bins)
+        best = None if held_out is None else best_fit(held_out, predictions, n_bins)
         report = make_report(
             predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group, best=best
         )
