@@ -269,7 +269,7 @@ def save_run(
     fit, folder = report.fit, Path(folder)
     names = json.dumps({str(index): name for index, name in id2label.items()})
     numbers = {key: value for key, value in fit.calibrator.to_record().items() if isinstance(value, float)}
-    metadata = {key: repr(value) for key, value in numbers.items()}
+    metadata = {"calibrator": fit.method, **{key: repr(value) for key, value in numbers.items()}}
     save_predictions(folder / PREDICTIONS, parts, scaled="false", **metadata, id2label=names)
     entries = {**results, "calibrator": fit.method, "temperature": None, **numbers}
     entries |= {"temperature_criterion": fit.criterion, "n_bins": report.n_bins}

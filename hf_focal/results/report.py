@@ -127,6 +127,13 @@ class Report:
         return own, " to ".join(cell(end, metric.style) for end in shown), chance
 
     @property
+    def map_name(self) -> str:
+        """What was fitted, such as `T = 1.7`; that there is none where the probabilities were left alone."""
+        calibrator = self.fit.calibrator
+        alone = self.fit.unchanged and calibrator.noun != "temperature"  # of which T = 1 says it
+        return f"no {calibrator.noun}" if alone else str(calibrator)
+
+    @property
     def notes(self) -> str:
         """One sentence for each metric that is worse after calibration by more than noise."""
         sentences = []
@@ -153,12 +160,12 @@ class Report:
         title = self.split if self.unit == "samples" else f"{self.split} {self.unit}"
         head, *lines = text_table((title, "before", "after"), self.rows(), numbers=True).splitlines()
         drawn = f", by {self.group}" if self.group else ""
-        head += f"   ({self.fit.calibrator}; in brackets: {LEVEL:.0%} intervals{drawn})"
+        head += f"   ({self.map_name}; in brackets: {LEVEL:.0%} intervals{drawn})"
         return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told]))
 
     def diagram(self) -> Figure:
         """The reliability diagram before and after."""
-        titles = ("before", f"after ({self.fit.calibrator})")
+        titles = ("before", f"after ({self.map_name})")
         bands = {title: self.bands[moment] for title, moment in zip(titles, self.bins, strict=True)}
         floors = {title: self.floors.get(moment, {}) for title, moment in zip(titles, self.bins, strict=True)}
         return draw_reliability(dict(zip(titles, self.bins.values(), strict=True)), LEVEL, bands, floors)

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""The arguments of `CalibrationTrainer`: `TrainingArguments` plus the loss, its parameters and the temperature."""
+"""The arguments of `CalibrationTrainer`: `TrainingArguments` plus the loss, its parameters and the calibrator."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CalibrationTrainingArguments(TrainingArguments):
     Three defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy,
     so `metric_for_best_model="ece"`, or `"eval_<set>_ece"` of a dict of data sets, keeps the checkpoint of LOWEST
     calibration error. `eval_accumulation_steps` is 32: without a limit the time to predict grows with the square of
-    the data set. `hub_strategy` is `"end"`: nothing is pushed before the temperature is fitted. `"every_save"` pushes
+    the data set. `hub_strategy` is `"end"`: nothing is pushed before the model is calibrated. `"every_save"` pushes
     weights during training as well; the strategies that push whole checkpoints are refused, because optimizer states
     are pickles.
 
@@ -102,23 +102,30 @@ class CalibrationTrainingArguments(TrainingArguments):
     )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
     calibrator: str = field(
-        default="temperature", metadata={"help": "The calibrator to fit: a name in hf_focal.CALIBRATORS."}
+        default="temperature",
+        metadata={
+            "help": "The calibrator to fit: a name in hf_focal.CALIBRATORS (temperature, bias, vector, matrix, "
+            "focal), 'auto' (the data choose) or 'none'."
+        },
     )
     temperature_criterion: str = field(
         default="nll",
         metadata={
-            "help": "What the calibrator minimises: 'nll', for models to use, or 'ece', on the paper's grid.",
+            "help": "What the calibrator minimises: 'nll', for models to use, or, of temperature and focal alone, "
+            "'ece', on the paper's grid.",
             "aliases": ["--criterion"],
         },
     )
     temperature_guard: bool | None = field(
         default=None,
         metadata={
-            "help": "Keep T = 1 where the data do not show that another helps. Unset: on for 'nll', off for 'ece'."
+            "help": "Leave the probabilities alone where the data do not show that the calibrator helps. Unset: on "
+            "for 'nll', off for 'ece'."
         },
     )
     fold_temperature: bool = field(
-        default=True, metadata={"help": "Divide the head by the temperature; else it stays in the config alone."}
+        default=True,
+        metadata={"help": "Fold the calibrator, such as a temperature, into the head; else it stays in the config."},
     )
     push_predictions: bool = field(
         default=False, metadata={"help": "Push predictions.safetensors (logits and labels) along with the model."}
