@@ -181,7 +181,8 @@ def _methods(methods: Sequence[str] | None, num_labels: int) -> list[str]:
     if methods is None:
         fits = [method for method in CALIBRATORS if method != "matrix" or num_labels <= MOST_CLASSES]
         return [NONE, *fits, AUTO]
-    return [*dict.fromkeys([*map(check_method, methods), REFERENCE])]
+    chosen = [*dict.fromkeys(map(check_method, methods))]
+    return chosen if REFERENCE in chosen else [REFERENCE, *chosen]
 
 
 def _checked(part: Predictions, name: str) -> tuple[Any, Any, Any]:

@@ -41,18 +41,20 @@ def draw_calibrators(found: Mapping[str, Drawn], level: float) -> Figure:
 
 
 def _gains(axis: Axes, gains: Mapping[str, PairedComparison | None], level: float) -> None:
-    """What is far off, as no calibrator mostly is, is written at the edge."""
-    near = [gain for method, gain in gains.items() if gain is not None and method != "none"]
-    low = min([0.0, *(gain.low for gain in near)])
-    high = max([0.0, *(gain.high for gain in near)])
+    """What loses much, as no calibrator at all mostly does, is written at the edge."""
+    known = [gain for gain in gains.values() if gain is not None]
+    kept = [gain for gain in known if gain.high >= 0] or known  # what is not clearly worse
+    reach = 5 * max((max(abs(gain.low), abs(gain.high)) for gain in kept), default=0.0)
+    near = [gain for gain in known if gain.low >= -reach]
+    low, high = min([0.0, *(gain.low for gain in near)]), max([0.0, *(gain.high for gain in near)])
     margin = 0.1 * (high - low) or 1e-3
     axis.axvline(0, color=GREY, linestyle="--", linewidth=1, label="temperature")
     labelled = False
     for place, gain in enumerate(gains.values()):
         if gain is None:
             continue
-        if gain.difference < low - 3 * margin:
-            axis.text(low - margin, place, f" \N{LEFTWARDS ARROW} {gain.difference:.4f}", va="center", fontsize=8)
+        if gain.low < low:
+            axis.text(low - 2.5 * margin, place, f"\N{LEFTWARDS ARROW} {gain.difference:.4f}", va="center", fontsize=8)
             continue
         label: dict[str, Any] = {} if labelled else {"label": f"gain, and its {level:.0%} interval"}
         axis.hlines(place, gain.low, gain.high, color=BLUE, linewidth=1.5)
