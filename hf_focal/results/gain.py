@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..calibrators import Calibrator, Fit
+from ..calibrators import Calibrator, Fit, TemperatureScaling
 from ..calibrators.base import AUTO
 from ..calibrators.fit import fit_for_model
 from ..calibrators.matrix import MOST_CLASSES
+from ..checks import check_logits
 from ..metrics import METRICS, PairedComparison, Scored
 from ..metrics.comparison import compare_scored
+from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .tables import cell, with_interval
 
@@ -73,6 +75,16 @@ def refinement_of(
         if further.verdict == "b_is_better":
             return Refinement(float(scored.nll.mean()), best, further)
     return Refinement(float(after.nll.mean()), own)
+
+
+def temperature_refinement(logits: ArrayLike, labels: ArrayLike) -> float:
+    """
+    The NLL of data after a temperature that is fitted to these very data, without a guard: by what a checkpoint is
+    chosen that is calibrated afterwards ("Rethinking early stopping"; Berta, Holzmüller, Jordan and Bach, 2025).
+    """
+    array, indices = check_logits(logits, labels)
+    fitted = TemperatureScaling.fit(array, indices, criterion="nll", n_bins=15)
+    return float(ScoredLogits(array, indices, fitted).nll.mean())
 
 
 def numbers_of(change: PairedComparison | None) -> dict[str, float] | None:
