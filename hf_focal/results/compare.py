@@ -21,7 +21,7 @@ from ..metrics.comparison import compare_scored
 from ..names import refuse_missing_folder
 from ..predictions import Predictions, load_predictions
 from .folder import PREDICTIONS, RESULTS
-from .gain import NLL, Refinement, best_fit, numbers_of, refinement_of
+from .gain import NLL, Refinement, best_fit, numbers_of, refinement_of, same
 from .report import LEVEL, PROPER
 from .tables import PERCENT, cell, markdown_table, with_interval
 
@@ -266,7 +266,10 @@ class _Judge:
     def _refined(self, folder: str) -> Refinement | None:
         """The best map known of a run, fitted on its validation data."""
         parts, after = self._kept(folder), self._read(folder, "after")
-        if after is None or "validation" not in parts or not (best := best_fit(parts["validation"], parts["test"])):
+        if after is None or "validation" not in parts or same(parts["validation"], parts["test"]):
+            return None
+        best = best_fit(parts["validation"])
+        if best is None:
             return None
         return refinement_of(self._own(folder), after[0], best.calibrator, parts["test"], LEVEL, after[1])
 

@@ -23,7 +23,7 @@ from .tables import cell, with_interval
 
 
 NLL = METRICS["nll"]
-_MOST = 1 << 27  # multiplications in one pass of a fit through the validation data: above, a report does without
+_MOST = 6e7  # what `auto` costs: about ten seconds of two cores; above, reports do without
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class Refinement:
     further: PairedComparison | None = None
 
 
-def best_fit(validation: Predictions, seen: Predictions, n_bins: int = 15, **options: Any) -> Fit | None:
-    """
-    What `method="auto"` gives by the NLL, to be measured on `seen`. `None` where these are the same data, on which the
-    map of most numbers always wins; where it would take minutes; or where the data are too few.
-    """
+def same(validation: Predictions, seen: Predictions) -> bool:
+    """Whether these are the same data, on which nothing is left to be told: the map of most numbers always wins."""
+    return np.array_equal(validation.logits, seen.logits, equal_nan=True)
+
+
+def best_fit(validation: Predictions, n_bins: int = 15, **options: Any) -> Fit | None:
+    """What `method="auto"` gives by the NLL, or `None` where that would take long, or the data are too few."""
     count, classes = np.shape(validation.logits)
-    if count * classes * (classes if classes <= MOST_CLASSES else 2) > _MOST:
-        return None
-    if np.array_equal(validation.logits, seen.logits, equal_nan=True):
+    if count * classes * (10 + (classes if classes <= MOST_CLASSES else 0)) > _MOST:
         return None
     try:
         with warnings.catch_warnings():  # they are of a fit that nobody asked for
@@ -103,7 +103,7 @@ def words_of_gain(fit: Fit, change: PairedComparison | None, after: float, left:
         return ""
     shown = cell(after, NLL.style)
     further = "a further " if change.verdict == "b_is_better" else ""
-    return f"{_gained(fit.calibrator.noun, change, shown)}{_remaining(fit, left, further)}."
+    return f"{_gained(fit.calibrator.noun, change, shown)}{_remaining(left, further)}."
 
 
 def _gained(noun: str, change: PairedComparison, after: str) -> str:
@@ -117,10 +117,10 @@ def _gained(noun: str, change: PairedComparison, after: str) -> str:
     return f"{moved[0].upper()}{moved[1:]}; {after} is left"
 
 
-def _remaining(fit: Fit, left: Refinement | None, further: str) -> str:
+def _remaining(left: Refinement | None, further: str) -> str:
     if left is None:
         return ""
     if left.further is None:
         return ", which no other map of its logits is known to lower"
-    flags = "--calibrator auto" + (" --criterion nll" if fit.criterion == "ece" else "")
-    return f", which {flags} ({left.calibrator.method}) would lower by {further}{gain_cell(left.further)}"
+    known = f"--calibrator auto ({left.calibrator.method})"
+    return f", which {known} would lower by {further}{gain_cell(left.further)}"

@@ -380,6 +380,8 @@ class CalibrationTrainer(SharingTrainer):
         else:
             self.model.config.calibration = record_of(fit.calibrator, facts, False, fingerprint(self.model))
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
+        self._asked = method
+        self._auto_options = {} if options.get("intercept") is None else {"intercept": options["intercept"]}
         return fit
 
     def _is_to_fold(self, method: str, fold: bool | None) -> bool:
