@@ -247,10 +247,9 @@ def save(study: Study, folder: str | Path) -> list[str]:
     drawn = pictures(study)
     figures = {}
     for title, found in study.models.items():
-        record = found.calibrator.to_record()
-        scaled = record.keys() <= {"temperature", "gamma"}
-        others = {"temperature": 1.0, "gamma": 0.0} if scaled else {"calibrator": found.calibrator.method}
-        calibration = {**others, **record}
+        calibration: dict[str, Any] = {"temperature": 1.0, "gamma": 0.0, **found.calibrator.to_record()}
+        if len(calibration) > 2:  # of another method, whose fields may be called as what was measured
+            calibration = {"calibrator": {"method": found.calibrator.method, **found.calibrator.to_record()}}
         measured = {"ood": found.ood, "shift": found.shift, "selective": found.selective}
         figures[title] = {"model": found.model, "loss": found.loss, **calibration, **measured}
     whole = {"dataset": study.dataset, "num_samples": study.num_samples, "seed": study.seed, "models": figures}
