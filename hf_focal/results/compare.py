@@ -21,9 +21,9 @@ from ..metrics.comparison import compare_scored
 from ..names import refuse_missing_folder
 from ..predictions import Predictions, load_predictions
 from .folder import PREDICTIONS, RESULTS
-from .gain import NLL, Refinement, best_fit, numbers_of, refinement_of, same
+from .gain import NLL, Refinement, best_fit, gain_cell, numbers_of, refinement_of, same
 from .report import LEVEL, PROPER
-from .tables import PERCENT, cell, markdown_table, with_interval
+from .tables import PERCENT, cell, markdown_table
 
 
 logger = logging.getLogger(__name__)
@@ -208,9 +208,10 @@ def _cells(rows: list[list[Any]], style: str) -> list[str]:
 def _gain_cell(gains: list[Any]) -> str:
     """That of a run with its interval; of several their mean and half range, and whether none is beyond noise."""
     if len(gains) == 1 and gains[0] is not None:
-        return with_interval(gains[0]["value"], (gains[0]["low"], gains[0]["high"]), NLL.style)
+        return gain_cell(gains[0]["value"], gains[0]["low"], gains[0]["high"])
     (shown,) = _cells([[gain and gain["value"] for gain in gains]], NLL.style)
-    return f"{shown} ~" if None not in gains and all(gain["low"] <= 0 for gain in gains) else shown
+    noise = None not in gains and all(gain["low"] <= 0 <= gain["high"] for gain in gains)
+    return f"{shown} ~" if noise else shown
 
 
 class _Judge:

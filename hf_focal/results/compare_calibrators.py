@@ -71,7 +71,8 @@ class Candidate:
         scores = [cell(self.values[key], METRICS[key].style) for key in ("nll", "brier")]
         taken = f"{self.seconds:.{2 if self.seconds < 10 else 0}f}"
         numbers = [*scores, cell(self.values["ece"]) + noise, cell(1 - self.values["accuracy"]), taken]
-        return [self.method, *numbers, "" if self.gain is None else gain_cell(self.gain)]
+        gain = self.gain
+        return [self.method, *numbers, "" if gain is None else gain_cell(gain.difference, gain.low, gain.high)]
 
 
 @dataclass(frozen=True)

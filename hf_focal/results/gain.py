@@ -23,6 +23,7 @@ from .tables import cell, with_interval
 
 
 NLL = METRICS["nll"]
+_SMALL = 5e-5  # less is 0.0000 in all tables, and not worth a word
 _MOST = 6e7  # what `auto` costs: about ten seconds of two cores; above, reports do without
 
 
@@ -72,7 +73,7 @@ def refinement_of(
     if best != own:
         scored = Scored.from_logits(seen.logits, seen.labels, best)
         further = compare_scored(NLL, after, scored, level=level, groups=groups)
-        if further.verdict == "b_is_better":
+        if further.verdict == "b_is_better" and further.difference >= _SMALL:
             return Refinement(float(scored.nll.mean()), best, further)
     return Refinement(float(after.nll.mean()), own)
 
@@ -92,9 +93,10 @@ def numbers_of(change: PairedComparison | None) -> dict[str, float] | None:
     return None if change is None else {"value": change.difference, "low": change.low, "high": change.high}
 
 
-def gain_cell(change: PairedComparison) -> str:
+def gain_cell(value: float, low: float, high: float) -> str:
     """The same for a table: `0.2050 (0.1960 to 0.2140)`."""
-    return with_interval(change.difference, (change.low, change.high), NLL.style)
+    value, low, high = (one if abs(one) >= _SMALL else 0.0 for one in (value, low, high))  # and no -0.0000
+    return with_interval(value, (low, high), NLL.style)
 
 
 def words_of_gain(fit: Fit, change: PairedComparison | None, after: float, left: Refinement | None) -> str:
@@ -107,10 +109,10 @@ def words_of_gain(fit: Fit, change: PairedComparison | None, after: float, left:
 
 
 def _gained(noun: str, change: PairedComparison, after: str) -> str:
-    if change.low == change.high == 0:
+    if max(map(abs, (change.difference, change.low, change.high))) < _SMALL:
         return f"Nothing is gained: the NLL stays {after}"
-    lower = change.difference >= 0
-    size = gain_cell(change if lower else PairedComparison(-change.difference, -change.high, -change.low, 0.0, ""))
+    lower, ends = change.difference >= 0, (change.low, change.high)
+    size = gain_cell(change.difference, *ends) if lower else gain_cell(-change.difference, -ends[1], -ends[0])
     moved = f"the {noun} {'lowers' if lower else 'raises'} the NLL by {size}"
     if change.verdict == "undecided":
         return f"Nothing is gained beyond noise: {moved}, to {after}"
@@ -122,5 +124,5 @@ def _remaining(left: Refinement | None, further: str) -> str:
         return ""
     if left.further is None:
         return ", which no other map of its logits is known to lower"
-    known = f"--calibrator auto ({left.calibrator.method})"
-    return f", which {known} would lower by {further}{gain_cell(left.further)}"
+    size = gain_cell(left.further.difference, left.further.low, left.further.high)
+    return f", which --calibrator auto ({left.calibrator.method}) would lower by {further}{size}"

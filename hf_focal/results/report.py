@@ -95,8 +95,8 @@ class Report:
         return lines
 
     def _gains(self) -> Iterator[tuple[str, str, str]]:
-        if self.nll_gain is not None:
-            yield "- gain", "", gain_cell(self.nll_gain)
+        if (gain := self.nll_gain) is not None:
+            yield "- gain", "", gain_cell(gain.difference, gain.low, gain.high)
         if self.refinement is not None:
             yield "- left", "", cell(self.refinement.value, METRICS["nll"].style)
 

@@ -64,7 +64,8 @@ def test_every_number_of_the_table_is_that_of_its_definition(compared):
             tokens = [3 * group + np.arange(3) for group in generator.integers(0, 200, 200)]
             means.append(differences[np.concatenate(tokens)].mean())
         low, high = np.quantile(means, (0.05, 0.95))
-        assert " ".join(gain) == f"{differences.mean():.4f} ({low:.4f} to {high:.4f})"
+        shown = [f"{number:.4f}".replace("-0.0000", "0.0000") for number in (differences.mean(), low, high)]
+        assert " ".join(gain) == "{} ({} to {})".format(*shown)
         assert compared[method].gain.low == pytest.approx(low, abs=1e-12)
 
 

@@ -112,6 +112,9 @@ def test_noise_is_no_gain():
         r"0\.\d{4}\), to \d\.\d{4}, which no other map of its logits is known to lower\.",
         made.gain,
     )
+    least = make_report(test, Fit(TemperatureScaling(1 + 1e-6), "nll", 800, {}, {}), best=best)
+    assert least.gain.startswith(f"Nothing is gained: the NLL stays {least.after['nll']:.4f}, which no other")
+    assert ("- gain", "", "0.0000 (0.0000 to 0.0000)") in least.rows()
     harmful = make_report(test, Fit(TemperatureScaling(0.4), "ece", 800, {}, {}), best=best)
     assert harmful.gain.startswith("The temperature raises the NLL by ") and harmful.worse
     assert "which --calibrator auto (" in harmful.gain
@@ -206,7 +209,7 @@ def a_run(folder, name, sharpness, noise=0.0, validation=True, results=(), **set
         logits += (noise * generator.normal(size=logits.shape)).astype(np.float32)
         parts |= {part: Predictions(logits, labels)} if part else {}
     fit = fit_calibrator(parts["test"].logits, parts["test"].labels, "temperature")
-    stored = {"dataset": "d", "model": "m", "loss": name, "temperature": fit.temperature, **settings}
+    stored = {"dataset": "d", "model": "m", "loss": name, "temperature": fit.temperature} | settings
     for moment, values in (("before", fit.before), ("after", fit.after)):
         stored |= {f"test_{moment}_{key}": value for key, value in values.items()}
     (folder / name).mkdir()
@@ -267,4 +270,7 @@ def test_gains_of_seeds_are_a_mean_with_half_the_range(tmp_path):
         folders.append(a_run(tmp_path, f"{loss}-{seed}", 2.0, results=results, seed=seed)[0])
     table = columns_of(compare_runs(folders))
     assert table["runs"] == ["2", "2"] and table["NLL gain"] == ["0.1500 ± 0.0500", "0.0200 ± 0.0100 ~"]
+    worse = {"nll_gain": {"value": -0.1, "low": -0.2, "high": -0.05}}
+    harmed = [a_run(tmp_path, f"c-{seed}", 2.0, results=worse, seed=seed, loss="c")[0] for seed in range(2)]
+    assert columns_of(compare_runs(harmed))["NLL gain"] == ["-0.1000 ± 0.0000"]
     assert table["NLL left"] == ["1.1500 ± 0.0500", "1.0200 ± 0.0100"]
