@@ -90,7 +90,7 @@ class CalibratorComparison:
     n_measured: int
 
     def __getitem__(self, method: str) -> Candidate:
-        return next(one for one in self.candidates if one.method == method)
+        return {one.method: one for one in self.candidates}[method]
 
     def notes(self) -> Iterator[str]:
         """What the table does not say."""

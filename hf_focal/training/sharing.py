@@ -133,7 +133,8 @@ class SharingTrainer(MeasuringTrainer):
 
     def report_on(self, predictions: Predictions) -> Report:
         """
-        Measure the fitted calibrator; the model card then tells of these data.
+        Measure the fitted calibrator; the model card then tells of these data. What the best map known would leave of
+        their NLL is told with it, unless they are those of the fit, or finding that map would take long.
 
         Args:
             predictions ([`Predictions`]):
