@@ -104,8 +104,12 @@ from .predictions import save_predictions as save_predictions
 from .results.card import About as About
 from .results.card import create_model_card as create_model_card
 from .results.compare import compare_runs as compare_runs
+from .results.compare_calibrators import CalibratorComparison as CalibratorComparison
+from .results.compare_calibrators import compare_calibrators as compare_calibrators
 from .results.dynamics_file import read_dynamics as read_dynamics
 from .results.folder import prepare_output_dir as prepare_output_dir
+from .results.gain import Refinement as Refinement
+from .results.logit_files import load_logits as load_logits
 from .results.plots.dynamics import gradient_norm_histograms as gradient_norm_histograms
 from .results.plots.dynamics import gradient_ratio_curves as gradient_ratio_curves
 from .results.plots.dynamics import nll_and_entropy_curves as nll_and_entropy_curves

@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
 Calibrate a classifier that you have, of images, texts, the words of texts or sounds, or of a task of yours, without
-training: fit a temperature on held-out data, measure what it does on other data, and save (and push) a checkpoint
-whose plain softmax is calibrated.
+training: fit a temperature, or another map, on held-out data, measure what it does on other data, and save (and push)
+a checkpoint whose plain softmax is calibrated.
 
     accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data
     accelerate launch scripts/calibrate.py --model_name_or_path path/to/model --dataset_name path/to/data --split test
@@ -10,6 +10,11 @@ whose plain softmax is calibrated.
 The temperature is that of smallest NLL, and it is taken only where these data show that it helps; else it stays 1, and
 the model's card says why (`--temperature_guard false` takes it all the same). `--criterion ece` takes the one of
 smallest ECE instead, as papers do, whether or not it helps.
+
+`--calibrator auto` lets the held-out data choose among none, a temperature, a factor and a shift of each class
+(`vector`), and, for at most 100 classes, a whole matrix (`matrix`): by the NLL of samples that the fit has not seen,
+the simpler one where they do not differ, and none that costs accuracy. Whatever is fitted, the report says what it
+gained on the NLL of the other data, and whether `--calibrator auto` would lower it further.
 
 Every field below and of `CalibrationTrainingArguments` is a flag, and those of training do nothing here.
 """
@@ -47,7 +52,7 @@ class ModelArguments:
 class DataArguments(LabelledDataArguments):
     """Which data; the model must not have been trained on them."""
 
-    split: str | None = HfArg(default=None, help="Fit the temperature on this split. Unset: validation, or else test.")
+    split: str | None = HfArg(default=None, help="Fit the calibrator on this split. Unset: validation, or else test.")
     test_split: str | None = HfArg(default=None, help="Measure on this split. Unset: test, or else half of the other.")
     input_column_name: str | None = HfArg(default=None, help="Column of inputs, of any task.")
     image_column_name: str | None = HfArg(default=None, help="Column of images.")

@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Print finished runs as one table in Markdown: temperature, error, calibration errors and NLL on the test data. Runs
-that differ in nothing but their seed become one row, with the mean and half the range.
+Print finished runs as one table in Markdown: temperature, error, calibration errors and NLL on the test data, what the
+calibrator gained on the NLL, and what the best one known would leave. Runs that differ in nothing but their seed
+become one row, with the mean and half the range.
 
     python scripts/compare_runs.py outputs/cross_entropy-0 outputs/cross_entropy-1 outputs/flsd-53-0 outputs/flsd-53-1
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Train an image classifier with a calibration loss, fit a temperature on validation data, and save a calibrated model.
+Train an image classifier with a calibration loss, calibrate it on validation data, and save it.
 
     accelerate launch scripts/run_image.py                                   # scikit-learn's digits, offline
     accelerate launch scripts/run_image.py --dataset_name cifar10 --model_name_or_path resnet18 --loss focal --gamma 2

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Measure calibrated image classifiers on unfamiliar data, before and after their temperature: how well they notice
+Measure calibrated image classifiers on unfamiliar data, before and after calibration: how well they notice
 another data set, how calibration holds out as images get worse, and what their confidence is worth.
 
     accelerate launch scripts/run_ood.py --model_name_or_path outputs/model --dataset_name cifar10 \

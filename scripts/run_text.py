@@ -1,7 +1,6 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Train a classifier of texts, or of their words, with a calibration loss, fit a temperature on validation data, and save
-a calibrated model.
+Train a classifier of texts, or of their words, with a calibration loss, calibrate it on validation data, and save it.
 
     accelerate launch scripts/run_text.py                                    # SciPy's documentation, offline
     accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path distilbert-base-uncased \

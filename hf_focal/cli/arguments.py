@@ -30,7 +30,7 @@ from ..metrics import METRICS
 from ..names import suggestion
 from ..networks.masking import refuse_masked
 from ..tasks.splits import take
-from ..training.arguments import CalibrationTrainingArguments
+from ..training.arguments import REFINEMENT, CalibrationTrainingArguments
 from .config_file import read_config, unique_keys
 from .script import Parser
 
@@ -95,7 +95,7 @@ class TrainArguments(RunArguments):
     def __post_init__(self) -> None:
         """Refuse a metric that no evaluation gives."""
         super().__post_init__()
-        metric, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), [*METRICS, "loss"]
+        metric, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), [*METRICS, REFINEMENT, "loss"]
         if metric not in known:
             near = suggestion(metric, known)
             raise ValueError(f"metric_for_best_model must be one of {', '.join(known)}, got {metric!r}.{near}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..calibrators.base import calibrator_of, is_known
+from ..calibrators.base import NONE, calibrator_of, is_known
 from ..losses import loss_label
 from ..metrics import METRICS
 from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
@@ -121,7 +121,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         model_name=_one_line(about.model_name),
         eval_results=list(_results(about, report, noun)) or None if report else None,
     )
-    folded = record.get("folded", True)
+    folded, unchanged = record.get("folded", True), record.get("helped") is False or record.get("method") == NONE
     task = TASKS.get(about.task or "", Task)  # of an unknown task, what a task says by default
     place = "`calibration.json`" if about.adapter else "`config.calibration`"
     architecture = about.architecture or ""
@@ -137,20 +137,20 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         calibrator=_one_line(str(calibrator or record.get("method", ""))),
         noun=noun,
         named=calibrator.named if calibrator else noun,
-        unchanged=record.get("helped") is False,
+        unchanged=unchanged,
         worse=report is not None and report.worse,
         by_hand=calibrator.by_hand(place) if calibrator else "",
         folded=folded,
         report=report,
-        fitted_on_test=report is not None and record.get("split") == report.split,
+        fitted_on_test=report is not None and record.get("split") == report.split and not unchanged,
         dataset=about.dataset_name if about.dataset else None,
         test_split=_one_line(report.split) if report else "",
         unit=report.unit if report else task.unit,
         intervals=_about_intervals(report) if report and report.intervals else "",
         table=[" | ".join(row) for row in report.rows()] if report else [],
-        told=" ".join(filter(None, (report.words, report.notes))) if report else "",
+        told=report.told if report else "",
         # Importing hf_focal.pipeline registers them as well. Those of texts heed masks by themselves.
-        plain=(folded or record.get("helped") is False) and (not about.masked or architecture in MODEL_TYPES),
+        plain=(folded or unchanged) and (not about.masked or architecture in MODEL_TYPES),
         own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,
         masked=", ".join(f"`{_one_line(name)}`" for name in about.masked),
         adapter=about.adapter,

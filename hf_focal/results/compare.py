@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..calibrators import calibrator_of
-from ..calibrators.base import is_known
+from ..calibrators.base import AUTO, is_known
 from ..losses import loss_label
 from ..metrics import METRICS, Scored
 from ..metrics.comparison import compare_scored
 from ..names import refuse_missing_folder
-from ..predictions import load_predictions
+from ..predictions import Predictions, load_predictions
 from .folder import PREDICTIONS, RESULTS
-from .report import PROPER
+from .gain import NLL, Refinement, best_fit, gain_cell, numbers_of, refinement_of, same
+from .report import LEVEL, PROPER
 from .tables import PERCENT, cell, markdown_table
 
 
@@ -33,11 +34,11 @@ _SETTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "model": lambda results: results.get("model"),
     "loss": lambda results: _loss(results),
     "epochs": lambda results: results.get("epoch"),
-    "calibrator": lambda results: results.get("calibrator", "temperature"),
-    "T by": lambda results: results.get("temperature_criterion"),
+    "calibrator": lambda results: _calibrator(results),
+    "T by": lambda results: results.get("temperature_criterion") if results["temperature"] is not None else None,
     "bins": lambda results: results.get("n_bins"),
 }
-_MOMENTS = ("before", "after")
+_MOMENTS, _BEST = ("before", "after"), "best"
 _MANY = 1 << 23  # probabilities: above, metrics that go through them are not compared
 _AT_LEAST = ("ece", "adaptive_ece", "classwise_ece", "nll")  # held by every file that names no metrics
 
@@ -45,16 +46,20 @@ _AT_LEAST = ("ece", "adaptive_ece", "classwise_ece", "nll")  # held by every fil
 def compare_runs(folders: Sequence[str | Path]) -> str:
     """
     A table of finished runs like Tables 1 and 2 of Mukhoti et al. (2020): temperature, error, and the other metrics on
-    the test data, before and after temperature scaling.
+    the test data, before and after calibration.
 
-    Runs of the same data set, model, loss and its parameters, epochs, criterion of the temperature and bins are taken
+    Runs of the same data set, model, loss and its parameters, epochs, calibrator and its criterion, and bins are taken
     for seeds of one, where the seed is recorded, and become one row: the mean, and half of what lies between the
     highest and the lowest. (Whatever else they differ in, such as the learning rate, is not recorded.) Rows are in the
     order of the folders, and the first columns say what tells them apart.
 
     Metrics are those that the runs were measured by: NLL and the Brier score first, which are proper scores and decide
     between models, then those in percent; what a run was not measured by is `-`. A calibration error that chance alone
-    would show (see [`noise_floor`]) is followed by `~`.
+    would show (see [`noise_floor`]) is followed by `~`. T is `-` for a method without a temperature.
+
+    Where predictions were kept, "NLL gain" is by how much the calibrator lowers the NLL, with its 90% interval, or `~`
+    after several seeds of which none gained beyond noise; "NLL left" is that after the best map known, fitted on the
+    validation data (see [`Refinement`]): what remains of the advantage of a loss once each model has its best map.
 
     The best value of a column is bold only where it is: where its row beats every other row of the same data set by
     [`paired_bootstrap`] at 90%, each of its seeds each of theirs, on the predictions that the runs saved. Rows that
@@ -102,6 +107,11 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
 def _loss(results: Mapping[str, Any]) -> str | None:
     """The whole loss."""
     return loss_label(results["loss"], results.get("loss_parameters")) if results.get("loss") else None
+
+
+def _calibrator(results: Mapping[str, Any]) -> str:
+    """What was asked for: `auto` may choose another one for each seed."""
+    return AUTO if results.get("calibrator_asked_for") == AUTO else results.get("calibrator", "temperature")
 
 
 def _metrics(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -170,12 +180,16 @@ def _measured(rows: list[list[dict[str, Any]]], folders: list[list[str]]) -> lis
         ("T", _cells(values("temperature"), ".3g")),
         ("error", column("accuracy", "after", errors, accuracy, 1)),
     ]
+    gains, lefts = judge.gains(rows)
     ordered = sorted(metrics.items(), key=lambda item: (item[0] not in PROPER, not item[1]["style"].endswith("%")))
     for key, metric in ordered:
         for moment in _MOMENTS if key != "accuracy" else ():  # it is there as the error
             sign = 1 if metric["lower_is_better"] else -1
             cells = column(key, moment, values(f"test_{moment}_{key}"), metric, sign)
             columns.append((f"{metric['title']} {moment}", cells))
+    place = 2 + 2 * sum(key in PROPER for key in metrics)
+    gained = [("NLL gain", gains), ("NLL left", column("nll", _BEST, lefts, NLL.facts(), 1))]
+    columns[place:place] = [one for one in gained if {*one[1]} != {"-"}]
     return columns
 
 
@@ -191,12 +205,22 @@ def _cells(rows: list[list[Any]], style: str) -> list[str]:
     ]
 
 
+def _gain_cell(gains: list[Any]) -> str:
+    """That of a run with its interval; of several their mean and half range, and whether none is beyond noise."""
+    if len(gains) == 1 and gains[0] is not None:
+        return gain_cell(gains[0]["value"], gains[0]["low"], gains[0]["high"])
+    (shown,) = _cells([[gain and gain["value"] for gain in gains]], NLL.style)
+    noise = None not in gains and all(gain["low"] <= 0 <= gain["high"] for gain in gains)
+    return f"{shown} ~" if noise else shown
+
+
 class _Judge:
     """Says which row is best, from the test predictions of the runs of each row, where they were kept."""
 
     def __init__(self, folders: list[list[str]], n_bins: list[int]) -> None:
         self._folders, self._n_bins = folders, n_bins
-        self._read = lru_cache(maxsize=4)(self._scored)
+        self._read, self._kept = lru_cache(maxsize=4)(self._scored), lru_cache(maxsize=2)(_kept)
+        self._best, self._own = lru_cache(maxsize=None)(self._refined), lru_cache(maxsize=None)(_own)
 
     def best(self, key: str, moment: str, means: Mapping[int, float | None], sign: int) -> int | None:
         """The row that is better than all others by more than noise, of those with a mean, or `None`."""
@@ -218,18 +242,75 @@ class _Judge:
             return False
         return compare_scored(METRICS[key], scored, rival, n_bins, groups=groups).verdict == "a_is_better"
 
-    @staticmethod
-    def _scored(folder: str, moment: str) -> tuple[Scored, Any] | None:
-        """The test data of a run, before or after its calibrator, and their groups; `None` where they are not kept."""
-        try:
-            test = load_predictions(Path(folder, PREDICTIONS))[0]["test"]
-            record = json.loads(Path(folder, "config.json").read_text("utf-8")).get("calibration") or {}
-        except ValueError as error:
-            logger.warning("%s is not compared with others: %s", folder, error)
+    def gains(self, rows: list[list[dict[str, Any]]]) -> tuple[list[str], list[list[float | None]]]:
+        """Of each row the cell of what its calibrators gain, and of each of its runs what the best map leaves."""
+        runs = [list(zip(*row, strict=True)) for row in zip(self._folders, rows, strict=True)]
+        gains = [_gain_cell([self._gain(*run) for run in row]) for row in runs]
+        return gains, [[self._left(*run) for run in row] for row in runs]
+
+    def _gain(self, folder: str, results: Mapping[str, Any]) -> dict[str, float] | None:
+        """By how much the calibrator of a run lowers the NLL of its test data, with an interval."""
+        if "nll_gain" in results:
+            return results["nll_gain"]
+        before, after = (self._read(folder, moment) for moment in _MOMENTS)
+        if before is None or after is None:
             return None
-        except (OSError, KeyError):
+        return numbers_of(compare_scored(NLL, before[0], after[0], level=LEVEL, groups=before[1]))
+
+    def _left(self, folder: str, results: Mapping[str, Any]) -> float | None:
+        """What the best map known leaves of that NLL."""
+        if found := results.get("refinement"):
+            return found["value"]
+        best = self._best(folder)
+        return None if best is None else best.value
+
+    def _refined(self, folder: str) -> Refinement | None:
+        """The best map known of a run, fitted on its validation data."""
+        parts, after = self._kept(folder), self._read(folder, "after")
+        if after is None or "validation" not in parts or same(parts["validation"], parts["test"]):
             return None
-        if len(test) < 2 or moment == "after" and not (record and is_known(record)):
+        best = best_fit(parts["validation"])
+        if best is None:
             return None
-        calibrator = calibrator_of(record) if moment == "after" else None
+        return refinement_of(self._own(folder), after[0], best.calibrator, parts["test"], LEVEL, after[1])
+
+    def _scored(self, folder: str, moment: str) -> tuple[Scored, Any] | None:
+        """
+        The test data of a run, before or after its calibrator or under the best one, and their groups; `None` where
+        they are not kept.
+        """
+        test = self._kept(folder).get("test")
+        if test is None or len(test) < 2:
+            return None
+        calibrator = None
+        if moment == "after":
+            calibrator = self._own(folder)
+        elif moment == _BEST:
+            best = self._best(folder)
+            calibrator = best and best.calibrator
+        if moment != "before" and calibrator is None:
+            return None
         return Scored.from_logits(test.logits, test.labels, calibrator), test.groups
+
+
+def _kept(folder: str) -> dict[str, Predictions]:
+    """What a run kept of its predictions."""
+    try:
+        return load_predictions(Path(folder, PREDICTIONS))[0]
+    except ValueError as error:
+        logger.warning("%s is not compared with others: %s", folder, error)
+    except OSError:
+        pass
+    return {}
+
+
+def _own(folder: str) -> Any:
+    """The calibrator of a run, or `None` where it is not known."""
+    try:
+        record = json.loads(Path(folder, "config.json").read_text("utf-8")).get("calibration") or {}
+        return calibrator_of(record) if record and is_known(record) else None
+    except ValueError as error:
+        logger.warning("%s is not compared with others: %s", folder, error)
+    except OSError:
+        pass
+    return None

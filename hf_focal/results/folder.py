@@ -22,6 +22,7 @@ from transformers.trainer_callback import TrainerState
 from ..metrics import METRICS
 from ..predictions import Predictions, save_predictions
 from .card import About, create_model_card
+from .gain import numbers_of
 from .lock import hold, release
 from .replace import (
     CARD,
@@ -268,7 +269,7 @@ def save_run(
     fit, folder = report.fit, Path(folder)
     names = json.dumps({str(index): name for index, name in id2label.items()})
     numbers = {key: value for key, value in fit.calibrator.to_record().items() if isinstance(value, float)}
-    metadata = {key: repr(value) for key, value in numbers.items()}
+    metadata = {"calibrator": fit.method, **{key: repr(value) for key, value in numbers.items()}}
     save_predictions(folder / PREDICTIONS, parts, scaled="false", **metadata, id2label=names)
     entries = {**results, "calibrator": fit.method, "temperature": None, **numbers}
     entries |= {"temperature_criterion": fit.criterion, "n_bins": report.n_bins}
@@ -276,6 +277,11 @@ def save_run(
     for split, moments in (("validation", (fit.before, fit.after)), ("test", (report.before, report.after))):
         for moment, values in zip(("before", "after"), moments, strict=True):
             entries |= {f"{split}_{moment}_{key}": value for key, value in values.items()}
+    left = report.refinement
+    entries["nll_gain"] = numbers_of(report.nll_gain)
+    entries["refinement"] = left and {
+        "value": left.value, "method": left.calibrator.method, "further": numbers_of(left.further)
+    }  # fmt: skip
     entries["intervals"] = {moment: dict(found) for moment, found in report.intervals.items()}
     entries["by_chance"] = {
         moment: {key: asdict(floor) for key, floor in found.items()} for moment, found in report.floors.items()

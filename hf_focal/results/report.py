@@ -20,6 +20,7 @@ from ..metrics.comparison import compare_scored
 from ..metrics.noise import appraise, calibrated_band
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
+from .gain import Refinement, gain_cell, refinement_of, words_of_gain
 from .plots.reliability import draw_reliability
 from .tables import cell, text_table, with_interval, with_noise
 
@@ -59,6 +60,7 @@ class Report:
             (B) on the same rows.
         bands (`dict[str, np.ndarray]`, *optional*): Under `"before"` and `"after"`, the ends of the range of each
             bin's accuracy were the model calibrated, `(2, n_bins)`.
+        refinement ([`Refinement`], *optional*): The NLL after the best map known, where that was looked for.
     """
 
     fit: Fit
@@ -75,18 +77,43 @@ class Report:
     floors: dict[str, dict[str, NoiseFloor]] = field(default_factory=dict)
     changes: dict[str, PairedComparison] = field(default_factory=dict)
     bands: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    refinement: Refinement | None = None
 
     def rows(self) -> list[tuple[str, str, str]]:
         """
         Of each metric its title, and what it was before and after, with intervals; of accuracy the error. A
-        calibration error has a line of its own for its true value, and one for what chance alone would show.
+        calibration error has a line of its own for its true value, and one for what chance alone would show; the NLL
+        one for what the map gained, and one for what the best map known leaves.
         """
         lines: list[tuple[str, str, str]] = []
         for metric in sorted((METRICS[key] for key in self.before), key=lambda metric: metric.rank):
             cells = zip(*(self._cells(metric, moment) for moment in ("before", "after")), strict=True)
             titles = (metric.shown, "- true value", "- by chance")
             lines += [(title, *pair) for title, pair in zip(titles, cells, strict=False) if any(pair)]
+            if metric.key == "nll":
+                lines += self._gains()
         return lines
+
+    def _gains(self) -> Iterator[tuple[str, str, str]]:
+        if (gain := self.nll_gain) is not None:
+            yield "- gain", "", gain_cell(gain.difference, gain.low, gain.high)
+        if self.refinement is not None:
+            yield "- left", "", cell(self.refinement.value, METRICS["nll"].style)
+
+    @property
+    def nll_gain(self) -> PairedComparison | None:
+        """Of the NLL before (A) and after (B): the difference is what the map gained. `None` of a single sample."""
+        return self.changes.get("nll")
+
+    @property
+    def gain(self) -> str:
+        """A sentence on what the map gained on the NLL, beyond noise or not, and on what is left of it."""
+        return words_of_gain(self.fit, self.nll_gain, self.after["nll"], self.refinement) if self.changes else ""
+
+    @property
+    def told(self) -> str:
+        """All that is to be said in words beside the numbers."""
+        return " ".join(filter(None, (self.words, self.gain, self.notes)))
 
     def _cells(self, metric: Metric, moment: str) -> tuple[str, ...]:
         value = (self.before if moment == "before" else self.after)[metric.key]
@@ -98,6 +125,13 @@ class Report:
         own = with_noise(value, floor.high, metric.style)
         chance = with_interval(floor.median, (floor.low, floor.high), metric.style)
         return own, " to ".join(cell(end, metric.style) for end in shown), chance
+
+    @property
+    def map_name(self) -> str:
+        """What was fitted, such as `T = 1.7`; that there is none where the probabilities were left alone."""
+        calibrator = self.fit.calibrator
+        alone = self.fit.unchanged and calibrator.noun != "temperature"  # of which T = 1 says it
+        return f"no {calibrator.noun}" if alone else str(calibrator)
 
     @property
     def notes(self) -> str:
@@ -126,13 +160,12 @@ class Report:
         title = self.split if self.unit == "samples" else f"{self.split} {self.unit}"
         head, *lines = text_table((title, "before", "after"), self.rows(), numbers=True).splitlines()
         drawn = f", by {self.group}" if self.group else ""
-        head += f"   ({self.fit.calibrator}; in brackets: {LEVEL:.0%} intervals{drawn})"
-        told = " ".join(filter(None, (self.words, self.notes)))
-        return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), told]))
+        head += f"   ({self.map_name}; in brackets: {LEVEL:.0%} intervals{drawn})"
+        return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told]))
 
     def diagram(self) -> Figure:
         """The reliability diagram before and after."""
-        titles = ("before", f"after ({self.fit.calibrator})")
+        titles = ("before", f"after ({self.map_name})")
         bands = {title: self.bands[moment] for title, moment in zip(titles, self.bins, strict=True)}
         floors = {title: self.floors.get(moment, {}) for title, moment in zip(titles, self.bins, strict=True)}
         return draw_reliability(dict(zip(titles, self.bins.values(), strict=True)), LEVEL, bands, floors)
@@ -142,8 +175,9 @@ RunReport = Report  # its earlier name
 
 
 def make_report(
-    predictions: Predictions, fit: Fit, *, n_bins: int = 15, unit: str = "samples", group: str | None = None
-) -> Report:
+    predictions: Predictions, fit: Fit, *, n_bins: int = 15, unit: str = "samples", group: str | None = None,
+    best: Fit | None = None,
+) -> Report:  # fmt: skip
     """
     Measure a model before and after its calibrator: one softmax each, block by block.
 
@@ -155,6 +189,8 @@ def make_report(
             The fitted calibrator.
         n_bins, unit, group (*optional*):
             As of [`Report`].
+        best ([`Fit`], *optional*):
+            What `fit_calibrator(method="auto")` gives on the data that `fit` was fitted on, for the refinement.
     """
     logits, labels, groups = leave_out_masked(
         logits=predictions.logits, labels=predictions.labels, groups=predictions.groups
@@ -164,6 +200,11 @@ def make_report(
     scored = {"before": ScoredLogits(*checked), "after": ScoredLogits(*checked, fit.calibrator)}
     values = {moment: measure(one, n_bins) for moment, one in scored.items()}
     found = {moment: appraise(one, n_bins, groups, LEVEL) for moment, one in scored.items()}
+    changes = dict(_changes(scored["before"], scored["after"], n_bins, groups))
+    left = None
+    if best is not None and changes:
+        seen = Predictions(*checked)
+        left = refinement_of(fit.calibrator, scored["after"], best.calibrator, seen, LEVEL, groups)
     return Report(
         fit=fit,
         before=values["before"],
@@ -177,8 +218,9 @@ def make_report(
         unit=unit,
         group=group if groups is not None else None,
         floors={moment: floors for moment, (_, floors) in found.items()},
-        changes=dict(_changes(scored["before"], scored["after"], n_bins, groups)),
+        changes=changes,
         bands={moment: calibrated_band(one, n_bins, groups, LEVEL) for moment, one in scored.items()},
+        refinement=left,
     )
 
 

@@ -186,7 +186,7 @@ def ood_detection(
     n_resamples: int = 1000, seed: int = 0,
 ) -> dict[str, dict[str, DetectionResult]]:  # fmt: skip
     """
-    AUROC of every score with its interval, before and after temperature scaling.
+    AUROC of every score with its interval, before and after calibration by a temperature (and a gamma).
 
     Args:
         logits, ood_logits (`np.ndarray` of shapes `(num_in, num_labels)` and `(num_out, num_labels)`):

@@ -41,7 +41,7 @@ def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, 
     ROC curves (Mukhoti et al., 2020, Figure 5): one panel per out-of-distribution data set, one colour per model.
 
     Args:
-        scores (`Mapping`): By data set, model, and `"before"` and `"after"` temperature scaling (dashed and solid;
+        scores (`Mapping`): By data set, model, and `"before"` and `"after"` calibration (dashed and solid;
             either will do): scores of in-distribution and out-of-distribution samples, as for [`auroc`].
 
     Returns:
@@ -65,6 +65,11 @@ def roc_diagram(scores: Mapping[str, Mapping[str, Mapping[str, tuple[ArrayLike, 
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, frameon=False, title="AUROC")
     axes[0].set_ylabel("true positive rate")
     return figure
+
+
+def _answers_differ(by_severity: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> bool:
+    """Whether calibration changed how often a model is right, which a temperature never does."""
+    return any(row["before"]["accuracy"] != row["after"]["accuracy"] for row in by_severity.values())
 
 
 def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]) -> Figure:
@@ -92,7 +97,7 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
             style = _look(index, moment, markersize=4)
             rows = [by_severity[severity][moment] for severity in severities]
             for axis, (key, shown) in zip(axes, _SHOWN.items(), strict=True):
-                if key == "accuracy" and moment == "before":  # a temperature changes no prediction
+                if key == "accuracy" and moment == "before" and not _answers_differ(by_severity):
                     continue
                 axis.plot(severities, [shown(row[key]) for row in rows], label=f"{model}, {moment}", **style)
                 if all("intervals" in row for row in rows):
@@ -114,7 +119,7 @@ def risk_coverage_diagram(curves: Mapping[str, Mapping[str, tuple[NDArray[Any], 
     Error of the most confident predictions against the share of samples that is predicted, one colour per model.
 
     Args:
-        curves (`Mapping`): By model, then by `"before"` and `"after"` temperature scaling (dashed and solid; either
+        curves (`Mapping`): By model, then by `"before"` and `"after"` calibration (dashed and solid; either
             will do): what [`risk_coverage_curve`] returns.
 
     Returns:

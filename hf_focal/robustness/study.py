@@ -205,16 +205,21 @@ def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
         yield text_table(["AUROC (90% interval)", "score", "before", "after"], rows)
     for name, by_severity in found.shift.items():
         rows = []
+        # A temperature changes no answer; other maps may.
+        moved = any(row["before"]["accuracy"] != row["after"]["accuracy"] for row in by_severity.values())
+        told = {"before": "error before", "after": "error after"} if moved else {"after": "error"}
         for severity, row in by_severity.items():
+            wrong = [cell(1 - row[moment]["accuracy"]) for moment in told]
             ends = [one["intervals"]["ece"] for one in row.values()]
             chance = [one["by_chance"] for one in row.values()]
             errors = [with_noise(one["ece"], one["by_chance"]["high"]) for one in row.values()]
             nlls = [cell(one["nll"], ".4f") for one in row.values()]
-            rows.append([f"severity {severity}", cell(1 - row["after"]["accuracy"]), *errors, *nlls])
-            rows.append(["- true value", "", *(" to ".join(map(cell, one)) for one in ends), "", ""])
+            rows.append([f"severity {severity}", *wrong, *errors, *nlls])
+            rows.append(["- true value", *[""] * len(told), *(" to ".join(map(cell, one)) for one in ends), "", ""])
             floors = [with_interval(one["median"], (one["low"], one["high"])) for one in chance]
-            rows.append(["- by chance", "", *floors, "", ""])
-        yield text_table([name, "error", "ECE before", "ECE after", "NLL before", "NLL after"], rows)
+            rows.append(["- by chance", *[""] * len(told), *floors, "", ""])
+        header = [name, *told.values(), "ECE before", "ECE after", "NLL before", "NLL after"]
+        yield text_table(header, rows)
     if found.selective:
         rows = [
             [moment, f"{one['count']} ({cell(one['share'])})", cell(one["accuracy"]), cell(one["aurc"])]
@@ -242,7 +247,9 @@ def save(study: Study, folder: str | Path) -> list[str]:
     drawn = pictures(study)
     figures = {}
     for title, found in study.models.items():
-        calibration = {"temperature": 1.0, "gamma": 0.0, **found.calibrator.to_record()}
+        calibration: dict[str, Any] = {"temperature": 1.0, "gamma": 0.0, **found.calibrator.to_record()}
+        if len(calibration) > 2:  # of another method, whose fields may be called as what was measured
+            calibration = {"calibrator": {"method": found.calibrator.method, **found.calibrator.to_record()}}
         measured = {"ood": found.ood, "shift": found.shift, "selective": found.selective}
         figures[title] = {"model": found.model, "loss": found.loss, **calibration, **measured}
     whole = {"dataset": study.dataset, "num_samples": study.num_samples, "seed": study.seed, "models": figures}

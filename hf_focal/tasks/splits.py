@@ -295,7 +295,7 @@ def chosen_pair(names: Collection[str], split: str | None = None, test_split: st
         if name not in names:
             raise ValueError(f"The data set has no split {name!r}; {have}.")
     if split == test_split:
-        raise ValueError(f"A temperature cannot be fitted and measured on the same split, {split!r}.")
+        raise ValueError(f"A calibrator cannot be fitted and measured on the same split, {split!r}.")
     test_split = test_split or (test if test != split else None)
     return [split] if test_split is None else [split, test_split]
 
@@ -306,7 +306,7 @@ def held_out_pair(
     """Splits to fit and to measure on: validation, or else test or the only one, and test, or halves of the first."""
     split, *others = chosen = chosen_pair(splits, split, test_split)
     if split == "train":
-        logger.warning("The temperature is fitted on the split 'train': use data that the model was not trained on.")
+        logger.warning("The calibrator is fitted on the split 'train': use data that the model was not trained on.")
     if others:
         return {name: splits[name] for name in chosen}
     first, second = _hold_out(splits[split], len(splits[split]) // 2, seed)

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""The arguments of `CalibrationTrainer`: `TrainingArguments` plus the loss, its parameters and the temperature."""
+"""The arguments of `CalibrationTrainer`: `TrainingArguments` plus the loss, its parameters and the calibrator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from ..metrics.base import METRICS
 
 logger = logging.getLogger(__name__)
 LABELS = "labels"  # the key of a batch that the loss takes
+REFINEMENT = "refinement"  # what a checkpoint may be chosen by beside a metric, see `temperature_refinement`
 _Class = TypeVar("_Class", bound=type)
 
 
 def lower_is_better(metric: str | None) -> bool:
     """Whether `metric`, a key of `evaluate()` with or without its prefixes, is one of ours of which less is better."""
     name = metric or ""
+    if name == REFINEMENT or name.endswith(f"_{REFINEMENT}"):
+        return True
     # The name of a data set stands before that of the metric, and may itself be that of a metric.
     keys = [key for key in METRICS if name == key or name.endswith(f"_{key}")]
     return bool(keys) and METRICS[max(keys, key=len)].lower_is_better
@@ -51,10 +54,11 @@ class CalibrationTrainingArguments(TrainingArguments):
 
     Three defaults of `TrainingArguments` differ. `greater_is_better` is false for every metric of ours but accuracy,
     so `metric_for_best_model="ece"`, or `"eval_<set>_ece"` of a dict of data sets, keeps the checkpoint of LOWEST
-    calibration error. `eval_accumulation_steps` is 32: without a limit the time to predict grows with the square of
-    the data set. `hub_strategy` is `"end"`: nothing is pushed before the temperature is fitted. `"every_save"` pushes
-    weights during training as well; the strategies that push whole checkpoints are refused, because optimizer states
-    are pickles.
+    calibration error. `metric_for_best_model="refinement"` keeps that of lowest NLL after a temperature, fitted to the
+    very data of the evaluation (Berta, Holzmüller, Jordan and Bach, 2025): what calibration cannot mend later.
+    `eval_accumulation_steps` is 32: without a limit the time to predict grows with the square of the data set.
+    `hub_strategy` is `"end"`: nothing is pushed before the model is calibrated. `"every_save"` pushes weights during
+    training as well; the strategies that push whole checkpoints are refused, because optimizer states are pickles.
 
     Raises:
         ValueError: If the loss is unknown, does not take a given parameter, or a parameter is out of range; with
@@ -102,23 +106,30 @@ class CalibrationTrainingArguments(TrainingArguments):
     )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
     calibrator: str = field(
-        default="temperature", metadata={"help": "The calibrator to fit: a name in hf_focal.CALIBRATORS."}
+        default="temperature",
+        metadata={
+            "help": "The calibrator to fit: a name in hf_focal.CALIBRATORS (temperature, bias, vector, matrix, "
+            "focal), 'auto' (the data choose) or 'none'."
+        },
     )
     temperature_criterion: str = field(
         default="nll",
         metadata={
-            "help": "What the calibrator minimises: 'nll', for models to use, or 'ece', on the paper's grid.",
+            "help": "What the calibrator minimises: 'nll', for models to use, or, of temperature and focal alone, "
+            "'ece', on the paper's grid.",
             "aliases": ["--criterion"],
         },
     )
     temperature_guard: bool | None = field(
         default=None,
         metadata={
-            "help": "Keep T = 1 where the data do not show that another helps. Unset: on for 'nll', off for 'ece'."
+            "help": "Leave the probabilities alone where the data do not show that the calibrator helps. Unset: on "
+            "for 'nll', off for 'ece'."
         },
     )
     fold_temperature: bool = field(
-        default=True, metadata={"help": "Divide the head by the temperature; else it stays in the config alone."}
+        default=True,
+        metadata={"help": "Fold the calibrator, such as a temperature, into the head; else it stays in the config."},
     )
     push_predictions: bool = field(
         default=False, metadata={"help": "Push predictions.safetensors (logits and labels) along with the model."}

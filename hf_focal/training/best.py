@@ -21,9 +21,10 @@ from ..predictions import Predictions
 from ..results.replace import BEST, publish
 from ..results.report import LEVEL
 from ..results.tables import PERCENT, cell, text_table, with_noise
-from .arguments import lower_is_better
+from .arguments import REFINEMENT, lower_is_better
 from .base_trainer import load_weights
 from .dynamics import refuse_sharded
+from .evaluation import MeasuringTrainer
 
 
 class KeepBestCallback(TrainerCallback):
@@ -40,7 +41,8 @@ class KeepBestCallback(TrainerCallback):
             A [`CalibrationTrainer`], or a `Trainer` whose `compute_metrics` gives the criteria; then
             `trainer.add_callback(callback)`.
         criteria (`Sequence[str]`, *optional*, defaults to `("ece", "nll", "accuracy")`):
-            Metrics of the validation data: accuracy (the highest is best), NLL, Brier score or a calibration error.
+            Metrics of the validation data: accuracy (the highest is best), NLL, Brier score or a calibration error; or
+            `"refinement"`, the NLL after a temperature that is fitted to these data (of a [`CalibrationTrainer`]).
 
     Raises:
         ValueError: If there is no criterion or one is unknown; when training starts, if there is no single evaluation
@@ -51,10 +53,13 @@ class KeepBestCallback(TrainerCallback):
     trainer: Any
 
     def __init__(self, trainer: Trainer, criteria: Sequence[str] = ("ece", "nll", "accuracy")) -> None:
-        unknown = [criterion for criterion in criteria if criterion not in METRICS]
+        known = [*METRICS, REFINEMENT]
+        unknown = [criterion for criterion in criteria if criterion not in known]
         if unknown or not criteria:
-            near = suggestion(unknown[0], METRICS) if unknown else ""
-            raise ValueError(f"criteria must be some of {', '.join(METRICS)}, got {list(criteria)}.{near}")
+            near = suggestion(unknown[0], known) if unknown else ""
+            raise ValueError(f"criteria must be some of {', '.join(known)}, got {list(criteria)}.{near}")
+        if REFINEMENT in criteria and isinstance(trainer, MeasuringTrainer):
+            trainer.measures_refinement = True
         self.trainer = trainer
         self.criteria = list(dict.fromkeys(criteria))
         self.best: dict[str, dict[str, float]] = {}

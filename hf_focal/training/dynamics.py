@@ -195,7 +195,7 @@ class TrainingDynamicsCallback(TrainerCallback):
         if self.gradient_epochs and not torch.allclose(output, logits.float(), 0, 0, equal_nan=True):
             raise ValueError(
                 "The gradients can only be measured of a model whose logits are what its last layer gives, but here "
-                "they are changed afterwards. A temperature that was not folded is to be removed before training: del "
+                "they are changed afterwards. A calibrator that was not folded is to be removed before training: del "
                 "model.config.calibration."
             )
         return features.float().square().sum(-1) + (self._head.bias is not None)

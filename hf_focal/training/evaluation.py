@@ -20,9 +20,10 @@ from ..models.apply import pending_calibrator
 from ..names import suggestion
 from ..networks.masking import mask_classes, masked_indices, refuse_masked
 from ..predictions import Predictions
+from ..results.gain import temperature_refinement
 from ..tasks import TASKS, Task, task_of
 from ..tasks.base import canonical_task
-from .arguments import LABELS
+from .arguments import LABELS, REFINEMENT
 from .base_trainer import BaseTrainer
 from .divergence import DivergenceWatch
 from .streams import NO_SAMPLE, is_stream, reading
@@ -44,6 +45,7 @@ class MeasuringTrainer(BaseTrainer):
 
     loss: CalibrationLoss
     task_name: str | None
+    measures_refinement = False  # whether evaluations give it though no checkpoint is chosen by it
     _pending: Calibrator | None = None  # what the metrics of ours are to heed
     _watch: DivergenceWatch | None = None  # of the training that goes on
     _inputs: dict[str, Any] | None = None  # the first batch of an evaluation
@@ -169,7 +171,10 @@ class MeasuringTrainer(BaseTrainer):
         if compute_result is None:
             seen = self._labelled(eval_prediction)
             scored = Scored.from_logits(seen.logits, seen.labels, self._pending)
-            return measure(scored, getattr(self.args, "n_bins", 15))
+            values = measure(scored, getattr(self.args, "n_bins", 15))
+            if self.measures_refinement or (self.args.metric_for_best_model or "").endswith(REFINEMENT):
+                values[REFINEMENT] = temperature_refinement(seen.logits, seen.labels)
+            return values
         return self._batch_metrics(eval_prediction, compute_result, calibrator=self._pending)
 
     def _check_best_metric(self) -> None:
@@ -187,6 +192,8 @@ class MeasuringTrainer(BaseTrainer):
         known = ["loss", "runtime", "samples_per_second", "steps_per_second"]
         if self.compute_metrics in (self._metrics, our_metrics) and not args.prediction_loss_only:
             known += [key for key, one in METRICS.items() if one.running is not None or not args.batch_eval_metrics]
+            if self.compute_metrics == self._metrics and not args.batch_eval_metrics:  # it needs all logits at once
+                known.append(REFINEMENT)
         elif not args.prediction_loss_only:  # a function of the user's gives what it gives
             known += [name.removeprefix(part) for part in given if name.startswith(part)]
         keys = [part + key for part in given for key in known]

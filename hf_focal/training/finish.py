@@ -67,7 +67,7 @@ def finish_run(
     try:
         trainer.calibrate(validation, predictions=held_out, split=split)
     except UnfoldableError as error:
-        logger.warning("%s\nThe temperature is kept in the config alone.", error)
+        logger.warning("%s\nThe calibrator is kept in the config alone.", error)
         trainer.calibrate(validation, predictions=held_out, split=split, fold=False)
     parts = {"validation": trainer.flatten(held_out, split), "test": trainer.flatten(measured, test_split)}
     report = trainer.report_on(parts["test"])
@@ -78,7 +78,7 @@ def finish_run(
         "dataset_revision": dataset_revision,
         "base_model": base_model,
     }
-    facts = dict(results or {})
+    facts = {**(results or {}), "calibrator_asked_for": getattr(trainer.args, "calibrator", "temperature")}
     if trainer.state.global_step:
         facts |= {"loss": trainer.loss_name, "loss_parameters": trainer.loss.hyperparameters()}
     else:

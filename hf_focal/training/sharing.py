@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 
 from ..calibrators import Fit
+from ..calibrators.base import AUTO
 from ..hub.push import upload_run
 from ..models.original import save_original
 from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, rounding_words, stated_record
@@ -20,6 +22,7 @@ from ..networks.masking import masked_names
 from ..predictions import Predictions
 from ..results.card import About
 from ..results.folder import CARD, home_of, save_card
+from ..results.gain import best_fit, same
 from ..results.replace import SAVING, replacing
 from ..results.report import Report, make_report
 from ..tasks import Task
@@ -36,6 +39,8 @@ class SharingTrainer(MeasuringTrainer):
     report: Report | None
     about: dict[str, Any]
     _held_out: Predictions | None
+    _asked = ""  # the method that was asked for
+    _auto_options: Mapping[str, Any] = {}  # what `auto` would be fitted with, for the head at hand
     _card_for: str | None
     _lack_told = False  # that what makes the inputs is not saved with the model
 
@@ -128,7 +133,8 @@ class SharingTrainer(MeasuringTrainer):
 
     def report_on(self, predictions: Predictions) -> Report:
         """
-        Measure the fitted calibrator; the model card then tells of these data.
+        Measure the fitted calibrator; the model card then tells of these data. What the best map known would leave of
+        their NLL is told with it, unless they are those of the fit, or finding that map would take long.
 
         Args:
             predictions ([`Predictions`]):
@@ -140,8 +146,11 @@ class SharingTrainer(MeasuringTrainer):
         if self.fit is None:
             raise ValueError("No calibrator was fitted yet: call calibrate() first.")
         counted = self.task or Task
-        n_bins = getattr(self.args, "n_bins", 15)
-        report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group)
+        n_bins, held_out = getattr(self.args, "n_bins", 15), self._held_out
+        best = None
+        if held_out is not None and not same(held_out, predictions):
+            best = self.fit if self._asked == AUTO else best_fit(held_out, n_bins, **self._auto_options)
+        report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group, best=best)
         rounded = rounding_words(stated_record(self.model))
         self.report = replace(report, words=" ".join(filter(None, (report.words, rounded))))
         self._card_for = None

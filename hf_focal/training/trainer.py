@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""`CalibrationTrainer`: a `Trainer` that trains with a calibration loss and fits a temperature afterwards."""
+"""`CalibrationTrainer`: a `Trainer` that trains with a calibration loss and fits a calibrator afterwards."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .streams import check_dataset, is_stream
 logger = logging.getLogger(__name__)
 
 _ROWS = 4096  # handled at a time
-_TRAINING = "Training starts from the logits before scaling"
+_TRAINING = "Training starts from the logits before calibration"
 
 
 class CalibrationTrainer(SharingTrainer):
@@ -51,9 +51,9 @@ class CalibrationTrainer(SharingTrainer):
     A `Trainer` for calibrated classifiers.
 
     It trains with `args.loss`, or with its `default_loss`; `evaluate()` reports accuracy, NLL, Brier score and the
-    calibration errors; [`~CalibrationTrainer.calibrate`] fits a temperature and folds it into the model. Batches split
-    over accumulation steps or processes give the same weights as whole ones (MMCE pairs samples within a micro-batch,
-    so there alone they differ).
+    calibration errors; [`~CalibrationTrainer.calibrate`] fits a calibrator, such as a temperature, and folds it into
+    the model. Batches split over accumulation steps or processes give the same weights as whole ones (MMCE pairs
+    samples within a micro-batch, so there alone they differ).
 
     A loss that learns from validation data (`adafocal`) is updated after each evaluation during training; its state
     is saved in the checkpoints.
@@ -188,7 +188,7 @@ class CalibrationTrainer(SharingTrainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """
-        As `Trainer.train`. A temperature of the model is undone and forgotten first: training would outdate it. One of
+        As `Trainer.train`. A calibrator of the model is undone and forgotten first: training would outdate it. One of
         another head, such as that of a checkpoint from which another task begins, is forgotten and nothing is undone.
 
         Raises:
@@ -348,7 +348,7 @@ class CalibrationTrainer(SharingTrainer):
             check_dataset(dataset)
             if dataset is self.train_dataset:
                 warnings.warn(
-                    "The temperature is being fitted on the training set, where the model is more confident and more "
+                    "The calibrator is being fitted on the training set, where the model is more confident and more "
                     "often right than on new data. Use held-out data.",
                     UserWarning,
                     stacklevel=2,
@@ -380,6 +380,8 @@ class CalibrationTrainer(SharingTrainer):
         else:
             self.model.config.calibration = record_of(fit.calibrator, facts, False, fingerprint(self.model))
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
+        self._asked = method
+        self._auto_options = {} if options.get("intercept") is None else {"intercept": options["intercept"]}
         return fit
 
     def _is_to_fold(self, method: str, fold: bool | None) -> bool:

@@ -318,7 +318,15 @@ def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
 
 
 # Run by tests of their own files.
-ELSEWHERE = ("calibrate.py", "compare_runs.py", "my_losses.py", "plot_dynamics.py", "run_ood.py", "run_text.py")
+ELSEWHERE = (
+    "calibrate.py",
+    "compare_calibrators.py",
+    "compare_runs.py",
+    "my_losses.py",
+    "plot_dynamics.py",
+    "run_ood.py",
+    "run_text.py",
+)
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):

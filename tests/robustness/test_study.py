@@ -18,6 +18,7 @@ from hf_focal import (
     ood_scores,
 )
 from hf_focal.calibrators import FocalRecalibration, TemperatureScaling
+from hf_focal.calibrators.bias import BiasCorrection
 from hf_focal.robustness.study import Study, measure, pictures, save, tables, titles_of
 
 
@@ -131,6 +132,23 @@ def test_the_file_holds_all_figures_and_the_pictures_show_some(tmp_path):
     assert plain["selective"]["before"]["accuracy"] == 1.0 and focal["selective"]["after"]["threshold"] == 0.9
     text = (tmp_path / names[1]).read_text()
     assert "== focal: digits, 4 images, T = 2, gamma = 3\n" in text and "contrast 3" in text and "\nnoise" not in text
+
+
+def test_a_map_that_changes_answers_has_its_errors_before_and_after(tmp_path):
+    shifted = found(BiasCorrection((0.0, 1.5)), model="m")  # of both: 3 of 4 right on clean data, and then 4
+    study = Study("digits", 4, 3, [], {"m": shifted})
+    header, clean, *_ = tables(study).split("\n\n")[1].splitlines()
+    assert header.split("  ")[0] == "contrast" and "error before  error after  ECE before" in header
+    assert clean.split()[2:4] == ["25.00%", "0.00%"]
+    figure = pictures(study)["severity_contrast.png"]
+    assert [line.get_label() for line in figure.axes[2].lines] == ["m, before", "m, after"]
+    assert [figure.axes[2].lines[i].get_ydata()[0] for i in range(2)] == [25.0, 0.0]
+    save(study, tmp_path)
+    (saved,) = json.loads((tmp_path / "ood_results.json").read_text())["models"].values()
+    assert saved["calibrator"] == {"method": "bias", "shift": [0.0, 1.5]} and "temperature" not in saved
+    assert set(saved["shift"]) == {"contrast"}
+    same = tables(Study("digits", 4, 3, [], {"m": found()}))
+    assert "error before" not in same and "contrast" in same
 
 
 def test_models_are_called_by_what_tells_them_apart():
