@@ -49,6 +49,9 @@ class Affine(NamedTuple):
 
     def __call__(self, logits: NDArray[Any]) -> NDArray[Any]:
         """The logits of shape `(num_samples, num_labels)`, mapped. What is -inf stays, and tells on no other class."""
+        for values in (np.asarray(self.scale), np.asarray(self.shift)):
+            if values.ndim and len(values) != logits.shape[1]:
+                raise ValueError(f"This map is for {len(values)} classes, got logits of {logits.shape[1]}.")
         masked = logits == -np.inf
         if any_masked := bool(masked.any()):
             logits = np.where(masked, 0.0, logits)
@@ -143,6 +146,11 @@ class Calibrator(ABC):
     @abstractmethod
     def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> Calibrator:
         """Fit it on checked arrays, see [`fit_calibrator`]. Further keyword arguments are options of the method."""
+
+    @classmethod
+    def too_few(cls, num_labels: int, labels: NDArray[np.int64]) -> str:
+        """Why it cannot be fitted to so many classes and such labels, as a sentence; `""`, the default: it can."""
+        return ""
 
     @classmethod
     def neutral(cls, num_labels: int) -> Calibrator | None:

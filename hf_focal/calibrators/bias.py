@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Affine, Calibrator, check_vector, register_calibrator
-from .structured import fit_bias
+from .structured import fit_bias, too_few
 
 
 @register_calibrator
 @dataclass(frozen=True)
 class BiasCorrection(Calibrator):
-    """`softmax(z + shift)`: the shift of smallest NLL, held back by a ridge of strength `num_labels / num_samples`."""
+    """`softmax(z + shift)`: the shift of smallest NLL, held back by a ridge of strength `k / n`, see [`VectorScaling`]."""
 
     method: ClassVar[str] = "bias"
     noun: ClassVar[str] = "shift of the classes"
@@ -29,6 +29,10 @@ class BiasCorrection(Calibrator):
         return cls(tuple(fit_bias(logits, labels).tolist()))
 
     @classmethod
+    def too_few(cls, num_labels: int, labels: NDArray[np.int64]) -> str:
+        return too_few(cls.method, num_labels, labels)
+
+    @classmethod
     def neutral(cls, num_labels: int) -> BiasCorrection:
         return cls((0.0,) * num_labels)
 
@@ -38,6 +42,11 @@ class BiasCorrection(Calibrator):
     @property
     def named(self) -> str:
         return self.noun
+
+    @property
+    def words(self) -> str:
+        low, high = min(self.shift), max(self.shift)
+        return f"A shift of each of its {len(self.shift)} logits, from {low:+.3g} to {high:+.3g}, was added."
 
     def __str__(self) -> str:
         return f"bias of {len(self.shift)} classes"

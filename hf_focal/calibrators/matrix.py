@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Affine, Calibrator, check_matrix, check_vector, register_calibrator
-from .structured import fit_matrix
-from .temperature import check_temperature
+from .structured import check_intercept, fit_matrix, too_few
+from .temperature import check_temperature, end_of_range
 
 
 MOST_CLASSES = 100
@@ -38,16 +38,21 @@ class MatrixScaling(Calibrator):
     def fit(
         cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int, intercept: bool = True
     ) -> MatrixScaling:
-        if logits.shape[1] > MOST_CLASSES:
-            raise ValueError(
-                f"method='matrix' is for at most {MOST_CLASSES} classes, got {logits.shape[1]}: use method='vector'."
-            )
-        temperature, matrix, shift = fit_matrix(logits, labels, intercept)
+        temperature, matrix, shift = fit_matrix(logits, labels, check_intercept(intercept))
         return cls(temperature, tuple(map(tuple, matrix.tolist())), tuple(shift.tolist()))
+
+    @classmethod
+    def too_few(cls, num_labels: int, labels: NDArray[np.int64]) -> str:
+        if num_labels > MOST_CLASSES:
+            return f"method='matrix' is for at most {MOST_CLASSES} classes, got {num_labels}: use method='vector'."
+        return too_few(cls.method, num_labels, labels)
 
     @classmethod
     def neutral(cls, num_labels: int) -> MatrixScaling:
         return cls(1.0, tuple(map(tuple, np.eye(num_labels).tolist())), ())
+
+    def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
+        return end_of_range(self.temperature, criterion, lambda: self.temperature)
 
     def affine(self, num_labels: int) -> Affine:
         return Affine(np.array(self.matrix) / self.temperature, np.array(self.shift) if self.shift else None)

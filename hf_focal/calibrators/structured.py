@@ -1,80 +1,253 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""The fits of structured scaling (Berta et al., 2026): the NLL with a ridge towards the temperature fit, convex."""
+"""
+The fits of structured scaling (Berta et al., 2026): the NLL with a ridge towards the temperature fit.
+
+They are convex in the numbers of a map from logits `z`, which are a row of `coefficients` for each class: the factors
+of `z` and a shift. A fit searches the row `x @ features` of each class on top of where it starts; a ridge holds back
+the `x`, in which the classes resemble one another more than in the coefficients. Berta et al. fit to log-probabilities;
+a map of those is not affine in the logits, so that here logits are centred by what does not depend on the sample.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 
+from ..checks import row_blocks
 from .temperature import TemperatureScaling
 
 
 Floats = NDArray[np.float64]
+FEWEST = 10  # samples, or one a class where that is more
+_CHUNK = 1 << 17  # logits handled at a time: scratch memory stays in the cache
+_KEPT = 1 << 22  # logits of which float64 copies are kept from step to step
+_CURVED = 4096  # samples from which the curvature of a matrix is taken
+_CLOSE = 1e-4  # the slope at which the search ends, where 1 is that of a standard error
+
+
+def check_intercept(intercept: Any) -> bool:
+    """Whether there is to be a shift, or a `ValueError`."""
+    if not isinstance(intercept, bool):
+        raise ValueError(f"intercept must be True, or False for a head without a bias, got {intercept!r}.")
+    return intercept
+
+
+def too_few(method: str, num_labels: int, labels: NDArray[np.int64]) -> str:
+    """What such labels lack for the fit of numbers for each class, as a sentence; else `""`."""
+    fewest = max(num_labels, FEWEST)
+    if len(labels) < fewest:
+        return (
+            f"method={method!r} needs at least {fewest} samples for {num_labels} classes, got {len(labels)}: use "
+            "method='temperature', or more validation data."
+        )
+    if labels.min() == labels.max():
+        return (
+            f"method={method!r} needs samples of at least two classes, got {len(labels)} of the class {labels[0]} "
+            "alone: use validation data of all classes."
+        )
+    return ""
 
 
 def fit_bias(logits: NDArray[Any], labels: NDArray[np.int64]) -> Floats:
     """The shift of each class, which add up to 0."""
     k = logits.shape[1]
-    zero = np.zeros(k)
-    shift = _minimise(logits, labels, 1.0, lambda x: (np.ones(k), x), lambda z, errors: errors.sum(0), zero, zero + k)
+    features = np.broadcast_to([[0.0, 1.0]], (k, 1, 2))
+    start = np.stack([np.ones(k), np.zeros(k)], axis=1)
+    shift = _Search(logits, labels, _Own).minimum(start, features, np.full((k, 1), float(k)))[:, 1]
     return shift - shift.mean()
 
 
 def fit_vector(logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool) -> tuple[float, Floats, Floats]:
-    """Temperature, the factor of each class, and the shifts, of which there are none without an intercept."""
+    """
+    Temperature, the factor of each class, and the shifts, of which there are none without an intercept.
+
+    With one, the logits of each class are centred, so that its factor does not move their mean.
+    """
     k = logits.shape[1]
-    temperature = TemperatureScaling.fit(logits, labels, criterion="nll", n_bins=15).temperature
-    size = 2 * k if intercept else k
-
-    def slopes(z: Floats, errors: Floats) -> Floats:
-        return np.concatenate([(errors * z).sum(0), errors.sum(0)])[:size]
-
-    def parts(x: Floats) -> tuple[Floats, Any]:
-        return 1 + x[:k], x[k:] if intercept else 0.0
-
-    x = _minimise(logits, labels, temperature, parts, slopes, np.zeros(size), np.full(size, float(k)))
-    return temperature, 1 + x[:k], x[k:]
+    temperature = _temperature(logits, labels)
+    search = _Search(logits, labels, _Own)
+    features = np.broadcast_to(np.diag([1 / temperature, 1.0]), (k, 2, 2)).copy()
+    features[:, 0, 1] = -search.means() / temperature
+    start = np.stack([np.full(k, 1 / temperature), np.zeros(k)], axis=1)
+    if not intercept:
+        features = features[:, :1] * [1.0, 0.0]
+    found = search.minimum(start, features, np.full((k, features.shape[1]), float(k)))
+    return temperature, found[:, 0] * temperature, found[:, 1] if intercept else np.empty(0)
 
 
 def fit_matrix(logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool) -> tuple[float, Floats, Floats]:
-    """Temperature, matrix, and the shifts, of which there are none without an intercept."""
+    """
+    Temperature, matrix, and the shifts, of which there are none without an intercept.
+
+    What is multiplied by the matrix, less the unit matrix, are the logits less their mean in each sample, to which
+    softmax is blind. With an intercept they are also less the mean of the largest of each sample, and so as close to
+    log-probabilities as an affine map comes. A class that is masked in all samples tells on none.
+    """
     k = logits.shape[1]
-    temperature = TemperatureScaling.fit(logits, labels, criterion="nll", n_bins=15).temperature
-    size = k * (k + 1) if intercept else k * k
+    temperature = _temperature(logits, labels)
+    search = _Search(logits, labels, _All)
+    used = search.used()
+    features = np.zeros((k + 1, k + 1))
+    features[:k, :k] = (np.diag(used * 1.0) - np.outer(used, used) / np.count_nonzero(used)) / temperature
+    features[:k, k] = -search.mean_of_largest(used) / temperature * used
+    features[k, k] = 1.0
+    strength = np.where(np.eye(k, k + 1, dtype=bool), k, float(k * (k - 1)))
+    strength[:, k] = k
+    if not intercept:
+        features, strength = features[:k] * (np.arange(k + 1) < k), strength[:, :k]
+    start = np.eye(k, k + 1) / temperature
+    found = search.minimum(start, features, strength)
+    return temperature, found[:, :k] * temperature, found[:, k] if intercept else np.empty(0)
 
-    def slopes(z: Floats, errors: Floats) -> Floats:
-        return np.concatenate([(errors.T @ z).ravel(), errors.sum(0)])[:size]
 
-    def parts(x: Floats) -> tuple[Floats, Any]:
-        return np.eye(k) + x[: k * k].reshape(k, k), x[k * k :] if intercept else 0.0
-
-    strength = np.concatenate([np.where(np.eye(k, dtype=bool), k, k * (k - 1)).ravel(), np.full(k, k)])[:size]
-    x = _minimise(logits, labels, temperature, parts, slopes, np.zeros(size), strength.astype(np.float64))
-    return temperature, np.eye(k) + x[: k * k].reshape(k, k), x[k * k :]
+def _temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    return TemperatureScaling.fit(logits, labels, criterion="nll", n_bins=15).temperature
 
 
-def _minimise(
-    logits: NDArray[Any], labels: NDArray[np.int64], temperature: float, parts: Callable[[Floats], tuple[Floats, Any]],
-    slopes: Callable[[Floats, Floats], Floats], start: Floats, strength: Floats,
-) -> Floats:  # fmt: skip
-    """Numbers of smallest summed NLL plus `strength` times their squares."""
-    rows = np.arange(len(labels))
-    masked = logits == -np.inf
-    z = np.where(masked, 0.0, logits) / temperature
+# Of a block of logits, of shape (num_labels, num_samples), under coefficients: the mapped logits; and, of weights of
+# that shape, the sums over samples of weight times the logits, or the squares of them, that the coefficients multiply.
+class _Own:
+    """Each class has a factor of its own logit, and a shift: coefficients of shape `(num_labels, 2)`."""
 
-    def value(x: Floats) -> tuple[float, Floats]:
-        scale, shift = parts(x)
-        mapped = (z @ scale.T if scale.ndim == 2 else z * scale) + shift
-        mapped[masked] = -np.inf
-        mapped -= logsumexp(mapped, axis=1, keepdims=True)
-        errors = np.exp(mapped)
-        errors[rows, labels] -= 1
-        slope = slopes(z, errors) + 2 * strength * x
-        return -float(mapped[rows, labels].sum()) + float((strength * x**2).sum()), slope
+    @staticmethod
+    def mapped(coefficients: Floats, z: Floats) -> Floats:
+        mapped = z * coefficients[:, :1]
+        mapped += coefficients[:, 1:]
+        return mapped
 
-    return minimize(value, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-12}).x
+    @staticmethod
+    def slopes(weights: Floats, inverse: Floats, z: Floats) -> Floats:
+        totals = weights @ inverse
+        weights *= z
+        return np.stack([weights @ inverse, totals], axis=1)
+
+    @staticmethod
+    def curvature(weights: Floats, z: Floats) -> Floats:
+        zero, one, two = weights.sum(1), (weights * z).sum(1), (weights * z * z).sum(1)
+        return np.stack([two, one, one, zero], axis=1).reshape(-1, 2, 2)
+
+
+class _All:
+    """Each class has a factor of each logit, and a shift: coefficients of shape `(num_labels, num_labels + 1)`."""
+
+    @staticmethod
+    def mapped(coefficients: Floats, z: Floats) -> Floats:
+        mapped = coefficients[:, :-1] @ z
+        mapped += coefficients[:, -1:]
+        return mapped
+
+    @staticmethod
+    def slopes(weights: Floats, inverse: Floats, z: Floats) -> Floats:
+        weights *= inverse
+        return np.concatenate([weights @ z.T, weights.sum(1, keepdims=True)], axis=1)
+
+    @staticmethod
+    def curvature(weights: Floats, z: Floats) -> Floats:
+        z = np.concatenate([z, np.ones((1, z.shape[1]))])
+        return np.stack([(z * one) @ z.T for one in weights])
+
+
+class _Search:
+    """Logits in blocks of shape `(num_labels, num_samples)`, 0 where masked, with where that is."""
+
+    def __init__(self, logits: NDArray[Any], labels: NDArray[np.int64], kind: type[_Own] | type[_All]) -> None:
+        self.logits, self.labels, self.kind, self.count = logits, labels, kind, logits.shape[1]
+        self.masked = bool(logits.min() == -np.inf)
+        self._kept = list(self._blocks(logits)) if logits.size <= _KEPT else None
+
+    def blocks(self) -> Iterator[tuple[slice, Floats, NDArray[np.bool_] | None]]:
+        return iter(self._blocks(self.logits) if self._kept is None else self._kept)
+
+    def _blocks(self, logits: NDArray[Any]) -> Iterator[tuple[slice, Floats, NDArray[np.bool_] | None]]:
+        for block, values, axis in row_blocks(logits, np.float64, _CHUNK):
+            z = values if axis == 0 else values.T
+            where = z == -np.inf if self.masked else None
+            yield block, z if where is None else np.where(where, 0.0, z), where
+
+    def means(self) -> Floats:
+        """The mean logit of each class where it is not masked, or 0."""
+        sums, counts = np.zeros(self.count), np.zeros(self.count)
+        for _, z, where in self.blocks():
+            sums += z.sum(1)
+            counts += z.shape[1] if where is None else np.count_nonzero(~where, axis=1)
+        return sums / np.maximum(counts, 1)
+
+    def used(self) -> NDArray[np.bool_]:
+        """Whether each class is in any sample not masked."""
+        return np.any([np.ones(self.count, bool) if m is None else ~m.all(1) for _, _, m in self.blocks()], axis=0)
+
+    def mean_of_largest(self, used: NDArray[np.bool_]) -> float:
+        """Of the largest logit of each sample less the mean of those of classes that are used."""
+        total = 0.0
+        for _, z, where in self.blocks():
+            total += float((z if where is None else np.where(where, -np.inf, z)).max(0).sum() - z[used].mean(0).sum())
+        return total / len(self.labels)
+
+    def weights(
+        self, coefficients: Floats, z: Floats, where: NDArray[np.bool_] | None
+    ) -> tuple[Floats, Floats, Floats]:
+        """What is in proportion to the probabilities, with the sum and the largest mapped logit of each sample."""
+        weights = self.kind.mapped(coefficients, z)
+        if where is not None:
+            weights[where] = -np.inf
+        largest = weights.max(0)
+        weights -= largest
+        np.exp(weights, out=weights)
+        return weights, weights.sum(0), largest
+
+    def nll(self, coefficients: Floats, of_labels: Floats) -> tuple[float, Floats]:
+        """The NLL of all samples and its slope in the coefficients."""
+        total, slopes = -float((coefficients * of_labels).sum()), -of_labels
+        for _, z, where in self.blocks():
+            weights, sums, largest = self.weights(coefficients, z, where)
+            total += float(np.log(sums).sum() + largest.sum())
+            slopes += self.kind.slopes(weights, 1 / sums, z)
+        return total, slopes
+
+    def of_labels(self) -> Floats:
+        """What the coefficients multiply, summed over the samples of each class."""
+        found: Any = 0.0
+        for block, z, _ in self.blocks():
+            true = np.zeros(z.shape)
+            true[self.labels[block], np.arange(z.shape[1])] = 1
+            found = found + self.kind.slopes(true, np.ones(z.shape[1]), z)
+        return found
+
+    def curvature(self, coefficients: Floats) -> Floats:
+        """The second derivatives in the coefficients of each class, of some samples times how many there are more."""
+        step = 1 if self.kind is _Own else -(-len(self.labels) // _CURVED)
+        found: Any = 0.0
+        for _, z, where in self._blocks(self.logits[::step]):
+            weights, sums, _ = self.weights(coefficients, z, where)
+            weights /= sums
+            found = found + self.kind.curvature(weights * (1 - weights), z)
+        return found * (len(self.labels) / len(self.logits[::step]))
+
+    def minimum(self, start: Floats, features: Floats, strength: Floats) -> Floats:
+        """
+        The coefficients `start + x @ features` of smallest summed NLL plus `strength * x**2`, class by class.
+
+        L-BFGS in numbers that are made alike by the curvature that the `x` of each class have at the start.
+        """
+        ridge = np.eye(strength.shape[1]) * (2 * strength)[:, None]
+        lower = np.linalg.cholesky(features @ self.curvature(start) @ np.swapaxes(features, -1, -2) + ridge)
+        alike = np.stack([solve_triangular(one, np.eye(len(one)), lower=True) for one in lower])
+        of_labels = self.of_labels()
+
+        def place(numbers: Floats) -> tuple[Floats, Floats]:
+            x = (numbers.reshape(len(start), 1, -1) @ alike)[:, 0]
+            return x, start + (x[:, None] @ features)[:, 0]
+
+        def value(numbers: Floats) -> tuple[float, Floats]:
+            x, coefficients = place(numbers)
+            nll, slopes = self.nll(coefficients, of_labels)
+            slopes = (features @ slopes[..., None])[..., 0] + 2 * strength * x
+            return nll + float((strength * x**2).sum()), (alike @ slopes[..., None]).ravel()
+
+        options = {"maxiter": 500, "maxcor": 20, "ftol": 1e-15, "gtol": _CLOSE}
+        return place(minimize(value, np.zeros(strength.size), jac=True, method="L-BFGS-B", options=options).x)[1]

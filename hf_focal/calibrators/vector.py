@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Affine, Calibrator, check_vector, register_calibrator
-from .structured import fit_vector
-from .temperature import check_temperature
+from .structured import check_intercept, fit_vector, too_few
+from .temperature import check_temperature, end_of_range
 
 
 @register_calibrator
@@ -35,12 +35,19 @@ class VectorScaling(Calibrator):
     def fit(
         cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int, intercept: bool = True
     ) -> VectorScaling:
-        temperature, scale, shift = fit_vector(logits, labels, intercept)
+        temperature, scale, shift = fit_vector(logits, labels, check_intercept(intercept))
         return cls(temperature, tuple(scale.tolist()), tuple(shift.tolist()))
+
+    @classmethod
+    def too_few(cls, num_labels: int, labels: NDArray[np.int64]) -> str:
+        return too_few(cls.method, num_labels, labels)
 
     @classmethod
     def neutral(cls, num_labels: int) -> VectorScaling:
         return cls(1.0, (1.0,) * num_labels, ())
+
+    def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
+        return end_of_range(self.temperature, criterion, lambda: self.temperature)
 
     def affine(self, num_labels: int) -> Affine:
         return Affine(np.array(self.scale) / self.temperature, np.array(self.shift) if self.shift else None)
