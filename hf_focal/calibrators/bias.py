@@ -16,7 +16,10 @@ from .structured import fit_bias, too_few
 @register_calibrator
 @dataclass(frozen=True)
 class BiasCorrection(Calibrator):
-    """`softmax(z + shift)`: the shift of smallest NLL, held back by a ridge of strength `k / n`, see [`VectorScaling`]."""
+    """
+    `softmax(z + shift)`: the shift of smallest NLL, held back by a ridge of strength `k / n`, for k classes and n
+    samples.
+    """
 
     method: ClassVar[str] = "bias"
     noun: ClassVar[str] = "shift of the classes"

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Affine, Calibrator, check_matrix, check_vector, register_calibrator
-from .structured import check_intercept, fit_matrix, too_few
+from .held_out import held_out
+from .structured import MatrixFit, check_intercept, too_few
 from .temperature import check_temperature, end_of_range
 
 
 MOST_CLASSES = 100
+RIDGES = (0.25, 1.0, 4.0, 16.0)
 
 
 @register_calibrator
@@ -23,7 +25,8 @@ class MatrixScaling(Calibrator):
     """
     `softmax(matrix @ z / temperature + shift)`: the temperature is fitted first; matrix and shift are those of
     smallest NLL, held back towards the unit matrix and 0 by a ridge, of strength `k / n` on diagonal and shift and
-    `k (k - 1) / n` off the diagonal, for k classes and n samples. At most 100 classes.
+    `k (k - 1) / n` off the diagonal, for k classes and n samples, or of a multiple of that, whichever of `RIDGES` has
+    the smallest NLL on folds that the fit has not seen. At most 100 classes.
     """
 
     method: ClassVar[str] = "matrix"
@@ -36,10 +39,32 @@ class MatrixScaling(Calibrator):
 
     @classmethod
     def fit(
-        cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int, intercept: bool = True
+        cls,
+        logits: NDArray[Any],
+        labels: NDArray[np.int64],
+        *,
+        criterion: str,
+        n_bins: int,
+        intercept: bool = True,
+        ridge: float | None = None,
     ) -> MatrixScaling:
-        temperature, matrix, shift = fit_matrix(logits, labels, check_intercept(intercept))
-        return cls(temperature, tuple(map(tuple, matrix.tolist())), tuple(shift.tolist()))
+        check_intercept(intercept)
+        if ridge is None:
+            rows = held_out(lambda z, y: cls.by_ridge(z, y, intercept), logits, labels)
+            ridge = min(RIDGES, key=lambda one: rows[one].nll.mean())
+        return cls.by_ridge(logits, labels, intercept, ridges=(ridge,))[ridge]
+
+    @classmethod
+    def by_ridge(
+        cls, logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float | None = None,
+        ridges: tuple[float, ...] = RIDGES,
+    ) -> dict[float, MatrixScaling]:  # fmt: skip
+        """One for each ridge."""
+        fit, found = MatrixFit(logits, labels, intercept, temperature), {}
+        for ridge in ridges:
+            matrix, shift = fit(ridge)
+            found[ridge] = cls(fit.temperature, tuple(map(tuple, matrix.tolist())), tuple(shift.tolist()))
+        return found
 
     @classmethod
     def too_few(cls, num_labels: int, labels: NDArray[np.int64]) -> str:

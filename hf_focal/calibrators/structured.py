@@ -2,10 +2,10 @@
 """
 The fits of structured scaling (Berta et al., 2026): the NLL with a ridge towards the temperature fit.
 
-They are convex in the numbers of a map from logits `z`, which are a row of `coefficients` for each class: the factors
-of `z` and a shift. A fit searches the row `x @ features` of each class on top of where it starts; a ridge holds back
-the `x`, in which the classes resemble one another more than in the coefficients. Berta et al. fit to log-probabilities;
-a map of those is not affine in the logits, so that here logits are centred by what does not depend on the sample.
+A map has a row of `coefficients` for each class: factors of the logits, and a shift. A fit is a convex search for rows
+`x @ features` that are added to those of the start, and the ridge holds back the `x`. Berta et al. fit maps of
+log-probabilities, which are not affine in the logits. Here these are centred instead, by what is the same for each
+sample; it is in the features.
 """
 
 from __future__ import annotations
@@ -80,29 +80,39 @@ def fit_vector(logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool)
     return temperature, found[:, 0] * temperature, found[:, 1] if intercept else np.empty(0)
 
 
-def fit_matrix(logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool) -> tuple[float, Floats, Floats]:
+class MatrixFit:
     """
-    Temperature, matrix, and the shifts, of which there are none without an intercept.
+    Matrices for one set of data, by the strength of the ridge, of which the rest is shared.
 
     What is multiplied by the matrix, less the unit matrix, are the logits less their mean in each sample, to which
     softmax is blind. With an intercept they are also less the mean of the largest of each sample, and so as close to
     log-probabilities as an affine map comes. A class that is masked in all samples tells on none.
     """
-    k = logits.shape[1]
-    temperature = _temperature(logits, labels)
-    search = _Search(logits, labels, _All)
-    used = search.used()
-    features = np.zeros((k + 1, k + 1))
-    features[:k, :k] = (np.diag(used * 1.0) - np.outer(used, used) / np.count_nonzero(used)) / temperature
-    features[:k, k] = -search.mean_of_largest(used) / temperature * used
-    features[k, k] = 1.0
-    strength = np.where(np.eye(k, k + 1, dtype=bool), k, float(k * (k - 1)))
-    strength[:, k] = k
-    if not intercept:
-        features, strength = features[:k] * (np.arange(k + 1) < k), strength[:, :k]
-    start = np.eye(k, k + 1) / temperature
-    found = search.minimum(start, features, strength)
-    return temperature, found[:, :k] * temperature, found[:, k] if intercept else np.empty(0)
+
+    def __init__(
+        self, logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float | None = None
+    ) -> None:
+        k = logits.shape[1]
+        self.temperature = _temperature(logits, labels) if temperature is None else temperature
+        self._search, self._intercept = _Search(logits, labels, _All), intercept
+        used = self._search.used()
+        features = np.zeros((k + 1, k + 1))
+        features[:k, :k] = np.diag(used * 1.0) - np.outer(used, used) / np.count_nonzero(used)
+        features[:k, k] = -self._search.mean_of_largest(used) * used
+        features[:k] /= self.temperature
+        features[k, k] = 1.0
+        strength = np.where(np.eye(k, k + 1, dtype=bool), k, float(k * (k - 1)))
+        strength[:, k] = k
+        if not intercept:
+            features, strength = features[:k] * (np.arange(k + 1) < k), strength[:, :k]
+        self._features, self._strength = features, strength
+
+    def __call__(self, ridge: float) -> tuple[Floats, Floats]:
+        """The matrix, and the shifts, of which there are none without an intercept."""
+        k = len(self._strength)
+        start = np.eye(k, k + 1) / self.temperature
+        found = self._search.minimum(start, self._features, ridge * self._strength)
+        return found[:, :k] * self.temperature, found[:, k] if self._intercept else np.empty(0)
 
 
 def _temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
@@ -159,6 +169,7 @@ class _Search:
         self.logits, self.labels, self.kind, self.count = logits, labels, kind, logits.shape[1]
         self.masked = bool(logits.min() == -np.inf)
         self._kept = list(self._blocks(logits)) if logits.size <= _KEPT else None
+        self._curvature: Floats | None = None
 
     def blocks(self) -> Iterator[tuple[slice, Floats, NDArray[np.bool_] | None]]:
         return iter(self._blocks(self.logits) if self._kept is None else self._kept)
@@ -235,9 +246,11 @@ class _Search:
         L-BFGS in numbers that are made alike by the curvature that the `x` of each class have at the start.
         """
         ridge = np.eye(strength.shape[1]) * (2 * strength)[:, None]
-        lower = np.linalg.cholesky(features @ self.curvature(start) @ np.swapaxes(features, -1, -2) + ridge)
+        if self._curvature is None:
+            self._curvature = features @ self.curvature(start) @ np.swapaxes(features, -1, -2)
+            self._of_labels = self.of_labels()
+        lower = np.linalg.cholesky(self._curvature + ridge)
         alike = np.stack([solve_triangular(one, np.eye(len(one)), lower=True) for one in lower])
-        of_labels = self.of_labels()
 
         def place(numbers: Floats) -> tuple[Floats, Floats]:
             x = (numbers.reshape(len(start), 1, -1) @ alike)[:, 0]
@@ -245,7 +258,7 @@ class _Search:
 
         def value(numbers: Floats) -> tuple[float, Floats]:
             x, coefficients = place(numbers)
-            nll, slopes = self.nll(coefficients, of_labels)
+            nll, slopes = self.nll(coefficients, self._of_labels)
             slopes = (features @ slopes[..., None])[..., 0] + 2 * strength * x
             return nll + float((strength * x**2).sum()), (alike @ slopes[..., None]).ravel()
 
