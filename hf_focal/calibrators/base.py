@@ -122,9 +122,6 @@ class Calibrator(ABC):
         method (`str`): Its name, which the record in `config.calibration` holds.
         noun (`str`, *optional*, defaults to `"calibrator"`): What sentences call it.
         fitted (`bool`, *optional*, defaults to `True`): Whether it is fitted to data, and so stands in `CALIBRATORS`.
-        held_out (`bool`, *optional*, defaults to `False`):
-            Whether the guard looks at the NLL of data that each of five fits has not seen, as for methods of many
-            numbers that are held back; else at that of the data fitted on, less a price for each number.
         criteria (`tuple[str, ...]`, *optional*, defaults to `("ece", "nll")`):
             What it can be fitted by. A method with one alone is fitted by that one, whatever is asked for.
         stays (`str`, *optional*): How a sentence begins that says why the neutral one was kept.
@@ -133,7 +130,6 @@ class Calibrator(ABC):
     method: ClassVar[str]
     noun: ClassVar[str] = "calibrator"
     fitted: ClassVar[bool] = True
-    held_out: ClassVar[bool] = False
     criteria: ClassVar[tuple[str, ...]] = CRITERIA
     stays: ClassVar[str] = "The logits stay as they are"
 

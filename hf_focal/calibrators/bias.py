@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Affine, Calibrator, check_vector, register_calibrator
-from .structured import fit_bias, too_few
+from .base import Affine, check_vector, register_calibrator
+from .held_out import HeldBack
+from .structured import CLOSE, ROUGH, fit_bias
 
 
 @register_calibrator
 @dataclass(frozen=True)
-class BiasCorrection(Calibrator):
+class BiasCorrection(HeldBack):
     """
     `softmax(z + shift)`: the shift of smallest NLL, held back by a ridge of strength `k / n`, for k classes and n
     samples.
@@ -23,17 +24,17 @@ class BiasCorrection(Calibrator):
 
     method: ClassVar[str] = "bias"
     noun: ClassVar[str] = "shift of the classes"
-    criteria: ClassVar[tuple[str, ...]] = ("nll",)
-    held_out: ClassVar[bool] = True
     shift: tuple[float, ...] = field(metadata={"check": check_vector})
 
     @classmethod
     def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> BiasCorrection:
-        return cls(tuple(fit_bias(logits, labels).tolist()))
+        return cls.with_ridge(logits, labels, 1.0)
 
     @classmethod
-    def too_few(cls, num_labels: int, labels: NDArray[np.int64]) -> str:
-        return too_few(cls.method, num_labels, labels)
+    def by_ridge(
+        cls, logits: NDArray[Any], labels: NDArray[np.int64], ridges: tuple[float, ...] | None = None
+    ) -> dict[float, BiasCorrection]:
+        return {1.0: cls(tuple(fit_bias(logits, labels, CLOSE if ridges else ROUGH).tolist()))}
 
     @classmethod
     def neutral(cls, num_labels: int) -> BiasCorrection:
@@ -41,10 +42,6 @@ class BiasCorrection(Calibrator):
 
     def affine(self, num_labels: int) -> Affine:
         return Affine(1.0, np.array(self.shift))
-
-    @property
-    def named(self) -> str:
-        return self.noun
 
     @property
     def words(self) -> str:

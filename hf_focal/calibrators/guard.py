@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from ..metrics import Scored
+from .held_out import HeldOut
 
 
 def what_is_lacking(scored: Scored) -> str:
@@ -46,3 +47,15 @@ def least_gain(scored: Scored, numbers: int) -> float:
     right = int(np.count_nonzero(scored.correct))
     fewer = min(right, len(scored) - right)
     return numbers * float(np.clip(0.4 + 60 / max(fewer, 1), 1, 10))
+
+
+def is_better(new: HeldOut, old: HeldOut, scored: Scored) -> bool:
+    """
+    Whether samples, with probabilities before calibration, show that one map is better than another on new data.
+
+    The summed held-out NLL has to fall by the price of two fitted numbers, and the mean by 1.25 standard errors,
+    without a loss of accuracy beyond noise. `benchmarks/calibrators.py` measures what this spares and costs.
+    """
+    gain = new.gain(old)
+    enough = gain * len(scored) > least_gain(scored, 2) and gain > 1.25 * new.standard_error(old)
+    return enough and not new.costs_accuracy(old)

@@ -19,15 +19,13 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
 from ..checks import row_blocks
-from .temperature import TemperatureScaling
 
 
 Floats = NDArray[np.float64]
-FEWEST = 10  # samples, or one a class where that is more
 _CHUNK = 1 << 17  # logits handled at a time: scratch memory stays in the cache
 _KEPT = 1 << 22  # logits of which float64 copies are kept from step to step
 _CURVED = 4096  # samples from which the curvature of a matrix is taken
-_CLOSE = 1e-4  # the slope at which the search ends, where 1 is that of a standard error
+CLOSE, ROUGH = 1e-4, 1e-2  # the slopes at which a search may end, where 1 is that of a standard error
 
 
 def check_intercept(intercept: Any) -> bool:
@@ -37,47 +35,32 @@ def check_intercept(intercept: Any) -> bool:
     return intercept
 
 
-def too_few(method: str, num_labels: int, labels: NDArray[np.int64]) -> str:
-    """What such labels lack for the fit of numbers for each class, as a sentence; else `""`."""
-    fewest = max(num_labels, FEWEST)
-    if len(labels) < fewest:
-        return (
-            f"method={method!r} needs at least {fewest} samples for {num_labels} classes, got {len(labels)}: use "
-            "method='temperature', or more validation data."
-        )
-    if labels.min() == labels.max():
-        return (
-            f"method={method!r} needs samples of at least two classes, got {len(labels)} of the class {labels[0]} "
-            "alone: use validation data of all classes."
-        )
-    return ""
-
-
-def fit_bias(logits: NDArray[Any], labels: NDArray[np.int64]) -> Floats:
+def fit_bias(logits: NDArray[Any], labels: NDArray[np.int64], until: float = CLOSE) -> Floats:
     """The shift of each class, which add up to 0."""
     k = logits.shape[1]
     features = np.broadcast_to([[0.0, 1.0]], (k, 1, 2))
     start = np.stack([np.ones(k), np.zeros(k)], axis=1)
-    shift = _Search(logits, labels, _Own).minimum(start, features, np.full((k, 1), float(k)))[:, 1]
+    shift = _Search(logits, labels, _Own).minimum(start, features, np.full((k, 1), float(k)), until)[:, 1]
     return shift - shift.mean()
 
 
-def fit_vector(logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool) -> tuple[float, Floats, Floats]:
+def fit_vector(
+    logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float, until: float = CLOSE
+) -> tuple[Floats, Floats]:
     """
-    Temperature, the factor of each class, and the shifts, of which there are none without an intercept.
+    The factor of each class, and the shifts, of which there are none without an intercept.
 
     With one, the logits of each class are centred, so that its factor does not move their mean.
     """
     k = logits.shape[1]
-    temperature = _temperature(logits, labels)
     search = _Search(logits, labels, _Own)
     features = np.broadcast_to(np.diag([1 / temperature, 1.0]), (k, 2, 2)).copy()
     features[:, 0, 1] = -search.means() / temperature
     start = np.stack([np.full(k, 1 / temperature), np.zeros(k)], axis=1)
     if not intercept:
         features = features[:, :1] * [1.0, 0.0]
-    found = search.minimum(start, features, np.full((k, features.shape[1]), float(k)))
-    return temperature, found[:, 0] * temperature, found[:, 1] if intercept else np.empty(0)
+    found = search.minimum(start, features, np.full((k, features.shape[1]), float(k)), until)
+    return found[:, 0] * temperature, found[:, 1] if intercept else np.empty(0)
 
 
 class MatrixFit:
@@ -89,17 +72,14 @@ class MatrixFit:
     log-probabilities as an affine map comes. A class that is masked in all samples tells on none.
     """
 
-    def __init__(
-        self, logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float | None = None
-    ) -> None:
-        k = logits.shape[1]
-        self.temperature = _temperature(logits, labels) if temperature is None else temperature
+    def __init__(self, logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float) -> None:
+        k, self._temperature = logits.shape[1], temperature
         self._search, self._intercept = _Search(logits, labels, _All), intercept
         used = self._search.used()
         features = np.zeros((k + 1, k + 1))
         features[:k, :k] = np.diag(used * 1.0) - np.outer(used, used) / np.count_nonzero(used)
         features[:k, k] = -self._search.mean_of_largest(used) * used
-        features[:k] /= self.temperature
+        features[:k] /= temperature
         features[k, k] = 1.0
         strength = np.where(np.eye(k, k + 1, dtype=bool), k, float(k * (k - 1)))
         strength[:, k] = k
@@ -107,16 +87,12 @@ class MatrixFit:
             features, strength = features[:k] * (np.arange(k + 1) < k), strength[:, :k]
         self._features, self._strength = features, strength
 
-    def __call__(self, ridge: float) -> tuple[Floats, Floats]:
+    def __call__(self, ridge: float, until: float = CLOSE) -> tuple[Floats, Floats]:
         """The matrix, and the shifts, of which there are none without an intercept."""
         k = len(self._strength)
-        start = np.eye(k, k + 1) / self.temperature
-        found = self._search.minimum(start, self._features, ridge * self._strength)
-        return found[:, :k] * self.temperature, found[:, k] if self._intercept else np.empty(0)
-
-
-def _temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return TemperatureScaling.fit(logits, labels, criterion="nll", n_bins=15).temperature
+        start = np.eye(k, k + 1) / self._temperature
+        found = self._search.minimum(start, self._features, ridge * self._strength, until)
+        return found[:, :k] * self._temperature, found[:, k] if self._intercept else np.empty(0)
 
 
 # Of a block of logits, of shape (num_labels, num_samples), under coefficients: the mapped logits; and, of weights of
@@ -239,7 +215,7 @@ class _Search:
             found = found + self.kind.curvature(weights * (1 - weights), z)
         return found * (len(self.labels) / len(self.logits[::step]))
 
-    def minimum(self, start: Floats, features: Floats, strength: Floats) -> Floats:
+    def minimum(self, start: Floats, features: Floats, strength: Floats, until: float = CLOSE) -> Floats:
         """
         The coefficients `start + x @ features` of smallest summed NLL plus `strength * x**2`, class by class.
 
@@ -262,5 +238,5 @@ class _Search:
             slopes = (features @ slopes[..., None])[..., 0] + 2 * strength * x
             return nll + float((strength * x**2).sum()), (alike @ slopes[..., None]).ravel()
 
-        options = {"maxiter": 500, "maxcor": 20, "ftol": 1e-15, "gtol": _CLOSE}
+        options = {"maxiter": 500, "maxcor": 20, "ftol": 1e-15, "gtol": until}
         return place(minimize(value, np.zeros(strength.size), jac=True, method="L-BFGS-B", options=options).x)[1]
