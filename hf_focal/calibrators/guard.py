@@ -53,9 +53,9 @@ def is_better(new: HeldOut, old: HeldOut, scored: Scored) -> bool:
     """
     Whether samples, with probabilities before calibration, show that one map is better than another on new data.
 
-    The summed held-out NLL has to fall by the price of two fitted numbers, and the mean by 1.25 standard errors,
-    without a loss of accuracy beyond noise. `benchmarks/calibrators.py` measures what this spares and costs.
+    The held-out NLL has to fall by the price of three fitted numbers, summed, and by half a standard error, and the
+    accuracy not to fall beyond noise. `benchmarks/calibrators.py` measures what this spares and costs.
     """
     gain = new.gain(old)
-    enough = gain * len(scored) > least_gain(scored, 2) and gain > 1.25 * new.standard_error(old)
+    enough = gain * len(scored) > least_gain(scored, 3) and gain > 0.5 * new.standard_error(old)
     return enough and not new.costs_accuracy(old)

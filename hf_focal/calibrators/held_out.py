@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key")
 FEWEST = 10  # samples, or one a class where that is more
-_MANY = 1 << 20  # logits from which on there are fewer folds
+_MANY = 1 << 20, 1 << 24  # logits from which on there are fewer folds
 
 
 class HeldOut(NamedTuple):
@@ -56,9 +56,9 @@ def held_out(
     """
     For each of the calibrators that `fits` makes of logits and labels, by its key.
 
-    There are ten folds, drawn `repeats` times, but of many logits three, drawn once.
+    There are ten folds, drawn `repeats` times, but three of many logits and two of very many, drawn once.
     """
-    folds, repeats = (10, repeats) if logits.size < _MANY else (3, 1)
+    folds, repeats = (10, repeats) if logits.size < _MANY[0] else (3 if logits.size < _MANY[1] else 2, 1)
     rows: dict[Key, HeldOut] = {}
     for seen, unseen in _folds(len(labels), folds, repeats):
         others, true = logits[unseen], labels[unseen]

@@ -30,7 +30,7 @@ class MatrixScaling(HeldBack):
 
     method: ClassVar[str] = "matrix"
     noun: ClassVar[str] = "matrix scaling"
-    ridges: ClassVar[tuple[float, ...]] = (0.25, 1.0, 4.0)
+    ridges: ClassVar[tuple[float, ...]] = (0.25, 1.0, 8.0)
     temperature: float = field(metadata={"check": check_temperature})
     matrix: tuple[tuple[float, ...], ...] = field(metadata={"check": check_matrix})
     shift: tuple[float, ...] = field(metadata={"check": check_vector})

@@ -40,7 +40,8 @@ def fit_bias(logits: NDArray[Any], labels: NDArray[np.int64], until: float = CLO
     k = logits.shape[1]
     features = np.broadcast_to([[0.0, 1.0]], (k, 1, 2))
     start = np.stack([np.ones(k), np.zeros(k)], axis=1)
-    shift = _Search(logits, labels, _Own).minimum(start, features, np.full((k, 1), float(k)), until)[:, 1]
+    search = _Search(logits, labels, _Own, until)
+    shift = search.minimum(start, features, np.full((k, 1), float(k)), until)[:, 1]
     return shift - shift.mean()
 
 
@@ -53,7 +54,7 @@ def fit_vector(
     With one, the logits of each class are centred, so that its factor does not move their mean.
     """
     k = logits.shape[1]
-    search = _Search(logits, labels, _Own)
+    search = _Search(logits, labels, _Own, until)
     features = np.broadcast_to(np.diag([1 / temperature, 1.0]), (k, 2, 2)).copy()
     features[:, 0, 1] = -search.means() / temperature
     start = np.stack([np.full(k, 1 / temperature), np.zeros(k)], axis=1)
@@ -96,7 +97,7 @@ class MatrixFit:
 
 
 # Of a block of logits, of shape (num_labels, num_samples), under coefficients: the mapped logits; and, of weights of
-# that shape, the sums over samples of weight times the logits, or the squares of them, that the coefficients multiply.
+# that shape, the sums over samples of weight times what the coefficients multiply, or the squares of that.
 class _Own:
     """Each class has a factor of its own logit, and a shift: coefficients of shape `(num_labels, 2)`."""
 
@@ -113,9 +114,18 @@ class _Own:
         return np.stack([weights @ inverse, totals], axis=1)
 
     @staticmethod
+    def of_labels(labels: NDArray[np.int64], z: Floats) -> Floats:
+        true = z[labels, np.arange(len(labels))]
+        sums = [np.bincount(labels, weights, len(z)) for weights in (true, np.ones(len(labels)))]
+        return np.stack(sums, axis=1)
+
+    @staticmethod
     def curvature(weights: Floats, z: Floats) -> Floats:
-        zero, one, two = weights.sum(1), (weights * z).sum(1), (weights * z * z).sum(1)
-        return np.stack([two, one, one, zero], axis=1).reshape(-1, 2, 2)
+        zero = weights.sum(1)
+        weights *= z
+        one = weights.sum(1)
+        weights *= z
+        return np.stack([weights.sum(1), one, one, zero], axis=1).reshape(-1, 2, 2)
 
 
 class _All:
@@ -133,6 +143,12 @@ class _All:
         return np.concatenate([weights @ z.T, weights.sum(1, keepdims=True)], axis=1)
 
     @staticmethod
+    def of_labels(labels: NDArray[np.int64], z: Floats) -> Floats:
+        true = np.zeros(z.shape)
+        true[labels, np.arange(len(labels))] = 1
+        return _All.slopes(true, np.ones(len(labels)), z)
+
+    @staticmethod
     def curvature(weights: Floats, z: Floats) -> Floats:
         z = np.concatenate([z, np.ones((1, z.shape[1]))])
         return np.stack([(z * one) @ z.T for one in weights])
@@ -141,8 +157,12 @@ class _All:
 class _Search:
     """Logits in blocks of shape `(num_labels, num_samples)`, 0 where masked, with where that is."""
 
-    def __init__(self, logits: NDArray[Any], labels: NDArray[np.int64], kind: type[_Own] | type[_All]) -> None:
+    def __init__(
+        self, logits: NDArray[Any], labels: NDArray[np.int64], kind: type[_Own] | type[_All], until: float = CLOSE
+    ) -> None:
         self.logits, self.labels, self.kind, self.count = logits, labels, kind, logits.shape[1]
+        half = until == ROUGH and logits.dtype.itemsize <= 4 and logits.size > _KEPT
+        self.dtype = np.float32 if half else np.float64
         self.masked = bool(logits.min() == -np.inf)
         self._kept = list(self._blocks(logits)) if logits.size <= _KEPT else None
         self._curvature: Floats | None = None
@@ -151,7 +171,7 @@ class _Search:
         return iter(self._blocks(self.logits) if self._kept is None else self._kept)
 
     def _blocks(self, logits: NDArray[Any]) -> Iterator[tuple[slice, Floats, NDArray[np.bool_] | None]]:
-        for block, values, axis in row_blocks(logits, np.float64, _CHUNK):
+        for block, values, axis in row_blocks(logits, self.dtype, _CHUNK):
             z = values if axis == 0 else values.T
             where = z == -np.inf if self.masked else None
             yield block, z if where is None else np.where(where, 0.0, z), where
@@ -179,7 +199,7 @@ class _Search:
         self, coefficients: Floats, z: Floats, where: NDArray[np.bool_] | None
     ) -> tuple[Floats, Floats, Floats]:
         """What is in proportion to the probabilities, with the sum and the largest mapped logit of each sample."""
-        weights = self.kind.mapped(coefficients, z)
+        weights = self.kind.mapped(coefficients.astype(self.dtype), z)
         if where is not None:
             weights[where] = -np.inf
         largest = weights.max(0)
@@ -192,7 +212,7 @@ class _Search:
         total, slopes = -float((coefficients * of_labels).sum()), -of_labels
         for _, z, where in self.blocks():
             weights, sums, largest = self.weights(coefficients, z, where)
-            total += float(np.log(sums).sum() + largest.sum())
+            total += float((np.log(sums) + largest).sum(dtype=np.float64))
             slopes += self.kind.slopes(weights, 1 / sums, z)
         return total, slopes
 
@@ -200,9 +220,7 @@ class _Search:
         """What the coefficients multiply, summed over the samples of each class."""
         found: Any = 0.0
         for block, z, _ in self.blocks():
-            true = np.zeros(z.shape)
-            true[self.labels[block], np.arange(z.shape[1])] = 1
-            found = found + self.kind.slopes(true, np.ones(z.shape[1]), z)
+            found = found + self.kind.of_labels(self.labels[block], z)
         return found
 
     def curvature(self, coefficients: Floats) -> Floats:
