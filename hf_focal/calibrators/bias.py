@@ -34,7 +34,8 @@ class BiasCorrection(HeldBack):
     def by_ridge(
         cls, logits: NDArray[Any], labels: NDArray[np.int64], ridges: tuple[float, ...] | None = None
     ) -> dict[float, BiasCorrection]:
-        return {1.0: cls(tuple(fit_bias(logits, labels, CLOSE if ridges else ROUGH).tolist()))}
+        until = CLOSE if ridges else ROUGH
+        return {ridge: cls(tuple(fit_bias(logits, labels, ridge, until).tolist())) for ridge in ridges or cls.ridges}
 
     @classmethod
     def neutral(cls, num_labels: int) -> BiasCorrection:

@@ -35,19 +35,20 @@ def check_intercept(intercept: Any) -> bool:
     return intercept
 
 
-def fit_bias(logits: NDArray[Any], labels: NDArray[np.int64], until: float = CLOSE) -> Floats:
+def fit_bias(logits: NDArray[Any], labels: NDArray[np.int64], ridge: float, until: float) -> Floats:
     """The shift of each class, which add up to 0."""
     k = logits.shape[1]
     features = np.broadcast_to([[0.0, 1.0]], (k, 1, 2))
     start = np.stack([np.ones(k), np.zeros(k)], axis=1)
     search = _Search(logits, labels, _Own, until)
-    shift = search.minimum(start, features, np.full((k, 1), float(k)), until)[:, 1]
+    shift = search.minimum(start, features, np.full((k, 1), ridge * k), until)[:, 1]
     return shift - shift.mean()
 
 
 def fit_vector(
-    logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float, until: float = CLOSE
-) -> tuple[Floats, Floats]:
+    logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float, ridge: float,
+    until: float,
+) -> tuple[Floats, Floats]:  # fmt: skip
     """
     The factor of each class, and the shifts, of which there are none without an intercept.
 
@@ -60,7 +61,7 @@ def fit_vector(
     start = np.stack([np.full(k, 1 / temperature), np.zeros(k)], axis=1)
     if not intercept:
         features = features[:, :1] * [1.0, 0.0]
-    found = search.minimum(start, features, np.full((k, features.shape[1]), float(k)), until)
+    found = search.minimum(start, features, np.full((k, features.shape[1]), ridge * k), until)
     return found[:, 0] * temperature, found[:, 1] if intercept else np.empty(0)
 
 
@@ -88,7 +89,7 @@ class MatrixFit:
             features, strength = features[:k] * (np.arange(k + 1) < k), strength[:, :k]
         self._features, self._strength = features, strength
 
-    def __call__(self, ridge: float, until: float = CLOSE) -> tuple[Floats, Floats]:
+    def __call__(self, ridge: float, until: float) -> tuple[Floats, Floats]:
         """The matrix, and the shifts, of which there are none without an intercept."""
         k = len(self._strength)
         start = np.eye(k, k + 1) / self._temperature

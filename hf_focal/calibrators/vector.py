@@ -43,8 +43,12 @@ class VectorScaling(HeldBack):
     ) -> dict[float, VectorScaling]:  # fmt: skip
         check_intercept(intercept)
         temperature = best_temperature(logits, labels) if temperature is None else temperature
-        scale, shift = fit_vector(logits, labels, intercept, temperature, CLOSE if ridges else ROUGH)
-        return {1.0: cls(temperature, tuple(scale.tolist()), tuple(shift.tolist()))}
+        found = {}
+        for ridge in ridges or cls.ridges:
+            until = CLOSE if ridges else ROUGH
+            scale, shift = fit_vector(logits, labels, intercept, temperature, ridge, until)
+            found[ridge] = cls(temperature, tuple(scale.tolist()), tuple(shift.tolist()))
+        return found
 
     @classmethod
     def neutral(cls, num_labels: int) -> VectorScaling:
