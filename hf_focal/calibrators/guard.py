@@ -53,9 +53,9 @@ def is_better(new: HeldOut, old: HeldOut, scored: Scored) -> bool:
     """
     Whether samples, with probabilities before calibration, show that one map is better than another on new data.
 
-    The held-out NLL has to fall by the price of three fitted numbers, summed, and by half a standard error, and the
+    The held-out NLL has to fall by the price of four fitted numbers, summed, and by half a standard error, and the
     accuracy not to fall beyond noise. `benchmarks/calibrators.py` measures what this spares and costs.
     """
     gain = new.gain(old)
-    enough = gain * len(scored) > least_gain(scored, 3) and gain > 0.5 * new.standard_error(old)
+    enough = gain * len(scored) > least_gain(scored, 4) and gain > 0.5 * new.standard_error(old)
     return enough and not new.costs_accuracy(old)
