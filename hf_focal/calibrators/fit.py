@@ -18,6 +18,7 @@ from .auto import choose
 from .base import AUTO, CALIBRATORS, CRITERIA, NONE, Calibrator, calibrator_class, check_method
 from .guard import how_few, is_better, least_gain, what_is_lacking
 from .held_out import HeldBack, HeldOut
+from .structured import check_intercept
 
 
 DEFAULT = "temperature"  # what `auto` takes unless another is better
@@ -178,6 +179,7 @@ def _fit(
             takers = [f"method={name!r}" for name in CALIBRATORS if option in _options(name)]
             whose = f"is for {' and '.join(takers)} alone" if takers else "is an option of no method"
             raise ValueError(f"{option}={value!r} {whose}, got method={method!r}.")
+    check_intercept(options.get("intercept", True))
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
     refuse_masked_labels(array, indices)

@@ -56,6 +56,10 @@ def is_better(new: HeldOut, old: HeldOut, scored: Scored) -> bool:
     The held-out NLL has to fall by the price of four fitted numbers, summed, and by half a standard error, and the
     accuracy not to fall beyond noise. `benchmarks/calibrators.py` measures what this spares and costs.
     """
-    gain = new.gain(old)
-    enough = gain * len(scored) > least_gain(scored, 4) and gain > 0.5 * new.standard_error(old)
-    return enough and not new.costs_accuracy(old)
+    enough = new.gain(old) * len(scored) > least_gain(scored, 4)
+    return enough and is_clear(new, old) and not new.costs_accuracy(old)
+
+
+def is_clear(new: HeldOut, old: HeldOut) -> bool:
+    """Whether the held-out NLL is lower by more than half a standard error."""
+    return new.gain(old) > 0.5 * new.standard_error(old)
