@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key")
 FEWEST = 10  # samples, or one a class where that is more
-_MANY = 1 << 20, 1 << 24  # logits from which on there are fewer folds
+_MANY = 1 << 18, 1 << 24  # logits from which on there are fewer folds
 
 
 class HeldOut(NamedTuple):
