@@ -32,8 +32,9 @@ class BiasCorrection(HeldBack):
 
     @classmethod
     def by_ridge(
-        cls, logits: NDArray[Any], labels: NDArray[np.int64], ridges: tuple[float, ...] | None = None
-    ) -> dict[float, BiasCorrection]:
+        cls, logits: NDArray[Any], labels: NDArray[np.int64], ridges: tuple[float, ...] | None = None, *,
+        intercept: bool = True, temperature: float | None = None,
+    ) -> dict[float, BiasCorrection]:  # fmt: skip
         until = CLOSE if ridges else ROUGH
         return {ridge: cls(tuple(fit_bias(logits, labels, ridge, until).tolist())) for ridge in ridges or cls.ridges}
 
@@ -47,7 +48,7 @@ class BiasCorrection(HeldBack):
     @property
     def words(self) -> str:
         low, high = min(self.shift), max(self.shift)
-        return f"A shift of each of its {len(self.shift)} logits, from {low:+.3g} to {high:+.3g}, was added."
+        return f"A shift of each of its {len(self.shift)} logits, from {low:+.3g} to {high:+.3g}, is added."
 
     def __str__(self) -> str:
         return f"bias of {len(self.shift)} classes"

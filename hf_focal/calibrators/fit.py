@@ -88,20 +88,29 @@ def fit_calibrator(
             Raw scores on data that the model was not trained on: finite, or -inf for a class that is masked.
         labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
             Class indices in `[0, num_labels)`.
-        method (`str`, *optional*, defaults to `"temperature"`): A name in `hf_focal.CALIBRATORS`.
+        method (`str`, *optional*, defaults to `"auto"`):
+            A name in `hf_focal.CALIBRATORS`, `"none"`, or `"auto"`, which chooses among none, a temperature, a vector
+            and, for at most 100 classes, a matrix. It takes a temperature, or none where the guard below keeps it
+            off, unless a vector or a matrix has a smaller NLL on folds that their fits have not seen.
         criterion (`str`, *optional*, defaults to `"nll"`):
             What is to be small. `"nll"` is for models that are to be used: it looks at all probabilities and wastes no
-            data. `"ece"` is the paper's, to compare with its numbers. A method that knows but one is fitted by it.
+            data. `"ece"` is the paper's, to compare with its numbers. A method that knows but one is fitted by it, and
+            `"auto"` by the NLL.
         n_bins (`int`, *optional*, defaults to `15`):
             Bins of the ECE, in the criterion and in the metrics before and after.
         guard (`bool`, *optional*):
             Take the calibrator only where the data show that it helps, see [`fit_temperature`], and else the neutral
-            one. By default on for `"nll"`, where the method has a neutral one, and off for `"ece"`.
-        options: Of the method, such as `gamma` of `"focal"`.
+            one. By default on for `"nll"`, where the method has a neutral one, and off for `"ece"`. The rule for
+            `"bias"`, `"vector"` and `"matrix"` looks at folds that the fits have not seen: the summed NLL has to fall
+            by four times what it has to for a temperature, and its mean by half a standard error, and the accuracy
+            must not fall beyond noise.
+        options: Of the method, such as `gamma` of `"focal"`, or `intercept=False` of `"vector"`, `"matrix"` and
+            `"auto"`, for heads without a bias.
 
     Raises:
         ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are NaN or +inf,
-            labels are out of range or of a masked class, or a guard is asked for that the method does not have.
+            labels are out of range or of a masked class, there are too few for the method or of one class alone, or a
+            guard is asked for that the method does not have.
         TypeError: If `n_bins` is not a whole number.
 
     Warns:
@@ -193,13 +202,13 @@ def _fit(
     guard = _check_guard(guard, criterion, cls, array.shape[1])
     few = f"The {'calibrator' if method == AUTO else cls.noun} is fitted on {len(array)} samples; with fewer than "
     few += f"{FEW_SAMPLES} "
-    if len(array) < FEW_SAMPLES and not guard:
+    if len(array) < FEW_SAMPLES and not guard and method != NONE:
         warnings.warn(f"{few}it is mostly noise.", UserWarning, stacklevel=3)
     own = {} if method == AUTO else options
     fit = _fitted(cls, array, indices, criterion, n_bins, guard, keep_ends, own)
     if method == AUTO:
         fit = _chosen(fit, array, indices, n_bins, guard, options)
-    if len(array) < FEW_SAMPLES and guard:
+    if len(array) < FEW_SAMPLES and guard and method != NONE:
         outcome = "it is rough." if fit.helped else f"only a large gain is told from noise. {fit.why}"
         warnings.warn(f"{few}{outcome}", UserWarning, stacklevel=3)
     return fit
@@ -231,10 +240,10 @@ def _fitted(
     left_alone = Fit(neutral, criterion, count, before, dict(before), helped=False) if neutral else None
     if left_alone and cls.method == NONE:
         return replace(left_alone, why=f"{cls.stays}: no calibrator was asked for.")
+    calibrator, rows = _fit_to(cls, logits, labels, criterion, n_bins, options)
     lacking = what_is_lacking(scored)
     if guard and left_alone and lacking:
         return replace(left_alone, why=f"{cls.stays}: {lacking}")
-    calibrator, rows = _fit_to(cls, logits, labels, criterion, n_bins, options)
     if end := calibrator.end_of_range(logits, labels, criterion, **options):
         sentence = f"{end[0].upper()}{end[1:]}"
         if left_alone and (guard or not keep_ends):

@@ -99,9 +99,16 @@ class HeldBack(Calibrator):
     @classmethod
     @abstractmethod
     def by_ridge(
-        cls, logits: NDArray[Any], labels: NDArray[np.int64], ridges: tuple[float, ...] | None = None, **options: Any
-    ) -> dict[float, Self]:
-        """Those of given ridges; or one for each of `ridges` of the class, roughly, to compare them."""
+        cls, logits: NDArray[Any], labels: NDArray[np.int64], ridges: tuple[float, ...] | None = None, *,
+        intercept: bool = True, temperature: float | None = None,
+    ) -> dict[float, Self]:  # fmt: skip
+        """
+        Those of given ridges; or one for each of `ridges` of the class, roughly, to compare them.
+
+        Args:
+            intercept (`bool`, *optional*, defaults to `True`): Whether there may be a shift.
+            temperature (`float`, *optional*): The one that is fitted first, if it is known already.
+        """
 
     @classmethod
     def with_ridge(cls, logits: NDArray[Any], labels: NDArray[np.int64], ridge: float, **options: Any) -> Self:

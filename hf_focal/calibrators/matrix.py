@@ -67,5 +67,10 @@ class MatrixScaling(HeldBack):
     def affine(self, num_labels: int) -> Affine:
         return Affine(np.array(self.matrix) / self.temperature, np.array(self.shift) if self.shift else None)
 
+    @property
+    def words(self) -> str:
+        k, shifted = len(self.matrix), ", and shifted" if self.shift else ""
+        return f"Its {k} logits, divided by {self.temperature:.4g}, are multiplied by a matrix of {k} x {k}{shifted}."
+
     def __str__(self) -> str:
         return f"matrix of {len(self.matrix)} classes, T = {self.temperature:.4g}"

@@ -57,5 +57,14 @@ class VectorScaling(HeldBack):
     def affine(self, num_labels: int) -> Affine:
         return Affine(np.array(self.scale) / self.temperature, np.array(self.shift) if self.shift else None)
 
+    @property
+    def words(self) -> str:
+        logits, shifted = (
+            f"{len(self.scale)} logits, divided by {self.temperature:.4g}",
+            ", and shifted" * bool(self.shift),
+        )
+        factors = f"a factor of its own, from {min(self.scale):.3g} to {max(self.scale):.3g}"
+        return f"Each of its {logits}, is multiplied by {factors}{shifted}."
+
     def __str__(self) -> str:
         return f"vector of {len(self.scale)} classes, T = {self.temperature:.4g}"
