@@ -3,54 +3,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.scored import ScoredLogits
-from .base import Calibrator, calibrator_class
-from .matrix import MOST_CLASSES
+from .base import Calibrator
+from .guard import is_better, is_clear
+from .held_out import HeldBack, HeldOut, held_out
+from .matrix import MatrixScaling
+from .temperature import TemperatureScaling, best_temperature
+from .vector import VectorScaling
 
 
-FOLDS = 5
-CANDIDATES = ("none", "temperature", "vector", "matrix")  # from the simplest to the one of most numbers
-_CERTAIN = 1.645  # standard errors by which a mean has to be above 0
+def choose(
+    scored: ScoredLogits, logits: NDArray[Any], labels: NDArray[np.int64], simple: Calibrator, intercept: bool = True
+) -> HeldBack | None:
+    """
+    What to take instead of `simple`, which is none or a temperature; `None` if nothing is better.
 
+    It has to be better than a temperature, or than none where that is better, by the rule of [`is_better`]; and a
+    matrix also has to be better than such a vector.
 
-def held_out_rows(
-    cls: type[Calibrator], logits: NDArray[Any], labels: NDArray[np.int64], **options: Any
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The NLL of each row, and whether it is right, under a fit to the folds that it is not in."""
-    nll, right = np.empty(len(labels)), np.empty(len(labels), bool)
-    for seen, unseen in _folds(len(labels)):
-        calibrator = cls.fit(logits[seen], labels[seen], criterion="nll", n_bins=15, **options)
-        scored = ScoredLogits(logits[unseen], labels[unseen], calibrator)
-        nll[unseen], right[unseen] = scored.nll, scored.correct
-    return nll, right
+    Args:
+        scored ([`Scored`]): The samples before calibration.
+    """
+    methods = [cls for cls in (VectorScaling, MatrixScaling) if not cls.too_few(logits.shape[1], labels)]
+    if not methods:
+        return None
 
+    def fits(logits: NDArray[Any], labels: NDArray[np.int64]) -> dict[tuple[Any, float], Calibrator]:
+        temperature = best_temperature(logits, labels)
+        found: dict[tuple[Any, float], Calibrator] = {(TemperatureScaling, 1.0): TemperatureScaling(temperature)}
+        for cls in methods:
+            fitted = cls.by_ridge(logits, labels, intercept=intercept, temperature=temperature)
+            found.update({(cls, ridge): calibrator for ridge, calibrator in fitted.items()})
+        return found
 
-def _folds(count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    order = np.random.default_rng(0).permutation(count)
-    for fold in range(min(FOLDS, count)):
-        unseen = np.sort(order[fold::FOLDS])
-        yield np.setdiff1d(order, unseen), unseen
-
-
-def choose(logits: NDArray[Any], labels: NDArray[np.int64], **options: Any) -> type[Calibrator]:
-    """The method to fit to all of these."""
-    best = calibrator_class(CANDIDATES[0])
-    best_nll, right = held_out_rows(best, logits, labels)
-    for method in CANDIDATES[1:]:
-        if method == "matrix" and logits.shape[1] > MOST_CLASSES:
-            continue
-        cls = calibrator_class(method)
-        nll, others = held_out_rows(cls, logits, labels)
-        lost = int(np.count_nonzero(right & ~others)) - int(np.count_nonzero(~right & others))
-        if lost > _CERTAIN * np.sqrt(np.count_nonzero(right != others)):
-            continue
-        gains = best_nll - nll
-        if gains.mean() > _CERTAIN * gains.std() / np.sqrt(len(gains)):
-            best, best_nll = cls, nll
-    return best
+    rows = held_out(fits, logits, labels, repeats=2)
+    tempered, before = rows.pop((TemperatureScaling, 1.0)), HeldOut(scored.nll, scored.correct.astype(float))
+    old = tempered if isinstance(simple, TemperatureScaling) or tempered.gain(before) > 0 else before
+    best: tuple[type[HeldBack], float] | None = None
+    for cls in methods:
+        key = max(((cls, ridge) for ridge in cls.ridges), key=lambda one: rows[one].gain(old))
+        if is_better(rows[key], old, scored) and (best is None or is_clear(rows[key], rows[best])):
+            best = key
+    if best is None:
+        return None
+    calibrator = best[0].with_ridge(logits, labels, best[1], intercept=intercept)
+    return None if calibrator.end_of_range(logits, labels, "nll") else calibrator

@@ -49,6 +49,9 @@ class Affine(NamedTuple):
 
     def __call__(self, logits: NDArray[Any]) -> NDArray[Any]:
         """The logits of shape `(num_samples, num_labels)`, mapped. What is -inf stays, and tells on no other class."""
+        for values in (np.asarray(self.scale), np.asarray(self.shift)):
+            if values.ndim and len(values) != logits.shape[1]:
+                raise ValueError(f"This map is for {len(values)} classes, got logits of {logits.shape[1]}.")
         masked = logits == -np.inf
         if any_masked := bool(masked.any()):
             logits = np.where(masked, 0.0, logits)
@@ -122,9 +125,6 @@ class Calibrator(ABC):
         method (`str`): Its name, which the record in `config.calibration` holds.
         noun (`str`, *optional*, defaults to `"calibrator"`): What sentences call it.
         fitted (`bool`, *optional*, defaults to `True`): Whether it is fitted to data, and so stands in `CALIBRATORS`.
-        held_out (`bool`, *optional*, defaults to `False`):
-            Whether the guard looks at the NLL of data that each of five fits has not seen, as for methods of many
-            numbers that are held back; else at that of the data fitted on, less a price for each number.
         criteria (`tuple[str, ...]`, *optional*, defaults to `("ece", "nll")`):
             What it can be fitted by. A method with one alone is fitted by that one, whatever is asked for.
         stays (`str`, *optional*): How a sentence begins that says why the neutral one was kept.
@@ -133,7 +133,6 @@ class Calibrator(ABC):
     method: ClassVar[str]
     noun: ClassVar[str] = "calibrator"
     fitted: ClassVar[bool] = True
-    held_out: ClassVar[bool] = False
     criteria: ClassVar[tuple[str, ...]] = CRITERIA
     stays: ClassVar[str] = "The logits stay as they are"
 
@@ -146,6 +145,11 @@ class Calibrator(ABC):
     @abstractmethod
     def fit(cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int) -> Calibrator:
         """Fit it on checked arrays, see [`fit_calibrator`]. Further keyword arguments are options of the method."""
+
+    @classmethod
+    def too_few(cls, num_labels: int, labels: NDArray[np.int64]) -> str:
+        """Why it cannot be fitted to so many classes and such labels, as a sentence; `""`, the default: it can."""
+        return ""
 
     @classmethod
     def neutral(cls, num_labels: int) -> Calibrator | None:

@@ -14,11 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_logits, check_n_bins, refuse_masked_labels
 from ..metrics import measure
 from ..metrics.scored import ScoredLogits
-from .auto import choose, held_out_rows
+from .auto import choose
 from .base import AUTO, CALIBRATORS, CRITERIA, NONE, Calibrator, calibrator_class, check_method
-from .guard import how_few, least_gain, what_is_lacking
+from .guard import how_few, is_better, least_gain, what_is_lacking
+from .held_out import HeldBack, HeldOut
+from .structured import check_intercept
 
 
+DEFAULT = "temperature"  # what `auto` takes unless another is better
 FEW_SAMPLES = 200
 
 
@@ -85,20 +88,29 @@ def fit_calibrator(
             Raw scores on data that the model was not trained on: finite, or -inf for a class that is masked.
         labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
             Class indices in `[0, num_labels)`.
-        method (`str`, *optional*, defaults to `"temperature"`): A name in `hf_focal.CALIBRATORS`.
+        method (`str`, *optional*, defaults to `"auto"`):
+            A name in `hf_focal.CALIBRATORS`, `"none"`, or `"auto"`, which chooses among none, a temperature, a vector
+            and, for at most 100 classes, a matrix. It takes a temperature, or none where the guard below keeps it
+            off, unless a vector or a matrix has a smaller NLL on folds that their fits have not seen.
         criterion (`str`, *optional*, defaults to `"nll"`):
             What is to be small. `"nll"` is for models that are to be used: it looks at all probabilities and wastes no
-            data. `"ece"` is the paper's, to compare with its numbers. A method that knows but one is fitted by it.
+            data. `"ece"` is the paper's, to compare with its numbers. A method that knows but one is fitted by it, and
+            `"auto"` by the NLL.
         n_bins (`int`, *optional*, defaults to `15`):
             Bins of the ECE, in the criterion and in the metrics before and after.
         guard (`bool`, *optional*):
             Take the calibrator only where the data show that it helps, see [`fit_temperature`], and else the neutral
-            one. By default on for `"nll"`, where the method has a neutral one, and off for `"ece"`.
-        options: Of the method, such as `gamma` of `"focal"`.
+            one. By default on for `"nll"`, where the method has a neutral one, and off for `"ece"`. The rule for
+            `"bias"`, `"vector"` and `"matrix"` looks at folds that the fits have not seen: the summed NLL has to fall
+            by four times what it has to for a temperature, and its mean by half a standard error, and the accuracy
+            must not fall beyond noise.
+        options: Of the method, such as `gamma` of `"focal"`, or `intercept=False` of `"vector"`, `"matrix"` and
+            `"auto"`, for heads without a bias.
 
     Raises:
         ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are NaN or +inf,
-            labels are out of range or of a masked class, or a guard is asked for that the method does not have.
+            labels are out of range or of a masked class, there are too few for the method or of one class alone, or a
+            guard is asked for that the method does not have.
         TypeError: If `n_bins` is not a whole number.
 
     Warns:
@@ -176,22 +188,46 @@ def _fit(
             takers = [f"method={name!r}" for name in CALIBRATORS if option in _options(name)]
             whose = f"is for {' and '.join(takers)} alone" if takers else "is an option of no method"
             raise ValueError(f"{option}={value!r} {whose}, got method={method!r}.")
+    check_intercept(options.get("intercept", True))
     n_bins = check_n_bins(n_bins)
     array, indices = check_logits(logits, labels)
     refuse_masked_labels(array, indices)
-    cls = choose(array, indices, **options) if method == AUTO else calibrator_class(method)
-    options = {name: value for name, value in options.items() if name in _options(cls.method)}
+    cls = calibrator_class(DEFAULT if method == AUTO else method)
+    if lacking := cls.too_few(array.shape[1], indices):
+        raise ValueError(lacking)
+    if method == AUTO:
+        criterion = "nll"
     if len(cls.criteria) == 1:
         (criterion,) = cls.criteria
     guard = _check_guard(guard, criterion, cls, array.shape[1])
-    few = f"The {cls.noun} is fitted on {len(array)} samples; with fewer than {FEW_SAMPLES} "
-    if len(array) < FEW_SAMPLES and not guard:
+    few = f"The {'calibrator' if method == AUTO else cls.noun} is fitted on {len(array)} samples; with fewer than "
+    few += f"{FEW_SAMPLES} "
+    if len(array) < FEW_SAMPLES and not guard and method != NONE:
         warnings.warn(f"{few}it is mostly noise.", UserWarning, stacklevel=3)
-    fit = _fitted(cls, array, indices, criterion, n_bins, guard, keep_ends, options)
-    if len(array) < FEW_SAMPLES and guard:
+    own = {} if method == AUTO else options
+    fit = _fitted(cls, array, indices, criterion, n_bins, guard, keep_ends, own)
+    if method == AUTO:
+        fit = _chosen(fit, array, indices, n_bins, guard, options)
+    if len(array) < FEW_SAMPLES and guard and method != NONE:
         outcome = "it is rough." if fit.helped else f"only a large gain is told from noise. {fit.why}"
         warnings.warn(f"{few}{outcome}", UserWarning, stacklevel=3)
     return fit
+
+
+def _chosen(
+    fit: Fit, logits: NDArray[Any], labels: NDArray[np.int64], n_bins: int, guard: bool, options: dict[str, Any]
+) -> Fit:
+    """What is to be taken: this fit of a temperature, none, or something better."""
+    scored, none = ScoredLogits(logits, labels), calibrator_class(NONE)
+    if guard and not fit.helped:
+        why = fit.why.removeprefix(f"{type(fit.calibrator).stays}: ")
+        fit = replace(fit, calibrator=none.fit(logits, labels, criterion="nll", n_bins=n_bins))
+        fit = replace(fit, why=f"{none.stays}: {why[:-1]}, and no other map is known to help.")
+    lacking = what_is_lacking(scored)
+    better = None if lacking else choose(scored, logits, labels, fit.calibrator, **options)
+    if better is None:
+        return fit
+    return Fit(better, "nll", len(labels), fit.before, measure(ScoredLogits(logits, labels, better), n_bins))
 
 
 def _fitted(
@@ -199,22 +235,12 @@ def _fitted(
     keep_ends: bool, options: dict[str, Any],
 ) -> Fit:  # fmt: skip
     """The fit of checked arrays, and what the guard says of it."""
-    if cls.method == NONE:
-        before = measure(ScoredLogits(logits, labels), n_bins)
-        why = "Its probabilities stay as they are: no calibrator was asked for."
-        return Fit(
-            cls.fit(logits, labels, criterion=criterion, n_bins=n_bins),
-            criterion,
-            len(labels),
-            before,
-            dict(before),
-            helped=False,
-            why=why,
-        )
     scored, count, neutral = ScoredLogits(logits, labels), len(labels), cls.neutral(logits.shape[1])
     before = measure(scored, n_bins)
     left_alone = Fit(neutral, criterion, count, before, dict(before), helped=False) if neutral else None
-    calibrator = cls.fit(logits, labels, criterion=criterion, n_bins=n_bins, **options)
+    if left_alone and cls.method == NONE:
+        return replace(left_alone, why=f"{cls.stays}: no calibrator was asked for.")
+    calibrator, rows = _fit_to(cls, logits, labels, criterion, n_bins, options)
     lacking = what_is_lacking(scored)
     if guard and left_alone and lacking:
         return replace(left_alone, why=f"{cls.stays}: {lacking}")
@@ -228,29 +254,51 @@ def _fitted(
         after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
         return Fit(calibrator, criterion, count, before, after, helped=False, why=sentence, at_end=True)
     after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
-    gain, numbers = before["nll"] - after["nll"], calibrator.numbers(**options)
-    if cls.held_out:
-        gain, numbers = float(np.mean(scored.nll - held_out_rows(cls, logits, labels, **options)[0])), 1
-    helped = not lacking and count * gain > least_gain(scored, numbers)
+    change, enough = _change(before["nll"] - after["nll"]), False
+    if rows is None:
+        enough = count * (before["nll"] - after["nll"]) > least_gain(scored, calibrator.numbers(**options))
+    else:
+        untouched = HeldOut(scored.nll, scored.correct.astype(float))
+        change, enough = _change_held_out(rows, untouched), is_better(rows, untouched, scored)
+    helped = enough and not lacking
     if guard and left_alone and not helped:
         few = f", and {how_few(scored)}" if how_few(scored) else ""
-        return replace(left_alone, why=f"{cls.stays}: the best one, {calibrator}, would {_change(gain)}{few}.")
-    why = "" if helped else _why_not(calibrator, neutral, criterion, lacking, gain)
+        return replace(left_alone, why=f"{cls.stays}: the best one, {calibrator}, would {change}{few}.")
+    why = "" if helped else _why_not(calibrator, neutral, criterion, lacking, change)
     return Fit(calibrator, criterion, count, before, after, helped, why)
 
 
-def _why_not(calibrator: Calibrator, neutral: Calibrator | None, criterion: str, lacking: str, gain: float) -> str:
+def _fit_to(
+    cls: type[Calibrator], logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, n_bins: int,
+    options: dict[str, Any],
+) -> tuple[Calibrator, HeldOut | None]:  # fmt: skip
+    """The calibrator, with what it does to held-out data where that is what it is judged by."""
+    if issubclass(cls, HeldBack):
+        return cls.with_rows(logits, labels, **options)
+    return cls.fit(logits, labels, criterion=criterion, n_bins=n_bins, **options), None
+
+
+def _why_not(calibrator: Calibrator, neutral: Calibrator | None, criterion: str, lacking: str, change: str) -> str:
     """What the guard has against a calibrator that is taken all the same."""
     if calibrator == neutral:
         return f"{calibrator.stays}: it is the best one by the {criterion.upper()}."
     if lacking:
         return f"Whether {calibrator} helps is not known: {lacking}"
-    return f"{calibrator} is not known to help: it would {_change(gain)}."
+    return f"{calibrator} is not known to help: it would {change}."
 
 
 def _change(gain: float) -> str:
     """What a map does to the NLL, where that is too little."""
     change = f"the validation NLL by {abs(gain):.2g}"
+    return f"lower {change}, which chance alone may explain" if gain > 0 else f"raise {change}"
+
+
+def _change_held_out(rows: HeldOut, untouched: HeldOut) -> str:
+    """What a map does to the NLL of data that its fit has not seen, where that is too little."""
+    gain, folds = rows.gain(untouched), "of validation data that it is not fitted on"
+    if gain > 0 and rows.costs_accuracy(untouched):
+        return f"lower the NLL {folds} by {gain:.2g}, but also the accuracy, beyond noise"
+    change = f"the NLL {folds} by {abs(gain):.2g}"
     return f"lower {change}, which chance alone may explain" if gain > 0 else f"raise {change}"
 
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from ..metrics import Scored
+from .held_out import HeldOut
 
 
 def what_is_lacking(scored: Scored) -> str:
@@ -46,3 +47,19 @@ def least_gain(scored: Scored, numbers: int) -> float:
     right = int(np.count_nonzero(scored.correct))
     fewer = min(right, len(scored) - right)
     return numbers * float(np.clip(0.4 + 60 / max(fewer, 1), 1, 10))
+
+
+def is_better(new: HeldOut, old: HeldOut, scored: Scored) -> bool:
+    """
+    Whether samples, with probabilities before calibration, show that one map is better than another on new data.
+
+    The held-out NLL has to fall by the price of four fitted numbers, summed, and by half a standard error, and the
+    accuracy not to fall beyond noise. `benchmarks/calibrators.py` measures what this spares and costs.
+    """
+    enough = new.gain(old) * len(scored) > least_gain(scored, 4)
+    return enough and is_clear(new, old) and not new.costs_accuracy(old)
+
+
+def is_clear(new: HeldOut, old: HeldOut) -> bool:
+    """Whether the held-out NLL is lower by more than half a standard error."""
+    return new.gain(old) > 0.5 * new.standard_error(old)

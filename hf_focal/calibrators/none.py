@@ -49,5 +49,8 @@ class NoCalibration(Calibrator):
     def words(self) -> str:
         return "Its probabilities are left alone."
 
+    def by_hand(self, place: str) -> str:
+        return ", which are left as they are."
+
     def __str__(self) -> str:
         return "none"

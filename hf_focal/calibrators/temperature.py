@@ -52,14 +52,14 @@ class TemperatureScaling(Calibrator):
     ) -> TemperatureScaling:
         if criterion == "ece":
             return cls(_fit_ece(_margins(logits), logits.argmax(axis=1) == labels, n_bins))
-        return cls(_fit_nll(_margins(logits), labels))
+        return cls(best_temperature(logits, labels))
 
     @classmethod
     def neutral(cls, num_labels: int) -> TemperatureScaling:
         return cls(1.0)
 
     def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
-        return end_of_range(self.temperature, criterion, lambda: _fit_nll(_margins(logits), labels))
+        return end_of_range(self.temperature, criterion, lambda: best_temperature(logits, labels))
 
     def calibrated_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
         return logits / self.temperature
@@ -87,6 +87,11 @@ class TemperatureScaling(Calibrator):
 
     def __str__(self) -> str:
         return f"T = {self.temperature:.4g}"
+
+
+def best_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    """That of smallest NLL."""
+    return _fit_nll(_margins(logits), labels)
 
 
 def effect_of(temperature: float) -> str:

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """What every method of calibration has to do, run over the registry and over methods that tests register."""
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import ClassVar
@@ -123,6 +124,7 @@ def registered():
 # ---- Data and models ------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def overconfident(seed, n=2000):
     """Logits three times too large, of a model that favours its first class."""
     generator = np.random.default_rng(seed)
@@ -132,6 +134,7 @@ def overconfident(seed, n=2000):
     return 3 * logits, labels
 
 
+@functools.cache
 def fitted(method, criterion="nll"):
     return fit_calibrator(*overconfident(0), method=method, criterion=criterion)
 
@@ -273,9 +276,10 @@ def test_an_unfolded_record_is_applied_once_and_can_be_folded_then(method, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore:The .* fitted on 60 samples")
-@pytest.mark.parametrize("batches", [False, True])
-@pytest.mark.parametrize("fold", [None, False])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "fold", "batches"),
+    [*((method, None, False) for method in METHODS), ("temperature", False, True), ("one-step", False, True)],
+)
 def test_the_trainer_fits_records_and_heeds_it(method, fold, batches, tmp_path):
     model = bert()
     tokens = torch.randint(3, 50, (60, 7), generator=torch.Generator().manual_seed(2))
@@ -289,12 +293,16 @@ def test_the_trainer_fits_records_and_heeds_it(method, fold, batches, tmp_path):
     fit = trainer.calibrate(method=method, criterion="nll", fold=fold)
     folded = fold is None and fit.calibrator.foldable()
     facts = {"criterion": "nll", "split": "validation", "n_samples": 60}
+    facts.update({"helped": False, "why": fit.why} if fit.unchanged else {})
     assert without_head(model.config.calibration) == record_of(fit.calibrator, facts, folded)
     metrics = trainer.evaluate()
     for key in ("accuracy", "nll", "brier", "ece"):
         assert metrics[f"eval_{key}"] == pytest.approx(fit.after[key], abs=1e-5)
     trainer.create_model_card()
     card = (tmp_path / "README.md").read_text()
+    if fit.unchanged:
+        assert f"so they are as they were trained. {fit.why}" in card
+        return
     assert str(fit.calibrator) in card and (f"{fit.calibrator.noun} was fitted" in card)
     assert ("is folded into the classification head" in card) is folded
 
