@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..calibrators.base import NONE, calibrator_of, is_known
+from ..calibrators.base import NONE, Chain, calibrator_of, is_known
 from ..losses import loss_label
 from ..metrics import METRICS
 from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
@@ -121,7 +121,10 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         model_name=_one_line(about.model_name),
         eval_results=list(_results(about, report, noun)) or None if report else None,
     )
-    folded, unchanged = record.get("folded", True), record.get("helped") is False or record.get("method") == NONE
+    steps = calibrator.steps if isinstance(calibrator, Chain) else (calibrator,) if calibrator else ()
+    known = [step.words for step in steps if not step.fitted and step.method != NONE]  # priors and class weights
+    left_alone = record.get("helped") is False or record.get("method") == NONE
+    folded, unchanged = record.get("folded", True), left_alone and not known
     task = TASKS.get(about.task or "", Task)  # of an unknown task, what a task says by default
     place = "`calibration.json`" if about.adapter else "`config.calibration`"
     architecture = about.architecture or ""
@@ -137,7 +140,10 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         calibrator=_one_line(str(calibrator or record.get("method", ""))),
         noun=noun,
         named=calibrator.named if calibrator else noun,
+        left_alone=left_alone,
         unchanged=unchanged,
+        fitted=not left_alone and (not steps or steps[0].fitted),
+        known=" ".join(known),
         worse=report is not None and report.worse,
         by_hand=calibrator.by_hand(place) if calibrator else "",
         folded=folded,
