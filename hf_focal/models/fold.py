@@ -323,6 +323,7 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
             )
         weights, mapped = head.weights(), head.mapped(affine)
         head.set(mapped)
+        forget_original(model)  # of a head before this one
         if not affine.is_identity:
             keep_original(model, head, weights)
     return head
