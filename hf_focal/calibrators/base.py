@@ -221,7 +221,10 @@ class Calibrator(ABC):
         for one in fields(cls):
             check = one.metadata.get("check", _check_finite)
             values[one.name] = check(record.get(one.name), f"{name}[{one.name!r}]")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:  # of fields that do not go together
+            raise ValueError(f"{name} is malformed: {error}") from error
 
     @property
     def softens(self) -> bool | None:

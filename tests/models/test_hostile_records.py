@@ -53,6 +53,9 @@ MALFORMED = {
     "a matrix in a vector's place": {**VECTOR, "scale": EYE},
     "deep": {**VECTOR, "scale": deep(10_000)},
     "a million rows": {**MATRIX, "matrix": [[]] * 10**6},
+    "scale and shift of two sizes": {**VECTOR, "shift": [0.0] * 4},
+    "matrix and shift of two sizes": {**MATRIX, "shift": [0.0] * 6},
+    "frequencies of two sizes": {**PRIOR, "target": [0.5, 0.5]},
     "no temperature": {**MATRIX, "temperature": 0},
     "an unknown field": {"method": "matrix"},
     "an unknown method": {"method": "x" * 10**6},
@@ -81,9 +84,7 @@ def test_a_malformed_record_is_refused_in_one_sentence(name, folded):
 
 OTHERS = {
     "a vector": {**VECTOR, "scale": [1.0] * 4, "shift": [0.0] * 4},
-    "scale and shift of two sizes": {**VECTOR, "shift": [0.0] * 4},
     "a matrix": {**MATRIX, "matrix": np.eye(3).tolist(), "shift": [0.0] * 3},
-    "matrix and shift of two sizes": {**MATRIX, "shift": [0.0] * 6},
     "a step": {**BIAS, "then": [{**PRIOR, "source": [0.5] * 2, "target": [0.5] * 2}]},
     "a step after what is not affine": {
         "method": "focal", "gamma": 1.0, "temperature": 1.5, "then": [{"method": "bias", "shift": [0.0] * 3}]
