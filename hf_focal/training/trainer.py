@@ -359,8 +359,9 @@ class CalibrationTrainer(SharingTrainer):
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
         held_out = self._labelled(predictions, split)
         options = {name: value for name, value in options.items() if value is not None}
-        if fold and takes_intercept(method) and lacks_bias(self.model, self._probe(dataset)):
-            options.setdefault("intercept", False)
+        without = {"intercept": False} if fold and lacks_bias(self.model, self._probe(dataset)) else {}
+        if takes_intercept(method):
+            options = {**without, **options}
         fit = fit_for_model(
             held_out.logits,
             held_out.labels,
@@ -380,8 +381,7 @@ class CalibrationTrainer(SharingTrainer):
         else:
             self.model.config.calibration = record_of(fit.calibrator, facts, False, fingerprint(self.model))
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
-        self._asked = method
-        self._auto_options = {} if options.get("intercept") is None else {"intercept": options["intercept"]}
+        self._asked, self._auto_options = method, without
         return fit
 
     def _is_to_fold(self, method: str, fold: bool | None) -> bool:

@@ -104,6 +104,17 @@ class Tilted(CalibrationTrainer):
         return output._replace(predictions=(2 * logits).astype(np.float32), label_ids=tilted.argmax(axis=1))
 
 
+class Scaled(CalibrationTrainer):
+    """Its logits want a factor for each class."""
+
+    def predict(self, dataset, *args, **kwargs):
+        output = super().predict(dataset, *args, **kwargs)
+        generator = np.random.default_rng(len(dataset))
+        logits = 2 * generator.normal(size=output.predictions.shape)
+        labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
+        return output._replace(predictions=(logits * [0.5, 1, 1, 2, 4]).astype(np.float32), label_ids=labels)
+
+
 @pytest.mark.parametrize("method", ["temperature", "auto", "none"])
 def test_the_end_of_a_run_tells_what_was_gained_and_what_is_left(tmp_path, method):
     made = trainer(tmp_path, Tilted, calibrator=method)
@@ -128,6 +139,14 @@ def test_the_end_of_a_run_tells_what_was_gained_and_what_is_left(tmp_path, metho
         assert results["nll_gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert "as they were trained" in card and "no calibrator was asked for" in card
         assert torch.equal(made.model.classifier.weight, build("vit").classifier.weight)
+
+
+def test_of_a_head_without_a_bias_no_more_is_promised_than_it_can_do(tmp_path):
+    made = trainer(tmp_path, Scaled)
+    made.model.classifier = torch.nn.Linear(32, 5, bias=False)
+    report = finish_run(made, rows(600, 1), rows(500, 2), dataset_name="noise", task="image-classification")
+    assert report.refinement.further.low > 0 and report.refinement.calibrator.shift == ()
+    assert report.refinement.calibrator.method in ("vector", "matrix")
 
 
 def test_a_report_on_the_data_of_the_fit_promises_nothing(tmp_path):
