@@ -24,14 +24,15 @@ def held_out_rows(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The NLL of each row, and whether it is right, under a fit to the folds that it is not in."""
     nll, right = np.empty(len(labels)), np.empty(len(labels), bool)
-    for seen, unseen in _folds(len(labels)):
+    for seen, unseen in folds(len(labels)):
         calibrator = cls.fit(logits[seen], labels[seen], criterion="nll", n_bins=15, **options)
         scored = ScoredLogits(logits[unseen], labels[unseen], calibrator)
         nll[unseen], right[unseen] = scored.nll, scored.correct
     return nll, right
 
 
-def _folds(count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def folds(count: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows to fit to and rows to try that on, each row being tried once."""
     order = np.random.default_rng(0).permutation(count)
     for fold in range(min(FOLDS, count)):
         unseen = np.sort(order[fold::FOLDS])

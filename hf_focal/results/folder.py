@@ -276,6 +276,8 @@ def save_run(
     for split, moments in (("validation", (fit.before, fit.after)), ("test", (report.before, report.after))):
         for moment, values in zip(("before", "after"), moments, strict=True):
             entries |= {f"{split}_{moment}_{key}": value for key, value in values.items()}
+    if report.promise is not None:
+        entries["threshold"] = {**report.promise.to_record(), "test": report.kept and asdict(report.kept)}
     entries["intervals"] = {moment: dict(found) for moment, found in report.intervals.items()}
     entries["by_chance"] = {
         moment: {key: asdict(floor) for key, floor in found.items()} for moment, found in report.floors.items()

@@ -18,6 +18,7 @@ from ..checks import check_logits
 from ..metrics import METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored, measure
 from ..metrics.comparison import compare_scored
 from ..metrics.noise import appraise, calibrated_band
+from ..metrics.promise import Kept, Promise
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .plots.reliability import draw_reliability
@@ -59,6 +60,8 @@ class Report:
             (B) on the same rows.
         bands (`dict[str, np.ndarray]`, *optional*): Under `"before"` and `"after"`, the ends of the range of each
             bin's accuracy were the model calibrated, `(2, n_bins)`.
+        promise ([`Promise`], *optional*): The threshold on the confidence that was chosen on validation data.
+        kept ([`Kept`], *optional*): What that does to these.
     """
 
     fit: Fit
@@ -75,6 +78,8 @@ class Report:
     floors: dict[str, dict[str, NoiseFloor]] = field(default_factory=dict)
     changes: dict[str, PairedComparison] = field(default_factory=dict)
     bands: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    promise: Promise | None = None
+    kept: Kept | None = None
 
     def rows(self) -> list[tuple[str, str, str]]:
         """
@@ -118,6 +123,11 @@ class Report:
         return any(self.changes[key].verdict == "a_is_better" for key in PROPER if key in self.changes)
 
     @property
+    def promised(self) -> str:
+        """One sentence on the threshold, where one was asked for."""
+        return "" if self.promise is None else self.promise.words(self.kept, self.split)
+
+    @property
     def legend(self) -> str:
         """What the lines of a calibration error mean; nothing where there are none."""
         return LEGEND.format(unit=self.unit) if any(self.floors.values()) else ""
@@ -127,7 +137,7 @@ class Report:
         head, *lines = text_table((title, "before", "after"), self.rows(), numbers=True).splitlines()
         drawn = f", by {self.group}" if self.group else ""
         head += f"   ({self.fit.calibrator}; in brackets: {LEVEL:.0%} intervals{drawn})"
-        told = " ".join(filter(None, (self.words, self.notes)))
+        told = " ".join(filter(None, (self.words, self.notes, self.promised)))
         return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), told]))
 
     def diagram(self) -> Figure:
@@ -142,8 +152,9 @@ RunReport = Report  # its earlier name
 
 
 def make_report(
-    predictions: Predictions, fit: Fit, *, n_bins: int = 15, unit: str = "samples", group: str | None = None
-) -> Report:
+    predictions: Predictions, fit: Fit, *, n_bins: int = 15, unit: str = "samples", group: str | None = None,
+    promise: Promise | None = None,
+) -> Report:  # fmt: skip
     """
     Measure a model before and after its calibrator: one softmax each, block by block.
 
@@ -153,7 +164,7 @@ def make_report(
             groups, the intervals draw whole groups.
         fit ([`Fit`]):
             The fitted calibrator.
-        n_bins, unit, group (*optional*):
+        n_bins, unit, group, promise (*optional*):
             As of [`Report`].
     """
     logits, labels, groups = leave_out_masked(
@@ -179,6 +190,8 @@ def make_report(
         floors={moment: floors for moment, (_, floors) in found.items()},
         changes=dict(_changes(scored["before"], scored["after"], n_bins, groups)),
         bands={moment: calibrated_band(one, n_bins, groups, LEVEL) for moment, one in scored.items()},
+        promise=promise,
+        kept=None if promise is None or promise.threshold is None else promise.on(scored["after"]),
     )
 
 

@@ -14,6 +14,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..calibrators import Fit
 from ..hub.push import upload_run
+from ..metrics.promise import Promise
 from ..models.original import save_original
 from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, rounding_words, stated_record
 from ..networks.masking import masked_names
@@ -141,7 +142,10 @@ class SharingTrainer(MeasuringTrainer):
             raise ValueError("No calibrator was fitted yet: call calibrate() first.")
         counted = self.task or Task
         n_bins = getattr(self.args, "n_bins", 15)
-        report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group)
+        promise = Promise.from_record((calibration_record(self.model) or {}).get("threshold"))
+        report = make_report(
+            predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group, promise=promise
+        )
         rounded = rounding_words(stated_record(self.model))
         self.report = replace(report, words=" ".join(filter(None, (report.words, rounded))))
         self._card_for = None
