@@ -11,6 +11,9 @@ The temperature is that of smallest NLL, and it is taken only where these data s
 the model's card says why (`--temperature_guard false` takes it all the same). `--criterion ece` takes the one of
 smallest ECE instead, as papers do, whether or not it helps.
 
+`--target_accuracy 0.95` finds the confidence from which on answers are right at least 95% of the time, with 90%
+certainty, on the data of the fit, and says what it keeps of the other data; or that these data promise none.
+
 Every field below and of `CalibrationTrainingArguments` is a flag, and those of training do nothing here.
 """
 
