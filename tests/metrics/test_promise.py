@@ -262,7 +262,7 @@ def test_words_say_what_is_promised_and_what_it_keeps():
     assert (none.count, none.accuracy) == (0, None) and "on test no answer has it" in promise.words(none, "test")
     assert Promise(0.3, 0.9, 0.9, 1.0, 0.95, 9).words().startswith("All answers are right at least 90% of the time")
     words = Promise(None, 0.99, 0.9, 0.0, None, 50).words()
-    assert words.startswith("There is no confidence from which on answers are right at least 99%")
+    assert words.startswith("No confidence is known from which on answers are right at least 99%")
     assert "the 50 samples are too few" in words
 
 
