@@ -67,6 +67,7 @@ from .metrics.nll import negative_log_likelihood as negative_log_likelihood
 from .metrics.nll import negative_log_likelihood_from_logits as negative_log_likelihood_from_logits
 from .metrics.noise import calibration_p_value as calibration_p_value
 from .metrics.noise import noise_floor as noise_floor
+from .metrics.promise import choose_threshold as choose_threshold
 from .metrics.risk_coverage import ConfidentPredictions as ConfidentPredictions
 from .metrics.risk_coverage import area_under_risk_coverage as area_under_risk_coverage
 from .metrics.risk_coverage import confident_predictions as confident_predictions

@@ -1,0 +1,176 @@
+# Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
+"""The confidence from which on a classifier is right as often as is asked for, with a certainty that is stated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betainc, betaincinv
+
+from .scored import Scored, of_probabilities
+
+
+LEVEL = 0.9  # the certainty of a promise, where nothing else is asked for
+# Where a sequence of tests begins, as shares of the samples, and by how much the errors that a step allows grow. Both
+# are chosen by simulation, see `benchmarks/promise.py`.
+_STARTS = (0.05, 0.3)
+_GROWTH = 1.03
+
+
+@dataclass(frozen=True)
+class Promise:
+    """
+    A threshold on the confidence, and what is promised of the predictions that reach it.
+
+    Attributes:
+        threshold (`float`, *optional*): The lowest confidence that is kept; `None` where nothing can be promised.
+        accuracy (`float`): How often those kept are right, at least.
+        level (`float`): How certain that is, over draws of the data.
+        kept (`float`): Share of the samples that it was chosen on, which it keeps.
+        observed (`float`, *optional*): Accuracy of these samples.
+        n_samples (`int`): Number of samples that it was chosen on.
+    """
+
+    threshold: float | None
+    accuracy: float
+    level: float
+    kept: float
+    observed: float | None
+    n_samples: int
+
+
+@of_probabilities
+def choose_threshold(
+    probabilities: ArrayLike, labels: ArrayLike, *, accuracy: float, level: float = LEVEL
+) -> float | None:
+    r"""
+    The lowest confidence from which on predictions are right often enough, with a stated certainty.
+
+    Predictions whose confidence is at or above the threshold are right at least `accuracy` of the time, on average
+    over all of them, for data like these. Of all the data sets that could have been drawn, at most `1 - level` lead to
+    a threshold that breaks this. Samples of equal confidence are kept or left together, and where all may be kept, the
+    threshold is the lowest confidence that there is.
+
+    The samples are sorted by confidence. At some numbers of the most confident ones, in growing order, an exact
+    binomial test asks whether their accuracy is below what is wanted; the lowest confidence at which it says no is the
+    threshold. Looking so often is accounted for by testing in a fixed order: a test that rejects passes its share of
+    the error on to the next one, and one that does not loses it (the fallback procedure of Wiens, 2003, which is
+    fixed-sequence testing from two starts: half of the error is there at 5% of the samples, half at 30%). The tests
+    are at the smallest numbers that allow 0, 1, 2, ... errors, later ever further apart, so that the sequence does not
+    end by chance.
+
+    What is proved. Given the confidences, samples are right or wrong independently, and the binomial test holds for
+    their mean probability to be right (Hoeffding, 1956): for the samples kept the promise is exact. It is for new data
+    as well, if the accuracy above a threshold, once it is below `accuracy` on the way down, stays there. If it comes
+    back, that is measured: see `benchmarks/promise.py`. Samples must be independent: the tokens of a sentence or the
+    frames of a film are not, and the promise is then too good.
+
+    Args:
+        accuracy (`float`):
+            How often predictions are to be right, in (0, 1).
+        level (`float`, *optional*, defaults to `0.9`):
+            How certain that is to be, in [0.5, 1).
+
+    Returns:
+        `float` or `None`: The lowest confidence to keep; `None` where these data promise nothing.
+
+    Raises:
+        ValueError: If `accuracy` is not in (0, 1) or `level` not in [0.5, 1).
+
+    Example:
+    >>> probabilities = np.repeat([[0.95, 0.05], [0.6, 0.4]], 50, axis=0)
+    >>> labels = np.repeat([0, 0, 1], [50, 25, 25])  # of the confident all are right, of the others half
+    >>> choose_threshold(probabilities, labels, accuracy=0.9)
+    0.95
+    >>> choose_threshold(probabilities, labels, accuracy=0.99) is None  # 50 samples cannot tell
+    True
+    """
+    check_target("accuracy", accuracy)
+    check_level(level)
+    return promise_of(Scored(probabilities, labels), accuracy, level).threshold
+
+
+def check_target(name: str, accuracy: Any) -> float:
+    """The value as a `float` in (0, 1), or a `ValueError`."""
+    if isinstance(accuracy, bool) or not isinstance(accuracy, Real) or not 0 < float(accuracy) < 1:
+        hint = ""
+        if isinstance(accuracy, Real) and 1 < float(accuracy) < 100:
+            hint = f" For {accuracy:g}% give {float(accuracy) / 100:g}."
+        raise ValueError(f"{name} must be a number between 0 and 1, neither of them, got {accuracy!r}.{hint}")
+    return float(accuracy)
+
+
+def check_level(level: Any) -> float:
+    """The value as a `float` in [0.5, 1), or a `ValueError`."""
+    if isinstance(level, bool) or not isinstance(level, Real) or not 0.5 <= float(level) < 1:
+        raise ValueError(
+            f"level must be a number of at least 0.5 and below 1, got {level!r}. It is how certain the promise is, "
+            "such as 0.9."
+        )
+    return float(level)
+
+
+def promise_of(scored: Scored, accuracy: float, level: float = LEVEL) -> Promise:
+    """[`choose_threshold`] of what was checked, with what it keeps."""
+    confidences, correct = scored.pairs
+    order = np.argsort(-confidences, kind="stable")
+    ordered, errors = confidences[order], np.cumsum(~correct[order])
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1  # of ties
+    steps, shares = _plan(len(ordered), accuracy, 1 - level)
+    counts, places = np.unique(ends[np.searchsorted(ends, steps)], return_inverse=True)
+    chosen, left = 0, 0.0
+    for count, share in zip(counts, np.bincount(places, shares, len(counts)), strict=True):
+        left += share
+        if _tail(errors[count - 1], count, accuracy) <= left:
+            chosen = int(count)
+        else:
+            left = 0.0
+    if not chosen:
+        return Promise(None, accuracy, level, 0.0, None, len(ordered))
+    right = 1 - int(errors[chosen - 1]) / chosen
+    return Promise(float(ordered[chosen - 1]), accuracy, level, chosen / len(ordered), right, len(ordered))
+
+
+def exact_interval(right: int, count: int, level: float) -> tuple[float, float]:
+    """The interval of Clopper and Pearson (1934) for how often something is true that was true so often."""
+    tail = (1 - level) / 2
+    low = 0.0 if right == 0 else float(betaincinv(right, count - right + 1, tail))
+    return low, 1.0 if right == count else float(betaincinv(right + 1, count - right, 1 - tail))
+
+
+def _tail(errors: Any, counts: Any, accuracy: float) -> Any:
+    """How likely so few errors are, or fewer, among so many samples that are right with the probability `accuracy`."""
+    return np.where(errors < counts, betainc(np.maximum(counts - errors, 1), errors + 1, accuracy), 1.0)
+
+
+def _plan(count: int, accuracy: float, error: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """At which numbers of the most confident samples to test, and what of the allowed error is new at each."""
+    allowed = [0]
+    while allowed[-1] < (1 - accuracy) * count:
+        allowed.append(max(allowed[-1] + 1, int(np.ceil(_GROWTH * allowed[-1]))))
+    sizes = _smallest(np.array(allowed), count, accuracy, error)
+    if sizes[0] > count:  # not even without an error
+        return np.empty(0, np.int64), np.empty(0)
+    steps = np.unique(np.append(sizes[sizes <= count], count))
+    early = max(_STARTS[0] * count, int(_smallest(np.array([0]), count, accuracy, error / 2)[0]))
+    late = max(_STARTS[1] * count, int(steps[0]))
+    starts = [early, late] if early <= late / 2 else [late]
+    shares = np.zeros(len(steps))
+    shares[np.searchsorted(steps, starts)] = error / len(starts)
+    first = int(np.searchsorted(steps, starts[0]))
+    return steps[first:], shares[first:]
+
+
+def _smallest(errors: NDArray[np.int64], count: int, accuracy: float, error: float) -> NDArray[np.int64]:
+    """The smallest number of samples that may have so many errors and pass; above `count` where that is too few."""
+    low, high = errors.copy(), np.full(len(errors), count + 1)
+    high = np.maximum(high, low + 1)
+    while np.any(high - low > 1):
+        middle = (low + high) // 2
+        passes = _tail(errors, middle, accuracy) <= error
+        low, high = np.where(passes, low, middle), np.where(passes, middle, high)
+    return high
