@@ -21,6 +21,7 @@ from hf_focal import ImageCorruption, load_image_dataset, load_images, parse_arg
 from hf_focal.checks import check_count
 from hf_focal.cli.run import start_logging
 from hf_focal.cli.script import run_script
+from hf_focal.metrics.promise import check_target
 from hf_focal.metrics.risk_coverage import check_threshold
 from hf_focal.results.folder import check_folder
 from hf_focal.robustness.corruptions import CORRUPTIONS, SEVERITIES
@@ -59,6 +60,9 @@ class OodArguments:
     severities: list[int] = field(default_factory=lambda: [*SEVERITIES], metadata={"help": "From 1 to 5."})
     selective: bool = field(default=False, metadata={"help": "Confident predictions and risk-coverage curves."})
     threshold: float = field(default=0.99, metadata={"help": "What --selective calls confident, in (0, 1]."})
+    target_accuracy: float | None = field(
+        default=None, metadata={"help": "From which confidence on --selective finds answers right so often."}
+    )
     max_samples: int | None = field(default=None, metadata={"help": "So many random samples of each data set."})
     per_device_eval_batch_size: int = field(default=128, metadata={"help": "Batch size per device."})
     n_bins: int = field(default=15, metadata={"help": "Bins of ECE."})
@@ -105,6 +109,10 @@ def check(args: OodArguments) -> None:
         raise ValueError("Nothing to measure: give --ood_dataset_name, --corruption or --selective.")
     check_folder(args.output_dir)
     check_threshold(args.threshold)
+    if args.target_accuracy is not None:
+        check_target("target_accuracy", args.target_accuracy)
+        if not args.selective:
+            raise ValueError("--target_accuracy is for the table of --selective: give that as well.")
     check_count("n_bins", args.n_bins)
     check_count("n_resamples", args.n_resamples)
     np.random.SeedSequence(args.seed)  # refuses what is no seed
@@ -138,6 +146,7 @@ def main() -> None:
     study = Study(args.dataset_name, len(test), args.seed, panels)
     options = {"n_bins": args.n_bins, "n_resamples": args.n_resamples, "seed": args.seed}
     options |= {"corruptions": names, "threshold": args.threshold if args.selective else None}
+    options |= {"target_accuracy": args.target_accuracy}
     for title, model, classes in zip(titles_of(models), models, labels, strict=True):
         logger.info("%s: %s", title, args.dataset_name)
         logits, others = model.logits(test), predict(title, model)

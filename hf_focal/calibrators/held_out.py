@@ -60,7 +60,7 @@ def held_out(
     """
     folds, repeats = (10, repeats) if logits.size < _MANY[0] else (3 if logits.size < _MANY[1] else 2, 1)
     rows: dict[Key, HeldOut] = {}
-    for seen, unseen in _folds(len(labels), folds, repeats):
+    for seen, unseen in draw_folds(len(labels), folds, repeats):
         others, true = logits[unseen], labels[unseen]
         for key, calibrator in fits(logits[seen], labels[seen]).items():
             scored = ScoredLogits(others, true, calibrator)
@@ -70,7 +70,7 @@ def held_out(
     return rows
 
 
-def _folds(count: int, folds: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def draw_folds(count: int, folds: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """
     Rows to fit to, and the others, at random: were there as many of each class in all folds, these would share what
     chance did to the class frequencies, and a shift that follows it would seem to help.

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from decimal import ROUND_CEILING, Decimal
 from numbers import Real
 from typing import Any
 
@@ -33,6 +34,7 @@ class Promise:
         kept (`float`): Share of the samples that it was chosen on, which it keeps.
         observed (`float`, *optional*): Accuracy of these samples.
         n_samples (`int`): Number of samples that it was chosen on.
+        why (`str`): Why nothing can be promised, as the end of a sentence, where it is not for want of data.
     """
 
     threshold: float | None
@@ -41,6 +43,70 @@ class Promise:
     kept: float
     observed: float | None
     n_samples: int
+    why: str = ""
+
+    def to_record(self) -> dict[str, Any]:
+        """What JSON has to hold of it: the threshold is called `confidence`."""
+        entries = asdict(self)
+        record = {"accuracy": entries.pop("accuracy"), "level": entries.pop("level")}
+        record |= {"confidence": entries.pop("threshold"), **entries}
+        return record if self.why else {key: value for key, value in record.items() if key != "why"}
+
+    @classmethod
+    def from_record(cls, record: Any) -> Promise | None:
+        """That of such a record; `None` where it is none."""
+        try:
+            found, observed, count = record["confidence"], record["observed"], int(record["n_samples"])
+            given = check_target("accuracy", record["accuracy"]), check_level(record["level"]), float(record["kept"])
+            ends = [None if value is None else float(value) for value in (found, observed)]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        if not (0 <= given[2] <= 1 and all(value is None or 0 <= value <= 1 for value in ends)):
+            return None
+        return cls(ends[0], *given, ends[1], count, str(record.get("why", "")))
+
+    def on(self, scored: Scored) -> Kept:
+        """What it does to other data."""
+        kept = scored.confidences.astype(np.float64) >= (np.inf if self.threshold is None else self.threshold)
+        count, right = int(kept.sum()), int(scored.correct[kept].sum())
+        low, high = exact_interval(right, count, self.level) if count else (None, None)
+        return Kept(count, count / len(kept), right / count if count else None, low, high)
+
+    def words(self, kept: Kept | None = None, split: str = "") -> str:
+        """One sentence on what it promises and, where it was tried, on what it does to the data called `split`."""
+        wanted = f"right at least {_percent(self.accuracy)} of the time"
+        certain = f"with {_percent(self.level)} certainty"
+        if self.threshold is None:
+            few = f"the {self.n_samples} samples are too few for that, or the answers too often wrong"
+            return f"There is no confidence from which on answers are {wanted}, {certain}: {self.why or few}."
+        whole = f"Answers with a confidence of at least {shown(self.threshold)}" if self.kept < 1 else "All answers"
+        share = f" ({self.kept:.1%} of them)" if self.kept < 1 else ""
+        sentence = f"{whole}{share} are {wanted}, {certain}"
+        if kept is None:
+            return f"{sentence}."
+        if kept.accuracy is None:
+            return f"{sentence}; on {split} no answer has it."
+        found = f"{kept.accuracy:.1%} of these ({_percent(self.level)} interval {kept.low:.1%} to {kept.high:.1%})"
+        return f"{sentence}; on {split} it keeps {kept.share:.1%}, and {found} are right."
+
+
+@dataclass(frozen=True)
+class Kept:
+    """
+    What a threshold keeps of data that it was not chosen on.
+
+    Attributes:
+        count (`int`), share (`float`): Number of predictions that reach it, and their share.
+        accuracy, low, high (`float`, *optional*):
+            How many of them are right, and the ends of its exact interval (Clopper and Pearson, 1934); `None` where
+            none reach it.
+    """
+
+    count: int
+    share: float
+    accuracy: float | None
+    low: float | None
+    high: float | None
 
 
 @of_probabilities
@@ -91,7 +157,7 @@ def choose_threshold(
     """
     check_target("accuracy", accuracy)
     check_level(level)
-    return promise_of(Scored(probabilities, labels), accuracy, level).threshold
+    return promise_of(*Scored(probabilities, labels).pairs, accuracy, level).threshold
 
 
 def check_target(name: str, accuracy: Any) -> float:
@@ -114,9 +180,10 @@ def check_level(level: Any) -> float:
     return float(level)
 
 
-def promise_of(scored: Scored, accuracy: float, level: float = LEVEL) -> Promise:
-    """[`choose_threshold`] of what was checked, with what it keeps."""
-    confidences, correct = scored.pairs
+def promise_of(
+    confidences: NDArray[Any], correct: NDArray[np.bool_], accuracy: float, level: float = LEVEL
+) -> Promise:
+    """[`choose_threshold`] of confidences and of what was right, with what it keeps."""
     order = np.argsort(-confidences, kind="stable")
     ordered, errors = confidences[order], np.cumsum(~correct[order])
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1  # of ties
@@ -140,6 +207,16 @@ def exact_interval(right: int, count: int, level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
     low = 0.0 if right == 0 else float(betaincinv(right, count - right + 1, tail))
     return low, 1.0 if right == count else float(betaincinv(right + 1, count - right, 1 - tail))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
+def shown(threshold: float) -> str:
+    """The threshold with four decimals, or more next to 1, rounded up: what is below is not promised."""
+    digits = 4 if threshold >= 1 else max(4, 1 - int(np.floor(np.log10(1 - threshold))))
+    return f"{Decimal(threshold).quantize(Decimal(10) ** -digits, ROUND_CEILING).normalize():f}"
 
 
 def _tail(errors: Any, counts: Any, accuracy: float) -> Any:

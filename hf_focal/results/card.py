@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..calibrators.base import NONE, Chain, calibrator_of, is_known
 from ..losses import loss_label
 from ..metrics import METRICS
+from ..metrics.promise import Promise
 from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
 from ..tasks import TASKS, Task
 from ..tasks.base import canonical_task
@@ -155,6 +156,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         intervals=_about_intervals(report) if report and report.intervals else "",
         table=[" | ".join(row) for row in report.rows()] if report else [],
         told=report.told if report else "",
+        promised=report.promised if report else _promised(record),
         # Importing hf_focal.pipeline registers them as well. Those of texts heed masks by themselves.
         plain=(folded or unchanged) and (not about.masked or architecture in MODEL_TYPES),
         own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,
@@ -174,6 +176,12 @@ def _loss(record: Mapping[str, Any]) -> str:
     name, parameters = str(record["loss"]), record.get("loss_parameters")
     label = loss_label(name, parameters if isinstance(parameters, Mapping) else {})
     return f"`{_one_line(name)}` {_one_line(label.removeprefix(name))}".strip()
+
+
+def _promised(record: Mapping[str, Any]) -> str:
+    """What a record promises; nothing where something was put on top, which changes the confidences."""
+    promise = None if record.get("then") else Promise.from_record(record.get("threshold"))
+    return "" if promise is None else _one_line(promise.words())
 
 
 def _about_intervals(report: Report) -> str:

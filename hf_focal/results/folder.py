@@ -282,6 +282,8 @@ def save_run(
     entries["refinement"] = left and {
         "value": left.value, "method": left.calibrator.method, "further": numbers_of(left.further)
     }  # fmt: skip
+    if report.promise is not None:
+        entries["threshold"] = {**report.promise.to_record(), "test": report.kept and asdict(report.kept)}
     entries["intervals"] = {moment: dict(found) for moment, found in report.intervals.items()}
     entries["by_chance"] = {
         moment: {key: asdict(floor) for key, floor in found.items()} for moment, found in report.floors.items()

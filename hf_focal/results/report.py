@@ -18,6 +18,7 @@ from ..checks import check_logits
 from ..metrics import METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored, measure
 from ..metrics.comparison import compare_scored
 from ..metrics.noise import appraise, calibrated_band
+from ..metrics.promise import Kept, Promise
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
@@ -61,6 +62,8 @@ class Report:
         bands (`dict[str, np.ndarray]`, *optional*): Under `"before"` and `"after"`, the ends of the range of each
             bin's accuracy were the model calibrated, `(2, n_bins)`.
         refinement ([`Refinement`], *optional*): The NLL after the best map known, where that was looked for.
+        promise ([`Promise`], *optional*): The threshold on the confidence that was chosen on validation data.
+        kept ([`Kept`], *optional*): What that does to these.
     """
 
     fit: Fit
@@ -78,6 +81,8 @@ class Report:
     changes: dict[str, PairedComparison] = field(default_factory=dict)
     bands: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     refinement: Refinement | None = None
+    promise: Promise | None = None
+    kept: Kept | None = None
 
     def rows(self) -> list[tuple[str, str, str]]:
         """
@@ -152,6 +157,11 @@ class Report:
         return any(self.changes[key].verdict == "a_is_better" for key in PROPER if key in self.changes)
 
     @property
+    def promised(self) -> str:
+        """One sentence on the threshold, where one was asked for."""
+        return "" if self.promise is None else self.promise.words(self.kept, self.split)
+
+    @property
     def legend(self) -> str:
         """What the lines of a calibration error mean; nothing where there are none."""
         return LEGEND.format(unit=self.unit) if any(self.floors.values()) else ""
@@ -161,7 +171,7 @@ class Report:
         head, *lines = text_table((title, "before", "after"), self.rows(), numbers=True).splitlines()
         drawn = f", by {self.group}" if self.group else ""
         head += f"   ({self.map_name}; in brackets: {LEVEL:.0%} intervals{drawn})"
-        return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told]))
+        return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told, self.promised]))
 
     def diagram(self) -> Figure:
         """The reliability diagram before and after."""
@@ -177,6 +187,7 @@ RunReport = Report  # its earlier name
 def make_report(
     predictions: Predictions, fit: Fit, *, n_bins: int = 15, unit: str = "samples", group: str | None = None,
     best: Fit | None = None,
+    promise: Promise | None = None,
 ) -> Report:  # fmt: skip
     """
     Measure a model before and after its calibrator: one softmax each, block by block.
@@ -187,7 +198,7 @@ def make_report(
             groups, the intervals draw whole groups.
         fit ([`Fit`]):
             The fitted calibrator.
-        n_bins, unit, group (*optional*):
+        n_bins, unit, group, promise (*optional*):
             As of [`Report`].
         best ([`Fit`], *optional*):
             What `fit_calibrator(method="auto")` gives on the data that `fit` was fitted on, for the refinement.
@@ -221,6 +232,8 @@ def make_report(
         changes=changes,
         bands={moment: calibrated_band(one, n_bins, groups, LEVEL) for moment, one in scored.items()},
         refinement=left,
+        promise=promise,
+        kept=None if promise is None or promise.threshold is None else promise.on(scored["after"]),
     )
 
 

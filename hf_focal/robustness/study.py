@@ -24,6 +24,7 @@ from ..metrics import METRICS, Scored
 from ..metrics import measure as measure_metrics
 from ..metrics.intervals import interval_of
 from ..metrics.noise import floor_of
+from ..metrics.promise import Promise, promise_of, shown
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
 from ..metrics.scored import ScoredLogits
 from ..models.fold import unfold_calibrator
@@ -101,7 +102,7 @@ class Findings:
     ood: dict[str, dict[str, dict[str, DetectionResult]]] = field(default_factory=dict)
     # By corruption, then by severity, 0 for the test data as they are: the metrics, and some of their intervals.
     shift: dict[str, dict[int, dict[str, dict[str, Any]]]] = field(default_factory=dict)
-    # The threshold, what [`ConfidentPredictions`] holds, and `aurc`.
+    # The threshold, what [`ConfidentPredictions`] holds, `aurc`, and where it was asked for `promise`.
     selective: dict[str, dict[str, Any]] = field(default_factory=dict)
     # By other data: that of each test sample, and of each of theirs.
     entropies: dict[str, dict[str, tuple[Floats, Floats]]] = field(default_factory=dict)
@@ -111,7 +112,8 @@ class Findings:
 def measure(
     logits: ArrayLike, labels: ArrayLike, others: Iterable[tuple[str | ImageCorruption, ArrayLike]],
     calibrator: Calibrator, *, model: str = "", loss: str | None = None, corruptions: Sequence[str] = (),
-    threshold: float | None = None, n_bins: int = 15, n_resamples: int = 1000, seed: int = 0,
+    threshold: float | None = None, target_accuracy: float | None = None, n_bins: int = 15, n_resamples: int = 1000,
+    seed: int = 0,
 ) -> Findings:  # fmt: skip
     """
     All figures of one model, from logits before calibration. `others` are logits of other data by their title, and of
@@ -142,6 +144,8 @@ def measure(
             confident = asdict(confident_predictions(probabilities, indices, threshold))
             aurc = float(found.curves[moment][1].mean())
             found.selective[moment] = {"threshold": threshold, **confident, "aurc": aurc}
+            if target_accuracy is not None:
+                found.selective[moment]["promise"] = promise_of(*scored.pairs, target_accuracy).to_record()
     found.shift.update({name: {0: clean} for name in corruptions})
 
     inside = {moment: _scores(array, one) for moment, one in moments.items()}
@@ -226,7 +230,18 @@ def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
             for moment, one in found.selective.items()
         ]
         confident = f"confidence >= {found.selective['after']['threshold']:g}"
-        yield text_table(["temperature", confident, "of these right", "AURC"], rows)
+        head = ["temperature", confident, "of these right", "AURC"]
+        if promise := Promise.from_record(found.selective["after"].get("promise")):
+            head.append(f"right at least {promise.accuracy:g} (certainty {promise.level:g})")
+            for cells, one in zip(rows, found.selective.values(), strict=True):
+                cells.append(_kept(Promise.from_record(one["promise"])))
+        yield text_table(head, rows)
+
+
+def _kept(promise: Promise | None) -> str:
+    if promise is None or promise.threshold is None:
+        return "none can be promised"
+    return f"confidence >= {shown(promise.threshold)} ({cell(promise.kept)})"
 
 
 def pictures(study: Study) -> dict[str, Figure]:

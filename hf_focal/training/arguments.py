@@ -16,6 +16,7 @@ from ..calibrators.base import CRITERIA, check_method
 from ..checks import check_n_bins
 from ..losses import LOSSES, create_loss
 from ..metrics.base import METRICS
+from ..metrics.promise import check_target
 
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,12 @@ class CalibrationTrainingArguments(TrainingArguments):
         default=True,
         metadata={"help": "Fold the calibrator, such as a temperature, into the head; else it stays in the config."},
     )
+    target_accuracy: float | None = field(
+        default=None,
+        metadata={
+            "help": "Find the confidence from which on answers are right so often, such as 0.95, with certainty 0.9."
+        },
+    )
     push_predictions: bool = field(
         default=False, metadata={"help": "Push predictions.safetensors (logits and labels) along with the model."}
     )
@@ -151,6 +158,8 @@ class CalibrationTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"temperature_criterion must be one of {', '.join(CRITERIA)}, got {self.temperature_criterion!r}."
             )
+        if self.target_accuracy is not None:
+            check_target("target_accuracy", self.target_accuracy)
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
             raise ValueError(
                 f"hub_strategy={HubStrategy(self.hub_strategy).value!r} would push optimizer states, which are "

@@ -16,6 +16,7 @@ from transformers.trainer_utils import HubStrategy
 from ..calibrators import Fit
 from ..calibrators.base import AUTO
 from ..hub.push import upload_run
+from ..metrics.promise import Promise
 from ..models.original import save_original
 from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, rounding_words, stated_record
 from ..networks.masking import masked_names
@@ -150,7 +151,9 @@ class SharingTrainer(MeasuringTrainer):
         best = None
         if held_out is not None and not same(held_out, predictions):
             best = self.fit if self._asked == AUTO else best_fit(held_out, n_bins, **self._auto_options)
-        report = make_report(predictions, self.fit, n_bins=n_bins, unit=counted.unit, group=counted.group, best=best)
+        promise = Promise.from_record((stated_record(self.model) or {}).get("threshold"))
+        about = {"unit": counted.unit, "group": counted.group}
+        report = make_report(predictions, self.fit, n_bins=n_bins, **about, best=best, promise=promise)
         rounded = rounding_words(stated_record(self.model))
         self.report = replace(report, words=" ".join(filter(None, (report.words, rounded))))
         self._card_for = None

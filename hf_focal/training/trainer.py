@@ -19,6 +19,7 @@ from .. import networks  # noqa: F401  (registers our architectures, so that the
 from ..calibrators import Fit, calibrator_of
 from ..calibrators.base import AUTO, calibrator_class, check_method
 from ..calibrators.fit import fit_for_model, takes_intercept
+from ..calibrators.threshold import promise_after
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss
 from ..models.fingerprint import fingerprint
 from ..models.fold import fold_calibrator, is_half, lacks_bias, unfold_calibrator
@@ -33,6 +34,7 @@ from ..models.record import (
 )
 from ..predictions import Predictions
 from ..results.report import Report
+from ..tasks import Task
 from .arguments import LABELS, CalibrationTrainingArguments, settle
 from .base_trainer import plain_module
 from .divergence import DivergenceWatch
@@ -307,6 +309,10 @@ class CalibrationTrainer(SharingTrainer):
         Where the data do not show that it helps (under the guard), or it is at an end of the range searched (always),
         the model is left as it is: the record holds the temperature 1, `helped` as false, and `why`.
 
+        With `args.target_accuracy` the record holds as `threshold` from which confidence on the calibrated model is
+        right so often, see [`choose_threshold`]: `confidence` (`None` where nothing can be promised), `accuracy`,
+        `level`, and what it keeps of this data.
+
         Args:
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
                 Labelled data that the model was not trained on. A model that is calibrated already is unfolded first.
@@ -373,6 +379,7 @@ class CalibrationTrainer(SharingTrainer):
         )
         loss = self._loss_record() if self.state.global_step else self._known_loss
         facts = {"criterion": fit.criterion, **loss, "split": split, "n_samples": fit.n_samples}
+        facts |= self._threshold(fit, held_out, options)
         if fit.unchanged:
             facts |= {"helped": False, "why": fit.why}
         if fold:
@@ -412,6 +419,15 @@ class CalibrationTrainer(SharingTrainer):
             calibrated = fit.calibrator.calibrated_logits(held_out.logits[rows].astype(np.float64))
             changed += int(np.count_nonzero(calibrated.argmax(axis=1) != answers[rows]))
         self.model.config.calibration[ROUNDED] = changed
+
+    def _threshold(self, fit: Fit, held_out: Predictions, options: dict[str, Any]) -> dict[str, Any]:
+        """What the record says of the threshold that `args.target_accuracy` asks for; nothing where it does not."""
+        target = getattr(self.args, "target_accuracy", None)
+        if target is None:
+            return {}
+        group = None if held_out.groups is None else (self.task or Task).group or "group"
+        promise = promise_after(fit, held_out.logits, held_out.labels, target, group=group, **options)
+        return {"threshold": promise.to_record()}
 
     def _loss_record(self) -> dict[str, Any]:
         """The loss, with the parameters that its name does not tell."""
