@@ -16,9 +16,10 @@ from .scored import Scored, of_probabilities
 
 
 LEVEL = 0.9  # the certainty of a promise, where nothing else is asked for
-# Where a sequence of tests begins, as shares of the samples, and by how much the errors that a step allows grow. Both
-# are chosen by simulation, see `benchmarks/promise.py`.
-_STARTS = (0.05, 0.3)
+# How the tests are laid out, chosen by simulation, see `benchmarks/promise.py`: the share of the samples at which they
+# begin, or where that is less the number of samples, to which that without which no test can reject is added so many
+# times; and by how much the errors that a step allows grow from one to the next.
+_SHARE, _NUMBER, _TIMES = 0.15, 300, 5
 _GROWTH = 1.03
 
 
@@ -121,13 +122,12 @@ def choose_threshold(
     a threshold that breaks this. Samples of equal confidence are kept or left together, and where all may be kept, the
     threshold is the lowest confidence that there is.
 
-    The samples are sorted by confidence. At some numbers of the most confident ones, in growing order, an exact
-    binomial test asks whether their accuracy is below what is wanted; the lowest confidence at which it says no is the
-    threshold. Looking so often is accounted for by testing in a fixed order: a test that rejects passes its share of
-    the error on to the next one, and one that does not loses it (the fallback procedure of Wiens, 2003, which is
-    fixed-sequence testing from two starts: half of the error is there at 5% of the samples, half at 30%). The tests
-    are at the smallest numbers that allow 0, 1, 2, ... errors, later ever further apart, so that the sequence does not
-    end by chance.
+    The samples are sorted by confidence. At some numbers of the most confident ones, from few to many, an exact
+    binomial test asks whether their accuracy is below what is wanted, and the first that cannot rule it out ends the
+    sequence: the threshold is that of the last test before. Tests in a fixed order, of which the first that fails is the last,
+    need no correction for their number. They are at the smallest numbers that allow 0, 1, 2, ... errors, later ever
+    further apart, so that the sequence does not end by chance, and begin at 15% of the samples, or of many at some
+    hundreds: a model whose few most confident predictions are wrong too often is not given up for that.
 
     What is proved. Given the confidences, samples are right or wrong independently, and the binomial test holds for
     their mean probability to be right (Hoeffding, 1956): for the samples kept the promise is exact. It is for new data
@@ -187,19 +187,15 @@ def promise_of(
     order = np.argsort(-confidences, kind="stable")
     ordered, errors = confidences[order], np.cumsum(~correct[order])
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1  # of ties
-    steps, shares = _plan(len(ordered), accuracy, 1 - level)
-    counts, places = np.unique(ends[np.searchsorted(ends, steps)], return_inverse=True)
-    chosen, left = 0, 0.0
-    for count, share in zip(counts, np.bincount(places, shares, len(counts)), strict=True):
-        left += share
-        if _tail(errors[count - 1], count, accuracy) <= left:
-            chosen = int(count)
-        else:
-            left = 0.0
-    if not chosen:
+    steps = _steps(len(ordered), accuracy, 1 - level)
+    counts = ends[np.searchsorted(ends, steps)]
+    fails = np.append(_tail(errors[counts - 1], counts, accuracy) > 1 - level, True)
+    passed = int(fails.argmax())
+    if not passed:
         return Promise(None, accuracy, level, 0.0, None, len(ordered))
-    right = 1 - int(errors[chosen - 1]) / chosen
-    return Promise(float(ordered[chosen - 1]), accuracy, level, chosen / len(ordered), right, len(ordered))
+    chosen = int(counts[passed - 1])
+    observed = (chosen - int(errors[chosen - 1])) / chosen
+    return Promise(float(ordered[chosen - 1]), accuracy, level, chosen / len(ordered), observed, len(ordered))
 
 
 def exact_interval(right: int, count: int, level: float) -> tuple[float, float]:
@@ -224,22 +220,16 @@ def _tail(errors: Any, counts: Any, accuracy: float) -> Any:
     return np.where(errors < counts, betainc(np.maximum(counts - errors, 1), errors + 1, accuracy), 1.0)
 
 
-def _plan(count: int, accuracy: float, error: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """At which numbers of the most confident samples to test, and what of the allowed error is new at each."""
+def _steps(count: int, accuracy: float, error: float) -> NDArray[np.int64]:
+    """At which numbers of the most confident samples to test, where so much error is allowed."""
     allowed = [0]
     while allowed[-1] < (1 - accuracy) * count:
         allowed.append(max(allowed[-1] + 1, int(np.ceil(_GROWTH * allowed[-1]))))
     sizes = _smallest(np.array(allowed), count, accuracy, error)
     if sizes[0] > count:  # not even without an error
-        return np.empty(0, np.int64), np.empty(0)
+        return np.empty(0, np.int64)
     steps = np.unique(np.append(sizes[sizes <= count], count))
-    early = max(_STARTS[0] * count, int(_smallest(np.array([0]), count, accuracy, error / 2)[0]))
-    late = max(_STARTS[1] * count, int(steps[0]))
-    starts = [early, late] if early <= late / 2 else [late]
-    shares = np.zeros(len(steps))
-    shares[np.searchsorted(steps, starts)] = error / len(starts)
-    first = int(np.searchsorted(steps, starts[0]))
-    return steps[first:], shares[first:]
+    return steps[steps >= min(_SHARE * count, _NUMBER + _TIMES * steps[0])]
 
 
 def _smallest(errors: NDArray[np.int64], count: int, accuracy: float, error: float) -> NDArray[np.int64]:
