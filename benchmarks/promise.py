@@ -252,8 +252,8 @@ def main() -> None:
     promise._steps = lru_cache(promise._steps)  # asked for again and again
     warnings.simplefilter("ignore", UserWarning)
     models: dict[str, Any] = {
-        "calibrated": bent(1.0), "calibrated, ten classes": ten_classes, "over-confident": bent(0.6), "under-confident": bent(1.6),
-        "reliability in waves": waves, "two decimals": rounded(2), "one decimal": rounded(1),
+        "calibrated": bent(1.0), "calibrated, ten classes": ten_classes, "over-confident": bent(0.6),
+        "under-confident": bent(1.6), "reliability in waves": waves, "two decimals": rounded(2), "one decimal": rounded(1),
         "confident mistakes": mistakes, "label smoothing": smoothed, "accuracy that comes back": comes_back,
         "always 0.001 short of 0.95": just_short,
     }  # fmt: skip

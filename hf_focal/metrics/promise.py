@@ -124,10 +124,10 @@ def choose_threshold(
 
     The samples are sorted by confidence. At some numbers of the most confident ones, from few to many, an exact
     binomial test asks whether their accuracy is below what is wanted, and the first that cannot rule it out ends the
-    sequence: the threshold is that of the last test before. Tests in a fixed order, of which the first that fails is the last,
-    need no correction for their number. They are at the smallest numbers that allow 0, 1, 2, ... errors, later ever
-    further apart, so that the sequence does not end by chance, and begin at 15% of the samples, or of many at some
-    hundreds: a model whose few most confident predictions are wrong too often is not given up for that.
+    sequence: the threshold is that of the last test before. Tests in a fixed order, of which the first that fails is
+    the last, need no correction for their number. They are at the smallest numbers that allow 0, 1, 2, ... errors,
+    later ever further apart, so that the sequence does not end by chance, and begin at 15% of the samples, or of many
+    at some hundreds: a model whose few most confident predictions are wrong too often is not given up for that.
 
     What is proved. Given the confidences, samples are right or wrong independently, and the binomial test holds for
     their mean probability to be right (Hoeffding, 1956): for the samples kept the promise is exact. It is for new data
