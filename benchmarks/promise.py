@@ -253,9 +253,9 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     models: dict[str, Any] = {
         "calibrated": bent(1.0), "calibrated, ten classes": ten_classes, "over-confident": bent(0.6),
-        "under-confident": bent(1.6), "reliability in waves": waves, "two decimals": rounded(2), "one decimal": rounded(1),
-        "confident mistakes": mistakes, "label smoothing": smoothed, "accuracy that comes back": comes_back,
-        "always 0.001 short of 0.95": just_short,
+        "under-confident": bent(1.6), "reliability in waves": waves, "two decimals": rounded(2),
+        "one decimal": rounded(1), "confident mistakes": mistakes, "label smoothing": smoothed,
+        "accuracy that comes back": comes_back, "always 0.001 short of 0.95": just_short,
     }  # fmt: skip
     if (dump := dumped()) is not None:
         models["DenseNet-40, CIFAR-10"] = of_a_dump(*dump)

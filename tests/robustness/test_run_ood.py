@@ -211,6 +211,11 @@ def test_one_labelled_split_will_do_whatever_the_order_of_its_classes(models, tm
         ),
         (["--ood_dataset_name", "digits", "digits"], "Two of --ood_dataset_name are called 'digits'"),
         (["--ood_dataset_name", "digits", "--ood_split", "tests"], "no split 'tests'; it has train"),
+        (["--selective", "--target_accuracy", "95"], "target_accuracy must be a number between 0 and 1"),
+        (
+            ["--corruption", "contrast", "--target_accuracy", "0.9"],
+            "is for the table of --selective",
+        ),
         (["--selective", "--n_bins", "0"], "n_bins must be at least 1"),
         (["--selective", "--n_resamples", "0"], "n_resamples must be at least 1"),
         (["--selective", "--seed", "-1"], "non-negative"),

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from hf_focal import (
     ImageCorruption,
     auroc_interval,
+    choose_threshold,
     confidence_interval,
     focal_recalibration,
     noise_floor,
@@ -37,9 +39,9 @@ def sigmoid(margin):
     return 1 / (1 + np.exp(-margin))
 
 
-def found(calibrator=HALF, others=(("noise", OTHER), (CONTRAST, DARKER)), **options):
+def found(calibrator=HALF, others=(("noise", OTHER), (CONTRAST, DARKER)), logits=LOGITS, labels=LABELS, **options):
     options = {"corruptions": ["contrast"], "threshold": 0.9, "n_bins": 2, "n_resamples": 20, "seed": 3, **options}
-    return measure(LOGITS, LABELS, others, calibrator, **options)
+    return measure(logits, labels, others, calibrator, **options)
 
 
 def test_figures_are_those_worked_out_by_hand():
@@ -109,6 +111,25 @@ def test_only_what_was_asked_for_is_measured_shown_and_saved(tmp_path):
     assert save(study, tmp_path / "new" / "folder") == ["ood_results.json", "ood_results.txt", "roc.png"]
     with pytest.raises(ValueError, match="finite"):
         found(others=[("noise", OTHER * np.nan)])
+
+
+def test_the_selective_table_says_from_which_confidence_on_answers_are_right_often_enough():
+    generator = np.random.default_rng(0)
+    true = 3 * generator.normal(size=(1000, 5))
+    labels = (true + generator.gumbel(size=true.shape)).argmax(axis=1)
+    study = found(TemperatureScaling(2.0), (), logits=2 * true, labels=labels, corruptions=(), target_accuracy=0.9)
+    text = tables(Study("digits", 1000, 3, [], {"one": study}))
+    assert "right at least 0.9 (certainty 0.9)" in text
+    for moment, temperature in (("before", 1), ("after", 2)):
+        probabilities = softmax(2 * true / temperature, axis=1)
+        promise, threshold = study.selective[moment]["promise"], choose_threshold(probabilities, labels, accuracy=0.9)
+        assert promise["confidence"] == pytest.approx(threshold, rel=1e-12) and 0 < promise["kept"] < 1
+        (line,) = [line for line in text.splitlines() if line.startswith(moment)]
+        shown = float(line.partition("confidence >= ")[2].partition(" ")[0])
+        assert threshold <= shown + 1e-12 and shown - threshold < 1e-4 and f"({promise['kept']:.2%})" in line
+    none = tables(Study("digits", 4, 3, [], {"one": found(others=(), corruptions=(), target_accuracy=0.9)}))
+    assert none.count("none can be promised") == 2
+    assert "promise" not in found(others=(), corruptions=()).selective["after"]
 
 
 def test_the_file_holds_all_figures_and_the_pictures_show_some(tmp_path):
