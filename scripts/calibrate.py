@@ -16,6 +16,9 @@ smallest ECE instead, as papers do, whether or not it helps.
 the simpler one where they do not differ, and none that costs accuracy. Whatever is fitted, the report says what it
 gained on the NLL of the other data, and whether `--calibrator auto` would lower it further.
 
+`--target_accuracy 0.95` finds the confidence from which on answers are right at least 95% of the time, with 90%
+certainty, on the data of the fit, and says what it keeps of the other data; or that these data promise none.
+
 Every field below and of `CalibrationTrainingArguments` is a flag, and those of training do nothing here.
 """
 
