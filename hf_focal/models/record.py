@@ -56,10 +56,14 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
 def record_on_top(
     record: Mapping[str, Any] | None, calibrator: Calibrator, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The record of a calibrator that is put on top of what another one tells of, with facts of its own."""
+    """
+    The record of a calibrator that is put on top of what another one tells of, with facts of its own. A threshold is
+    dropped: it was one on other confidences.
+    """
     own = {"method": calibrator.method, **facts, **calibrator.to_record()}
     if record is None:
         return own
+    record = {key: value for key, value in record.items() if key != "threshold"}
     return {**record, "then": [*(record.get("then") or []), own, *own.pop("then", [])]}
 
 

@@ -15,6 +15,7 @@ from hf_focal import (
     About,
     CalibrationTrainer,
     Predictions,
+    adjust_prior,
     choose_threshold,
     create_model_card,
     finish_run,
@@ -69,6 +70,14 @@ def test_the_record_tells_the_threshold_of_the_probabilities_after_the_calibrato
         unfold_temperature(again)
     fold_temperature(again, 3 * record["temperature"])
     assert "threshold" not in again.config.calibration  # it is another one
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_what_is_put_on_top_drops_it(tmp_path, fold):
+    model = calibrated(tmp_path, fold=fold).model
+    adjust_prior(model, [0.2] * NUM_LABELS, [0.4, 0.3, 0.1, 0.1, 0.1])
+    record = model.config.calibration
+    assert record["then"] and "threshold" not in record  # the confidences are others
 
 
 def test_calibrating_again_and_training_forget_it(tmp_path):
