@@ -26,8 +26,9 @@ def promise_after(
     """
     [`choose_threshold`] for the probabilities after a calibrator, on the data that it was fitted to.
 
-    One of few numbers, such as a temperature, hardly knows the single sample. One of many ([`HeldBack`]) knows those that it was fitted to too well: there the confidence of each sample, and whether it is right, are those
-    of a fit to the four fifths of the data that it is not in.
+    One of few numbers, such as a temperature, hardly knows the single sample. One of many ([`HeldBack`]) knows those
+    that it was fitted to too well: there the confidence of each sample, and whether it is right, are those of a fit to
+    the four fifths of the data that it is not in.
 
     Args:
         fit ([`Fit`]):

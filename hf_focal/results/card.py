@@ -156,7 +156,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         intervals=_about_intervals(report) if report and report.intervals else "",
         table=[" | ".join(row) for row in report.rows()] if report else [],
         told=report.told if report else "",
-        promised=report.promised if report else _promised(record),
+        promised=_one_line(report.promised if report else _promised(record)),
         # Importing hf_focal.pipeline registers them as well. Those of texts heed masks by themselves.
         plain=(folded or unchanged) and (not about.masked or architecture in MODEL_TYPES),
         own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,
@@ -181,7 +181,7 @@ def _loss(record: Mapping[str, Any]) -> str:
 def _promised(record: Mapping[str, Any]) -> str:
     """What a record promises; nothing where something was put on top, which changes the confidences."""
     promise = None if record.get("then") else Promise.from_record(record.get("threshold"))
-    return "" if promise is None else _one_line(promise.words())
+    return "" if promise is None else promise.words()
 
 
 def _about_intervals(report: Report) -> str:

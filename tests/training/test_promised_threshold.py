@@ -136,7 +136,7 @@ def test_a_run_writes_it_down_or_that_there_is_none(tmp_path, target):
             round(test["accuracy"] * test["count"])
         )
     else:
-        assert found["confidence"] is None is test and "There is no confidence from which on" in card
+        assert found["confidence"] is None is test and "No confidence is known from which on" in card
 
 
 def test_sequences_are_promised_nothing(tmp_path):
