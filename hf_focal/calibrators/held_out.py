@@ -58,9 +58,9 @@ def held_out(
 
     There are ten folds, drawn `repeats` times, but three of many logits and two of very many, drawn once.
     """
-    count, repeats = (10, repeats) if logits.size < _MANY[0] else (3 if logits.size < _MANY[1] else 2, 1)
+    folds, repeats = (10, repeats) if logits.size < _MANY[0] else (3 if logits.size < _MANY[1] else 2, 1)
     rows: dict[Key, HeldOut] = {}
-    for seen, unseen in folds(len(labels), count, repeats):
+    for seen, unseen in draw_folds(len(labels), folds, repeats):
         others, true = logits[unseen], labels[unseen]
         for key, calibrator in fits(logits[seen], labels[seen]).items():
             scored = ScoredLogits(others, true, calibrator)
@@ -70,17 +70,17 @@ def held_out(
     return rows
 
 
-def folds(size: int, count: int, repeats: int = 1) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def draw_folds(count: int, folds: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """
     Rows to fit to, and the others, at random: were there as many of each class in all folds, these would share what
     chance did to the class frequencies, and a shift that follows it would seem to help.
     """
     generator = np.random.default_rng(0)
     for _ in range(repeats):
-        order = generator.permutation(size)
-        for fold in range(min(count, size)):
-            seen = np.ones(size, bool)
-            seen[order[fold::count]] = False
+        order = generator.permutation(count)
+        for fold in range(min(folds, count)):
+            seen = np.ones(count, bool)
+            seen[order[fold::folds]] = False
             yield np.flatnonzero(seen), np.flatnonzero(~seen)
 
 

@@ -13,7 +13,7 @@ from ..checks import check_logits
 from ..metrics.promise import LEVEL, Promise, check_level, check_target, promise_of
 from ..metrics.scored import ScoredLogits
 from .fit import Fit
-from .held_out import HeldBack, folds
+from .held_out import HeldBack, draw_folds
 
 
 FOLDS = 5
@@ -26,9 +26,9 @@ def promise_after(
     """
     [`choose_threshold`] for the probabilities after a calibrator, on the data that it was fitted to.
 
-    One of few numbers, such as a temperature, hardly knows the single sample. One of many (`Calibrator.held_out`)
-    knows those that it was fitted to too well: there the confidence of each sample, and whether it is right, are those
-    of a fit to the four fifths of the data that it is not in.
+    One of few numbers, such as a temperature, hardly knows the single sample. One of many ([`HeldBack`]) knows those
+    that it was fitted to too well: there the confidence of each sample, and whether it is right, are those of a fit to
+    the four fifths of the data that it is not in.
 
     Args:
         fit ([`Fit`]):
@@ -60,7 +60,7 @@ def _unseen(
     cls = type(fit.calibrator)
     options = {name: value for name, value in options.items() if name in inspect.signature(cls.fit).parameters}
     confidences, correct = np.empty(len(labels)), np.empty(len(labels), bool)
-    for seen, rest in folds(len(labels), FOLDS):
+    for seen, rest in draw_folds(len(labels), FOLDS, 1):
         calibrator = cls.fit(logits[seen], labels[seen], criterion=fit.criterion, n_bins=15, **options)
         confidences[rest], correct[rest] = ScoredLogits(logits[rest], labels[rest], calibrator).pairs
     return confidences, correct

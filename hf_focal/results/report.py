@@ -171,8 +171,7 @@ class Report:
         head, *lines = text_table((title, "before", "after"), self.rows(), numbers=True).splitlines()
         drawn = f", by {self.group}" if self.group else ""
         head += f"   ({self.map_name}; in brackets: {LEVEL:.0%} intervals{drawn})"
-        told = " ".join(filter(None, (self.told, self.promised)))
-        return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), told]))
+        return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told, self.promised]))
 
     def diagram(self) -> Figure:
         """The reliability diagram before and after."""

@@ -12,8 +12,8 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 
 from hf_focal import choose_threshold, confident_predictions, fit_calibrator
-from hf_focal.calibrators.auto import folds
 from hf_focal.calibrators.base import calibrator_class
+from hf_focal.calibrators.held_out import draw_folds
 from hf_focal.calibrators.threshold import promise_after
 from hf_focal.metrics.promise import Promise, exact_interval, promise_of, shown
 from hf_focal.metrics.scored import Scored, ScoredLogits
@@ -210,7 +210,7 @@ def test_what_many_numbers_were_fitted_to_is_not_asked_how_good_they_are():
     logits, labels = 2 * true, (true + generator.gumbel(size=true.shape)).argmax(axis=1)
     fit = fit_calibrator(logits, labels, "matrix", guard=False)
     confidences, right = np.empty(400), np.empty(400, bool)
-    for seen, rest in folds(400):
+    for seen, rest in draw_folds(400, 5, 1):
         assert not set(seen) & set(rest) and len(seen) + len(rest) == 400
         one = calibrator_class("matrix").fit(logits[seen], labels[seen], criterion="nll", n_bins=15)
         probabilities = one.probabilities(logits[rest])
