@@ -152,7 +152,7 @@ class SharingTrainer(MeasuringTrainer):
         if held_out is not None and not same(held_out, predictions):
             best = self.fit if self._asked == AUTO else best_fit(held_out, n_bins, **self._auto_options)
         promise = Promise.from_record((stated_record(self.model) or {}).get("threshold"))
-        about = {"unit": counted.unit, "group": counted.group}
+        about: Any = {"unit": counted.unit, "group": counted.group}
         report = make_report(predictions, self.fit, n_bins=n_bins, **about, best=best, promise=promise)
         rounded = rounding_words(stated_record(self.model))
         self.report = replace(report, words=" ".join(filter(None, (report.words, rounded))))
