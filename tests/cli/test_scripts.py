@@ -305,7 +305,7 @@ print("the adapter, merged, exported and loaded, says the same")
 
 def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
     snippets = [snippet for snippet in blocks("python") if "push_to_hub" not in snippet]  # see test_hub.py
-    assert len(snippets) == 10
+    assert len(snippets) == 11
     code = PREPARATION + "\n".join(snippets) + CHECK
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
     code = code.replace('"metrics/ece"', f'"{ROOT / "metrics" / "ece"}"')
