@@ -208,7 +208,8 @@ def tables(models: dict[str, Draw], draws: int) -> list[str]:
 def after_a_fit(draws: int, size: int = 1000) -> list[str]:
     """The promise where a calibrator was fitted to the same samples, with and without regard to that."""
     lines = [f"## Chosen on the {size} samples that a calibrator was fitted to, target 0.8, 0.9, 0.95 and 0.99", "",
-             "Broken is how often at the target where that is most often; kept is the mean over the targets.", "",
+             f"{draws} data sets. Broken is how often at the target where that is most often; kept is the mean over "
+             "the targets.", "",
              "| data | calibrator | broken | kept | broken, had the fit not been minded | kept |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for name, (logits, labels) in _sources().items():
@@ -245,7 +246,7 @@ def _sources() -> dict[str, tuple[NDArray, NDArray]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000, help="Data sets in a cell.")
-    parser.add_argument("--fits", type=int, default=100, help="Data sets that calibrators are fitted to.")
+    parser.add_argument("--fits", type=int, default=40, help="Data sets that calibrators are fitted to.")
     parser.add_argument("--output", type=Path, default=None, help="Where to write the tables.")
     args = parser.parse_args()
     start = time.time()
