@@ -5,7 +5,7 @@ The fits of structured scaling (Berta et al., 2026): the NLL with a ridge toward
 A map has a row of `coefficients` for each class: factors of the logits, and a shift. A fit is a convex search for rows
 `x @ features` that are added to those of the start, and the ridge holds back the `x`. Berta et al. fit maps of
 log-probabilities, which are not affine in the logits. Here these are centred instead, by what is the same for each
-sample; it is in the features.
+sample; it is in the features. A class that is masked in all samples is not counted, and tells on none.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def fit_bias(logits: NDArray[Any], labels: NDArray[np.int64], ridge: float, unti
     features = np.broadcast_to([[0.0, 1.0]], (k, 1, 2))
     start = np.stack([np.ones(k), np.zeros(k)], axis=1)
     search = _Search(logits, labels, _Own, until)
-    shift = search.minimum(start, features, np.full((k, 1), ridge * k), until)[:, 1]
-    return shift - shift.mean()
+    used = search.used()
+    shift = search.minimum(start, features, np.full((k, 1), ridge * np.count_nonzero(used)), until)[:, 1]
+    return np.where(used, shift - shift[used].mean(), 0.0)
 
 
 def fit_vector(
@@ -61,7 +62,8 @@ def fit_vector(
     start = np.stack([np.full(k, 1 / temperature), np.zeros(k)], axis=1)
     if not intercept:
         features = features[:, :1] * [1.0, 0.0]
-    found = search.minimum(start, features, np.full((k, features.shape[1]), ridge * k), until)
+    strength = ridge * np.count_nonzero(search.used())
+    found = search.minimum(start, features, np.full((k, features.shape[1]), strength), until)
     return found[:, 0] * temperature, found[:, 1] if intercept else np.empty(0)
 
 
@@ -71,20 +73,21 @@ class MatrixFit:
 
     What is multiplied by the matrix, less the unit matrix, are the logits less their mean in each sample, to which
     softmax is blind. With an intercept they are also less the mean of the largest of each sample, and so as close to
-    log-probabilities as an affine map comes. A class that is masked in all samples tells on none.
+    log-probabilities as an affine map comes.
     """
 
     def __init__(self, logits: NDArray[Any], labels: NDArray[np.int64], intercept: bool, temperature: float) -> None:
         k, self._temperature = logits.shape[1], temperature
         self._search, self._intercept = _Search(logits, labels, _All), intercept
         used = self._search.used()
+        count = np.count_nonzero(used)
         features = np.zeros((k + 1, k + 1))
-        features[:k, :k] = np.diag(used * 1.0) - np.outer(used, used) / np.count_nonzero(used)
+        features[:k, :k] = np.diag(used * 1.0) - np.outer(used, used) / count
         features[:k, k] = -self._search.mean_of_largest(used) * used
         features[:k] /= temperature
         features[k, k] = 1.0
-        strength = np.where(np.eye(k, k + 1, dtype=bool), k, float(k * (k - 1)))
-        strength[:, k] = k
+        strength = np.where(np.eye(k, k + 1, dtype=bool), count, float(max(count * (count - 1), 1)))
+        strength[:, k] = count
         if not intercept:
             features, strength = features[:k] * (np.arange(k + 1) < k), strength[:, :k]
         self._features, self._strength = features, strength

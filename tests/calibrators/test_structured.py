@@ -76,8 +76,10 @@ def objective(method, logits, labels, intercept, ridge=1.0):
     def value(x):
         weights, shift = parts(x)
         mapped = np.where(hidden, -np.inf, z + features @ weights.T + shift)
-        off = k * (k - 1) * (weights**2).sum() + (k - k * (k - 1)) * (np.diag(weights) ** 2).sum()
-        return nll(mapped, labels).sum() + ridge * (off + k * (shift**2).sum())
+        count = used.sum()
+        off = count * (count - 1) * ((weights**2).sum() - (np.diag(weights) ** 2).sum())
+        own = count * ((np.diag(weights) ** 2).sum() + (shift**2).sum())
+        return nll(mapped, labels).sum() + ridge * (off + own)
 
     def whole(x):
         weights, shift = parts(x)

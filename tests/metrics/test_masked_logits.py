@@ -90,11 +90,14 @@ def test_every_calibrator_is_fitted_as_if_the_class_were_not_there(mask, dtype, 
     assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert found.gamma == pytest.approx(expected.gamma, rel=1e-3, abs=1e-3)
     assert found.after == pytest.approx(of_three(expected.after), abs=1e-4)
-    assert describe_confidence(masked(mask, dtype), LABELS, found) == describe_confidence(
-        LOGITS.astype(dtype), LABELS, found
-    )
     probabilities = found.probabilities(masked(mask, dtype))
-    np.testing.assert_allclose(probabilities[:, :3], found.probabilities(LOGITS.astype(dtype)), rtol=1e-9, atol=1e-12)
+    if method in ("bias", "vector", "matrix"):  # maps for a number of classes
+        np.testing.assert_allclose(probabilities[:, :3], expected.probabilities(LOGITS.astype(dtype)), atol=1e-4)
+    else:
+        said = [describe_confidence(z, LABELS, found) for z in (masked(mask, dtype), LOGITS.astype(dtype))]
+        assert said[0] == said[1]
+        others = found.probabilities(LOGITS.astype(dtype))
+        np.testing.assert_allclose(probabilities[:, :3], others, rtol=1e-9, atol=1e-12)
     assert (probabilities[:, 3] == 0).all()
     tensor = torch.softmax(found.calibrator.on_tensor(torch.tensor(masked(mask, dtype))), -1)
     np.testing.assert_allclose(tensor.numpy(), probabilities, atol=1e-6)
