@@ -80,7 +80,7 @@ class MatrixFit:
         k, self._temperature = logits.shape[1], temperature
         self._search, self._intercept = _Search(logits, labels, _All), intercept
         used = self._search.used()
-        count = np.count_nonzero(used)
+        count = int(np.count_nonzero(used))
         features = np.zeros((k + 1, k + 1))
         features[:k, :k] = np.diag(used * 1.0) - np.outer(used, used) / count
         features[:k, k] = -self._search.mean_of_largest(used) * used
