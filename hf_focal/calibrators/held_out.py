@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -82,6 +82,12 @@ def draw_folds(count: int, folds: int, repeats: int) -> Iterator[tuple[NDArray[n
             seen = np.ones(count, bool)
             seen[order[fold::folds]] = False
             yield np.flatnonzero(seen), np.flatnonzero(~seen)
+
+
+def check_lengths(scale: Sequence[Any], shift: Sequence[float]) -> None:
+    """Refuse a shift of other classes than the scale; there may be none."""
+    if len(shift) not in (0, len(scale)):
+        raise ValueError(f"shift must hold {len(scale)} numbers, one for each class, or none, got {len(shift)}.")
 
 
 class HeldBack(Calibrator):

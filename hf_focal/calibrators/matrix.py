@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Affine, check_matrix, check_vector, register_calibrator
-from .held_out import HeldBack
+from .held_out import HeldBack, check_lengths
 from .structured import CLOSE, ROUGH, MatrixFit, check_intercept
 from .temperature import best_temperature, check_temperature
 
@@ -34,6 +34,10 @@ class MatrixScaling(HeldBack):
     temperature: float = field(metadata={"check": check_temperature})
     matrix: tuple[tuple[float, ...], ...] = field(metadata={"check": check_matrix})
     shift: tuple[float, ...] = field(metadata={"check": check_vector})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_lengths(self.matrix, self.shift)
 
     @classmethod
     def fit(

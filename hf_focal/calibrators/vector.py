@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Affine, check_vector, register_calibrator
-from .held_out import HeldBack
+from .held_out import HeldBack, check_lengths
 from .structured import CLOSE, ROUGH, check_intercept, fit_vector
 from .temperature import best_temperature, check_temperature
 
@@ -29,6 +29,10 @@ class VectorScaling(HeldBack):
     temperature: float = field(metadata={"check": check_temperature})
     scale: tuple[float, ...] = field(metadata={"check": check_vector})
     shift: tuple[float, ...] = field(metadata={"check": check_vector})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_lengths(self.scale, self.shift)
 
     @classmethod
     def fit(

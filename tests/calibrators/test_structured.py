@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import approx_fprime, minimize
 from scipy.special import log_softmax, softmax
 
-from hf_focal import CALIBRATORS, Affine, calibration_metrics, fit_calibrator, fit_temperature
+from hf_focal import CALIBRATORS, Affine, calibration_metrics, calibrator_of, fit_calibrator, fit_temperature
 from hf_focal.calibrators.structured import _All, _Own, _Search
 
 
@@ -306,6 +306,14 @@ def test_methods_without_an_intercept_say_so():
             ValueError, match="intercept=False is for method='(vector|matrix)' and method='(vector|matrix)' alone"
         ):
             fit_calibrator(*distorted(0), method, intercept=False)
+
+
+@pytest.mark.parametrize("method", ["vector", "matrix"])
+def test_a_record_whose_numbers_are_of_different_classes_is_refused(method):
+    record = {"method": method, **fitted(method).to_record()}
+    assert calibrator_of({**record, "shift": []}).affine(4).shift is None
+    with pytest.raises(ValueError, match="shift must hold 4 numbers, one for each class, or none, got 3"):
+        calibrator_of({**record, "shift": [0.0] * 3})
 
 
 def test_it_says_what_it_does_in_one_sentence():
