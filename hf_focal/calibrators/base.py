@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CRITERIA = ("ece", "nll")
 _SINGULAR = 1e-12  # of the largest factor of a map: what is smaller is as good as 0
 _MOST_ROWS = 1000  # of a matrix in a record
+_MOST_NUMBERS = 100_000  # of a vector
 _MOST_STEPS = 100  # of a chain in a record
 AUTO, NONE = "auto", "none"  # the method that the data choose, and no map at all
 
@@ -48,10 +49,10 @@ class Affine(NamedTuple):
     shift: NDArray[np.float64] | None = None
 
     def __call__(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """The logits of shape `(num_samples, num_labels)`, mapped. What is -inf stays, and tells on no other class."""
+        """The logits of shape `(..., num_labels)`, mapped. What is -inf stays, and tells on no other class."""
         for values in (np.asarray(self.scale), np.asarray(self.shift)):
-            if values.ndim and len(values) != logits.shape[1]:
-                raise ValueError(f"This map is for {len(values)} classes, got logits of {logits.shape[1]}.")
+            if values.ndim and len(values) != logits.shape[-1]:
+                raise ValueError(f"This map is for {len(values)} classes, got logits of {logits.shape[-1]}.")
         masked = logits == -np.inf
         if any_masked := bool(masked.any()):
             logits = np.where(masked, 0.0, logits)
@@ -270,6 +271,8 @@ def _frozen(value: Any) -> Any:
 
 def check_vector(value: Any, name: str) -> tuple[float, ...]:
     """Finite numbers, or a `ValueError`."""
+    if isinstance(value, list | tuple) and len(value) > _MOST_NUMBERS:
+        raise ValueError(f"{name} must hold at most {_MOST_NUMBERS} numbers, got {len(value)}.")
     if isinstance(value, list | tuple) and all(isinstance(one, Real) and not isinstance(one, bool) for one in value):
         return tuple(map(float, _check_finite(list(value), name)))
     raise ValueError(f"{name} must be a list of numbers, got {short(value)}.")

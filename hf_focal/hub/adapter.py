@@ -15,7 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundE
 from safetensors.torch import load_file
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, cached_file
 
-from ..models.record import ADAPTER_RECORD, check_record
+from ..models.record import ADAPTER_RECORD, check_record, refuse_unusable
 
 
 @contextmanager
@@ -97,6 +97,7 @@ def adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] | 
     with refusing(ADAPTER_RECORD, name):
         record = check_record(json.loads(text), "calibration")
         labels = record.pop("labels", None)
+        refuse_unusable(record, len(labels) if isinstance(labels, list) else 0, "calibration")
         if labels is None:
             return record, {}
         if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):

@@ -22,7 +22,7 @@ from .. import networks  # noqa: F401  (registers our architectures, so that the
 from ..files import check_weights, explained
 from ..models.apply import apply_temperature
 from ..models.original import find_original, load_original
-from ..models.record import calibration_record, check_record, has_adapter
+from ..models.record import calibration_record, check_record, has_adapter, refuse_unusable
 from ..models.source import look_up
 from ..networks.masking import mask_classes
 from ..online import clean_token, online
@@ -99,7 +99,7 @@ def from_pretrained(
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
         if getattr(config, "calibration", None) is not None:
             with refusing(CONFIG_NAME, name):
-                check_record(config.calibration)
+                refuse_unusable(check_record(config.calibration), config.num_labels)
         known = get_task(task) if task else task_of(config)
         _refuse_other_head(name, task_of(config), known)
         model, missing = _load_weights(name, folder, config, known, source, kwargs)

@@ -79,6 +79,7 @@ class Promise:
         certain = f"with {_percent(self.level)} certainty"
         if self.threshold is None:
             few = f"the {self.n_samples} samples are too few for that, or the answers too often wrong"
+            few += " (what would keep only a small part of them is not looked for)"
             return f"No confidence is known from which on answers are {wanted}, {certain}: {self.why or few}."
         whole = f"Answers with a confidence of at least {shown(self.threshold)}" if self.kept < 1 else "All answers"
         share = f" ({self.kept:.1%} of them)" if self.kept < 1 else ""

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, calibrator_of
 from ..networks.masking import with_logits
-from .record import calibration_record, stated_record
+from .record import calibration_record, refuse_unusable, stated_record
 
 
 def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
@@ -30,7 +30,9 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         ValueError: If `config.calibration` is malformed, or unfolded and of an unknown method or of another head.
     """
-    calibration_record(model)  # refuses what is malformed, or of another head
+    record = calibration_record(model)  # refuses what is malformed, or of another head
+    if record is not None and not record["folded"]:
+        refuse_unusable(record, getattr(model.config, "num_labels", None))
     if not applies_temperature(model):
         model.register_forward_hook(_calibrate_logits)
     return model

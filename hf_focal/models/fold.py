@@ -33,6 +33,7 @@ from .head import (
 from .original import (
     attach_original,
     forget_original,
+    hook_save,
     keep_original,
     kept_original,
     original_head,
@@ -41,6 +42,7 @@ from .original import (
 from .record import (
     calibration_record,
     facts_of,
+    has_adapter,
     record_of,
     record_on_top,
     record_without_last,
@@ -146,7 +148,7 @@ def put_on_top(
     """
     known = calibration_record(model)
     record = record_on_top(known, calibrator, facts or {})
-    with _rolled_back(model):
+    with rolled_back(model):
         if known is not None and known["folded"]:
             unfold_calibrator(model, inputs=inputs)
         _put(model, record, (known is None or known["folded"]) if fold is None else fold, inputs)
@@ -253,7 +255,7 @@ def _take_off(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> Pr
     if known is None:
         raise ValueError("This model was never calibrated, so there is nothing to take off.")
     rest = record_without_last(known)
-    with _rolled_back(model):
+    with rolled_back(model):
         if known["folded"]:
             unfold_calibrator(model, inputs=inputs)
         if rest is None:
@@ -271,10 +273,12 @@ def _put(model: PreTrainedModel, record: Mapping[str, Any], fold: bool, inputs: 
     elif reason := why_of_another_head(model, {**record, "head": None}):
         raise ValueError(f"The {calibrator.named} is not for this {type(model).__name__}: {reason}.")
     model.config.calibration = record_of(calibrator, facts_of(record), fold, fingerprint(model, modules))
+    if has_adapter(model):  # whose record is not in a config that is saved
+        hook_save(model)
 
 
 @contextmanager
-def _rolled_back(model: Any) -> Iterator[None]:
+def rolled_back(model: Any) -> Iterator[None]:
     """After an error, head and record as they were. What [`apply_temperature`] did stays done."""
     config, applied, kept, head = model.config, applies_temperature(model), kept_original(model), likely_heads(model)
     known, weights = dict(config.__dict__), Head(head).weights()

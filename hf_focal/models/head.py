@@ -119,7 +119,8 @@ def find_head(
                 if share is not None and try_head(model, probe, Head(heads, share), trial, whole)[0]:
                     return Head(heads, share)
     if candidates and affine.shift is not None and all(getattr(one, "bias", None) is None for one in modules):
-        reason = "its last linear layer has no bias, which a shift needs."
+        reason = "its last linear layer has no bias, which a shift needs. Vectors and matrices can do without one: "
+        reason += "fit_calibrator(..., intercept=False)."
     elif candidates and is_common_scale(affine):
         reason = "none of its linear layers with as many outputs as labels scales the logits."
     elif candidates:

@@ -22,7 +22,7 @@ from transformers.utils import cached_file
 from ..calibrators.base import Affine, calibrator_of, is_known, short
 from .fingerprint import in_effect
 from .head import Head, map_weights
-from .record import has_adapter, stated_record
+from .record import has_adapter, stated_record, write_adapter_record
 
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def attach_original(model: Any, found: list[tuple[nn.Module, Original]]) -> None
     """Keep it with these modules of the model."""
     for module, original in found:
         setattr(module, _KEPT, original)
-    _hook_save(model)
+    hook_save(model)
 
 
 def forget_original(model: nn.Module) -> None:
@@ -212,8 +212,8 @@ def _name(model: Any) -> str:
     return type(model).__name__
 
 
-def _hook_save(model: Any) -> None:
-    """Let `save_pretrained` of this model, and of the one that an adapter is around, write the file, too."""
+def hook_save(model: Any) -> None:
+    """Let `save_pretrained` of this model, and of the one that an adapter is around, write these files, too."""
     around = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
     for one in around:
         if hasattr(one, "save_pretrained") and "save_pretrained" not in one.__dict__:
@@ -231,6 +231,8 @@ def _save_pretrained(model: Any, save_directory: Any, *args: Any, **kwargs: Any)
     place = folder if adapter == "default" else folder / adapter
     if kwargs.get("is_main_process", True) and place.is_dir():
         save_original(model, place)
+        if has_adapter(model):
+            write_adapter_record(model, place)
         if push:
             new = [path.name for path in folder.iterdir() if before.get(path.name) != path.stat().st_mtime_ns]
             _push(folder, new, **hub)

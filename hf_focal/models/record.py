@@ -9,14 +9,17 @@ that was made anew or trained on, a folded record is forgotten, and an unfolded 
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from ..calibrators.base import Calibrator, Chain, UnfoldableError, calibrator_of, is_known, short
+from ..networks.masking import masked_names
 from .fingerprint import check_fingerprint, difference
 
 
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Beside an adapter of PEFT, which is saved without the config: `config.calibration`, and the names of the labels.
 ADAPTER_RECORD = "calibration.json"
+_LARGEST = 1e12  # of what a logit is multiplied by, or shifted: more is nothing that a fit gives
 
 
 ROUNDED = "rounding_changed"  # how many validation answers a head of half precision gives otherwise than the map
@@ -104,6 +108,19 @@ def stated_record(model: PreTrainedModel) -> dict[str, Any] | None:
     return None if record is None else check_record(record)
 
 
+def write_adapter_record(model: Any, folder: Path) -> None:
+    """
+    Write the record of a calibrated model, with its labels, beside the adapter of PEFT that is saved in a folder: a
+    `config.json` there would make it a whole model.
+    """
+    record = calibration_record(model)
+    if record is not None:
+        labels = [name for _, name in sorted(model.config.id2label.items())]
+        masks = {"masked_classes": masked} if (masked := masked_names(model.config)) else {}
+        text = json.dumps({**record, "labels": labels, **masks}, indent=2)
+        (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
+
+
 def forget_record(model: PreTrainedModel, reason: str) -> None:
     """Clear a record that is of another head, with a warning."""
     logger.warning(
@@ -146,6 +163,23 @@ def check_record(record: Any, name: str = "config.calibration") -> dict[str, Any
     if record.get("head") is not None:
         check_fingerprint(record["head"], f"{name}['head']")
     return dict(record)
+
+
+def refuse_unusable(record: Any, num_labels: Any, name: str = "config.calibration") -> None:
+    """Refuse a checked record whose map is none to apply: one that cannot be undone, or of numbers without measure."""
+    if not is_known(record) or not isinstance(num_labels, int):
+        return
+    try:
+        affine = calibrator_of(record, name).affine(num_labels)
+    except UnfoldableError:  # it is not affine
+        return
+    numbers = [np.abs(one).max(initial=0.0) for one in affine if one is not None]
+    if not max(numbers) <= _LARGEST:
+        raise ValueError(f"{name} must hold factors and shifts of at most {_LARGEST:g}, got {max(numbers):g}.")
+    try:
+        affine.inverse()
+    except UnfoldableError as error:
+        raise ValueError(f"{name} is refused: {error}") from error
 
 
 def rounding_words(record: Mapping[str, Any] | None) -> str:

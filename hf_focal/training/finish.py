@@ -62,13 +62,14 @@ def finish_run(
         [`Report`]: Printed, it is the table before and after.
     """
     trainer.task_name = task
-    trainer.forget_temperature("Calibrating anew", validation)
-    held_out, measured = trainer.predict(validation), trainer.predict(test)
-    try:
-        trainer.calibrate(validation, predictions=held_out, split=split)
-    except UnfoldableError as error:
-        logger.warning("%s\nThe calibrator is kept in the config alone.", error)
-        trainer.calibrate(validation, predictions=held_out, split=split, fold=False)
+    with trainer.kept_on_error():
+        trainer.forget_temperature("Calibrating anew", validation)
+        held_out, measured = trainer.predict(validation), trainer.predict(test)
+        try:
+            trainer.calibrate(validation, predictions=held_out, split=split)
+        except UnfoldableError as error:
+            logger.warning("%s\nThe calibrator is kept in the config alone.", error)
+            trainer.calibrate(validation, predictions=held_out, split=split, fold=False)
     parts = {"validation": trainer.flatten(held_out, split), "test": trainer.flatten(measured, test_split)}
     report = trainer.report_on(parts["test"])
     trainer.about = {

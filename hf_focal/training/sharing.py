@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from ..calibrators.base import AUTO
 from ..hub.push import upload_run
 from ..metrics.promise import Promise
 from ..models.original import save_original
-from ..models.record import ADAPTER_RECORD, calibration_record, has_adapter, rounding_words, stated_record
+from ..models.record import calibration_record, has_adapter, rounding_words, stated_record, write_adapter_record
 from ..networks.masking import masked_names
 from ..predictions import Predictions
 from ..results.card import About
@@ -46,19 +45,14 @@ class SharingTrainer(MeasuringTrainer):
     _lack_told = False  # that what makes the inputs is not saved with the model
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        record = calibration_record(self.model)  # of this head, or none is written
+        calibration_record(self.model)  # of another head, it is forgotten first
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         self._warn_without_processor(folder)
         if self.args.should_save:
             save_original(self.model, folder)
-        if has_adapter(self.model) and self.args.should_save:
-            # An adapter is saved without the config; a config.json beside it would make the folder a whole model.
-            if record is not None:
-                labels = [name for _, name in sorted(self.model.config.id2label.items())]
-                masks = {"masked_classes": masked} if (masked := masked_names(self.model.config)) else {}
-                text = json.dumps({**record, "labels": labels, **masks}, indent=2)
-                (folder / ADAPTER_RECORD).write_text(text + "\n", encoding="utf-8")
+            if has_adapter(self.model):
+                write_adapter_record(self.model, folder)
 
     def _warn_without_processor(self, folder: Path) -> None:
         """Once: whoever loads a model of texts alone gets a made-up tokenizer."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..calibrators.fit import fit_for_model, takes_intercept
 from ..calibrators.threshold import promise_after
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss
 from ..models.fingerprint import fingerprint
-from ..models.fold import fold_calibrator, is_half, lacks_bias, unfold_calibrator
+from ..models.fold import fold_calibrator, is_half, lacks_bias, rolled_back, unfold_calibrator
 from ..models.head import check_single_label
 from ..models.record import (
     ROUNDED,
@@ -359,10 +360,31 @@ class CalibrationTrainer(SharingTrainer):
                     UserWarning,
                     stacklevel=2,
                 )
-            self.forget_temperature("Calibrating anew", dataset)
-            predictions = self._predict_without_metrics(dataset)
         elif calibration_record(self.model) is not None:
             raise ValueError("This model is calibrated already, so its predictions may be scaled: pass the dataset.")
+        with self.kept_on_error():
+            if predictions is None:
+                self.forget_temperature("Calibrating anew", dataset)
+                predictions = self._predict_without_metrics(dataset)
+            return self._fit_to(predictions, given, dataset, split, fold, method, criterion, guard, options)
+
+    @contextmanager
+    def kept_on_error(self) -> Iterator[None]:
+        """After an error, the calibration of the model, and what is known of it, as they were."""
+        names = ("fit", "report", "about", "_held_out", "_card_for", "_known_loss", "_asked", "_auto_options")
+        known = {name: getattr(self, name) for name in names}
+        with rolled_back(self.model):
+            try:
+                yield
+            except BaseException:
+                vars(self).update(known)
+                raise
+
+    def _fit_to(
+        self, predictions: PredictionOutput, given: Any, dataset: Any, split: str, fold: bool, method: str,
+        criterion: str | None, guard: bool | None, options: dict[str, Any],
+    ) -> Fit:  # fmt: skip
+        """Fit a calibrator to the predictions of a data set, where it was given, and put it on the model."""
         held_out = self._labelled(predictions, split)
         options = {name: value for name, value in options.items() if value is not None}
         without = {"intercept": False} if fold and lacks_bias(self.model, self._probe(dataset)) else {}

@@ -54,7 +54,7 @@ def confident_wrong(scored, n_bins):
 class Bias(Calibrator):
     """A shift of each class by the NLL."""
 
-    method: ClassVar[str] = "bias"
+    method: ClassVar[str] = "own-bias"
     criteria: ClassVar[tuple[str, ...]] = ("nll",)
     bias: tuple[float, ...]
 
@@ -83,7 +83,7 @@ QUICK = [
     "1",
 ]
 QUICK += ["--augmentation", "none", "--use_cpu", "true"]
-BY_NAME = ["--loss", "power", "--loss_kwargs", '{"exponent": 1.5}', "--calibrator", "bias", "--criterion", "nll"]
+BY_NAME = ["--loss", "power", "--loss_kwargs", '{"exponent": 1.5}', "--calibrator", "own-bias", "--criterion", "nll"]
 BEST = ["--metric_for_best_model", "confident_wrong", "--load_best_model_at_end", "true"]
 
 
@@ -120,11 +120,11 @@ def test_table_results_and_card_have_them_by_name(run):
     assert re.search(rf"^Confidently wrong{cell}{cell}$", printed, flags=re.MULTILINE)
     results = json.loads((folder / "all_results.json").read_text())
     assert results["loss"] == "power" and results["loss_parameters"] == {"exponent": 1.5}
-    assert results["calibrator"] == "bias" and "eval_confident_wrong" not in results
+    assert results["calibrator"] == "own-bias" and "eval_confident_wrong" not in results
     assert 0 < results["test_after_confident_wrong"] < 1
     assert results["metrics"]["confident_wrong"]["title"] == "Confidently wrong"
     record = record_of(folder)
-    assert record["method"] == "bias" and len(record["bias"]) == 10 and record["folded"] is True
+    assert record["method"] == "own-bias" and len(record["bias"]) == 10 and record["folded"] is True
     assert record["loss"] == "power" and record["loss_parameters"] == {"exponent": 1.5}
     card = ModelCard.load(folder / "README.md")
     measured = [result for result in card.data.eval_results if result.metric_type == "confident_wrong"]
@@ -180,7 +180,7 @@ import json, sys
 from hf_focal import CALIBRATORS, LOSSES, METRICS, compare_runs, from_pretrained, read_dynamics
 print(json.dumps([compare_runs(sys.argv[1:]), list(read_dynamics(sys.argv[1:]))]))
 from_pretrained(sys.argv[1])
-assert "power" not in LOSSES and "confident_wrong" not in METRICS and "bias" not in CALIBRATORS
+assert "power" not in LOSSES and "confident_wrong" not in METRICS and "own-bias" not in CALIBRATORS
 """
 
 
@@ -194,7 +194,7 @@ def test_results_are_read_where_the_plugin_is_not(run):
 
 
 def test_an_unfolded_record_asks_for_the_plugin(run, plugin, tmp_path):
-    flags = ["--model_name_or_path", str(run[0]), "--dataset_name", "digits", "--calibrator", "bias"]
+    flags = ["--model_name_or_path", str(run[0]), "--dataset_name", "digits", "--calibrator", "own-bias"]
     flags += ["--criterion", "nll", "--no_fold_temperature", "--use_cpu", "--output_dir", str(tmp_path / "out")]
     launch(str(ROOT / "scripts" / "calibrate.py"), "--plugin", plugin, *flags)
     assert record_of(tmp_path / "out")["folded"] is False
@@ -202,7 +202,9 @@ def test_an_unfolded_record_asks_for_the_plugin(run, plugin, tmp_path):
     refused = fresh(load + "from_pretrained(sys.argv[1])", tmp_path / "out")
     assert refused.returncode == 1
     last = refused.stderr.splitlines()[-1]
-    assert re.search("ValueError: config.json of .* is refused: .*'bias'.*register_calibrator.*--plugin", last), last
+    assert re.search("ValueError: config.json of .* is refused: .*'own-bias'.*register_calibrator.*--plugin", last), (
+        last
+    )
     taken = fresh(load + "import_plugin(sys.argv[2]); from_pretrained(sys.argv[1])", tmp_path / "out", plugin)
     assert taken.returncode == 0, taken.stderr
 
@@ -211,7 +213,7 @@ def test_each_of_two_processes_has_it(plugin, tmp_path):
     flags = ["--plugin", plugin, *BY_NAME, "--max_train_samples", "64", "--output_dir", str(tmp_path)]
     printed = launch(SCRIPT, *QUICK, *flags, "--dataloader_num_workers", "1", processes=2).stdout
     assert "in 2 process(es)" in printed and printed.count("Confidently wrong") == 1
-    assert record_of(tmp_path)["method"] == "bias"
+    assert record_of(tmp_path)["method"] == "own-bias"
 
 
 def test_the_block_and_the_command_of_the_readme_work(tmp_path):

@@ -154,3 +154,27 @@ def test_a_prior_of_nothing_is_refused():
             fold_calibrator(model, PriorShift(source, (0.2,) * K))
     with pytest.raises(ValueError, match="no folded"):
         unfold_calibrator(model)
+
+
+@pytest.mark.parametrize("folded", [True, False])
+@pytest.mark.parametrize(
+    ("matrix", "said"),
+    [(1e308 * np.eye(K), "at most"), (np.zeros((K, K)), "cannot be undone"), (np.ones((K, K)), "cannot be undone")],
+    ids=["huge", "zero", "singular"],
+)
+def test_a_map_that_is_none_to_apply_is_refused_before_weights_are_read(matrix, said, folded, tmp_path):
+    model = bert()
+    model.config.calibration = {**MATRIX, "matrix": matrix.tolist(), "folded": folded}
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=f"config.json of .* is refused: config.calibration .*{said}") as refused:
+        from_pretrained(tmp_path)
+    assert len(str(refused.value)) < 500
+    if not folded:
+        with pytest.raises(ValueError, match=said):
+            apply_temperature(model)
+
+
+def test_a_vector_without_end_is_refused():
+    with pytest.raises(ValueError, match="at most 100000 numbers, got 1000000"):
+        check_record({**BIAS, "shift": [1.0] * 10**6, "folded": False})

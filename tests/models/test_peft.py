@@ -24,6 +24,7 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 from hf_focal import (
     CalibrationTrainer,
     CalibrationTrainingArguments,
+    adjust_prior,
     apply_temperature,
     create_image_classifier,
     fold_temperature,
@@ -96,6 +97,21 @@ def test_an_adapter_carries_its_folded_head(base, tmp_path):
     assert np.abs(probabilities_of(stock) - expected).max() < 1e-6
     unfold_temperature(model)
     assert np.abs(logits_of(model) - logits).max() < 1e-5
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_an_adapter_saved_by_hand_has_its_record_beside_it(base, tmp_path, fold):
+    model = with_lora(base)
+    before = logits_of(model)
+    adjust_prior(model, [1] * before.shape[-1], range(1, before.shape[-1] + 1), fold=fold)
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = from_pretrained(tmp_path / "adapter")
+    assert loaded.config.calibration["method"] == "prior" and loaded.config.calibration["folded"] is fold
+    odds = probabilities_of(loaded) / np.exp(before)
+    expected = odds[:, :1] * range(1, before.shape[-1] + 1)
+    np.testing.assert_allclose(odds, expected, rtol=1e-4)
+    if fold:
+        assert np.abs(logits_of(unfold_temperature(loaded)) - before).max() < 1e-5
 
 
 @pytest.mark.parametrize("fold_first", [True, False])

@@ -277,6 +277,30 @@ def test_calibrate_fits_records_and_folds(tmp_path, overconfident):
     json.dumps(model.config.calibration)
 
 
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("why", ["one class alone", "criterion", "no label counts", "a head without a bias"])
+def test_a_calibration_that_is_refused_leaves_the_one_that_was_there(tmp_path, overconfident, why, fold):
+    model, data = overconfident
+    if why == "a head without a bias":
+        model.classifier.bias = None
+    trainer = CalibrationTrainer(model=model, args=arguments(tmp_path), eval_dataset=data)
+    fit = trainer.calibrate(data, fold=fold)
+    record, weights = dict(model.config.calibration), {k: v.clone() for k, v in model.state_dict().items()}
+    given, options = data, {"fold": True}
+    if why == "criterion":
+        options["criterion"] = "foo"
+    elif why == "a head without a bias":
+        options["method"] = "bias"
+    else:
+        options["method"] = "vector"
+        given = [{**sample, "labels": -100 if why == "no label counts" else 1} for sample in data]
+    with pytest.raises(ValueError):
+        trainer.calibrate(given, **options)
+    assert model.config.calibration == record and trainer.fit is fit
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert trainer.evaluate()["eval_nll"] == pytest.approx(fit.after["nll"], rel=1e-5)
+
+
 def test_unfolded_temperature_counts_in_evaluation_once(tmp_path, overconfident):
     model, data = overconfident
     trainer = CalibrationTrainer(model=model, args=arguments(tmp_path), eval_dataset=data)
