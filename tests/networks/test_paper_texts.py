@@ -401,6 +401,7 @@ def test_the_recipe_for_the_treebank_takes_the_published_steps(test_data):
     assert (args.lr_scheduler_type, args.warmup_steps, args.metric_for_best_model) == ("constant", 0, "accuracy")
     assert (data_args.every_phrase, data_args.extra_class) == (True, "neutral")
     data = load_dataset(str(test_data / "sst"), "binary")["train"].select(range(50))
+    torch.manual_seed(0)  # Adagrad makes much of slopes near 0, which are rounding
     model, tokenizer = create_text_classifier(
         "tree-lstm", ["negative", "positive", "neutral"], texts=data["tree"],
         model_kwargs={**model_args.model_kwargs, "hidden_size": 12, "embedding_size": 8, "dropout": 0.0},
