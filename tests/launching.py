@@ -25,8 +25,13 @@ def launch(*arguments, processes=1, check=True, cwd=ROOT):
     return result
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+README, PAGES = ROOT / "README.md", sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(language, pages=(README, *PAGES)):
+    """The different blocks of code in the README and the pages of `docs/`, or in others."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    return list(dict.fromkeys(re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)))
 
 
 def run_main(script):

@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 SCRIPT = str(ROOT / "scripts" / "run_text.py")
+TRAIN = ROOT / "docs" / "train.md"
 BERT = BertConfig(vocab_size=100, **{**SIZES, "num_hidden_layers": 3}, max_position_embeddings=16)
 
 
@@ -108,7 +109,7 @@ def test_they_are_split_by_class_without_overlap():
 def embedded(tmp_path_factory):
     """The README's run without arguments, a little shorter."""
     folder = tmp_path_factory.mktemp("run")
-    block = next(block for block in blocks("bash") if "run_text.py" in block)
+    block = next(block for block in blocks("bash", [TRAIN]) if "run_text.py" in block)
     assert block == "accelerate launch scripts/run_text.py\n"
     result = launch(SCRIPT, "--num_train_epochs", "8", "--use_cpu", cwd=folder)
     return folder / "outputs" / "scipy-docs-small-bert-flsd-53", result
@@ -197,7 +198,7 @@ def test_a_wrong_flag_is_one_clear_error(train, flags, message):
 
 
 def test_the_second_command_of_the_readme_runs(train, tmp_path):
-    command = [block for block in blocks("bash") if "run_text.py" in block][1].split()
+    command = [block for block in blocks("bash", [TRAIN]) if "run_text.py" in block][1].split()
     assert command[:3] == ["accelerate", "launch", "scripts/run_text.py"]
     folder, _ = checkpoint(tmp_path / "bert", BERT)
     BertForSequenceClassification(BERT).save_pretrained(folder)

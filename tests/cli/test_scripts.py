@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from huggingface_hub import ModelCard
-from launching import blocks, launch
+from launching import PAGES, README, blocks, launch
 from PIL import Image as PILImage
 from safetensors import safe_open
 from scipy.special import softmax
@@ -303,9 +303,20 @@ print("the adapter, merged, exported and loaded, says the same")
 """
 
 
-def test_python_snippets_of_the_readme_run_one_after_the_other(run, tmp_path):
-    snippets = [snippet for snippet in blocks("python") if "push_to_hub" not in snippet]  # see test_hub.py
-    assert len(snippets) == 11
+def test_python_snippets_of_the_readme_run_from_top_to_bottom_and_need_nothing_else(tmp_path):
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+    (tmp_path / "snippets.py").write_text("\n".join(blocks("python", [README])) + "\nprint('all of', fit.method)")
+    result = subprocess.run([sys.executable, "snippets.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "eval_classwise_ece" in result.stdout and "'score'" in result.stdout and "all of" in result.stdout
+    assert {"reliability.png", "out"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_python_snippets_of_the_pages_run_one_after_the_other(run, tmp_path):
+    order = ["train", "calibrate", "measure", "paper", "extend"]
+    assert {path.stem for path in PAGES if blocks("python", [path])} == {*order, "share"}  # see test_hub.py
+    snippets = [snippet for name in order for snippet in blocks("python", [ROOT / "docs" / f"{name}.md"])]
+    assert len(snippets) == 10
     code = PREPARATION + "\n".join(snippets) + CHECK
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
     code = code.replace('"metrics/ece"', f'"{ROOT / "metrics" / "ece"}"')
@@ -330,7 +341,7 @@ ELSEWHERE = (
 
 
 def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
-    install, cifar, share, own = [block for block in blocks("bash") if not any(name in block for name in ELSEWHERE)]
+    install, share, own, cifar = [block for block in blocks("bash") if not any(name in block for name in ELSEWHERE)]
     assert (
         share == "accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name\n"
     )  # see test_hub.py
@@ -347,7 +358,7 @@ def test_commands_of_the_readme_are_the_ones_that_are_run(pictures, tmp_path):
 
 
 def test_the_map_of_the_readme_shows_every_module():
-    text = (ROOT / "README.md").read_text().split("## The map")[1]
+    text = (ROOT / "docs" / "structure.md").read_text()
     modules = [path for path in (ROOT / "hf_focal").iterdir() if not path.name.startswith(("_", "version", "py."))]
     for path in modules:
         if path.suffix in ("", ".py"):
@@ -357,6 +368,6 @@ def test_the_map_of_the_readme_shows_every_module():
 
 
 def test_nothing_in_the_readme_links_to_a_file_that_is_not_there():
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert Path(ROOT, target).exists(), target
+    for page in (README, *PAGES):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page, target)

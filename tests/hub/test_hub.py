@@ -628,7 +628,7 @@ print(json.dumps([gap, {repo!r} in str(classifier.model.config._name_or_path)]))
     gap, from_hub = json.loads(ran.stdout.splitlines()[-1])
     assert gap < 1e-5 and from_hub
     if fold:  # and so does the snippet of the README
-        (snippet,) = re.findall(r"```python\n([^`]*push_to_hub[^`]*)```", (ROOT / "README.md").read_text())
+        (snippet,) = re.findall(r"```python\n([^`]*push_to_hub[^`]*)```", (ROOT / "docs" / "share.md").read_text())
         code = snippet.replace("outputs/digits-resnet10t-flsd-53", "out").replace("user/name", repo + "-b")
         environment["HF_TOKEN"] = ANN
         ran = subprocess.run(

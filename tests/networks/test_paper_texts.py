@@ -313,8 +313,8 @@ def parsed(name, *flags):
 
 
 def commands():
-    """Of both READMEs: the recipe, its data and further flags."""
-    text = "".join((ROOT / name / "README.md").read_text() for name in (".", "configs"))
+    """Of the page on the paper and of the recipes: the recipe, its data and further flags."""
+    text = "".join((ROOT / name).read_text() for name in ("docs/paper.md", "configs/README.md"))
     found = re.findall(r"^accelerate launch scripts/run_text.py --config configs/(.*)$", text, flags=re.MULTILINE)
     return [shlex.split(line) for line in found]
 

@@ -262,7 +262,7 @@ def test_a_model_of_other_classes_is_refused(models, tmp_path, start):
 
 
 def test_commands_of_the_readme_run(models, pictures, tmp_path, start):
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "shift.md").read_text()
     commands = re.findall(r"^accelerate launch scripts/run_ood.py (.*)$", text, flags=re.MULTILINE)
     assert len(commands) == 2
     for index, command in enumerate(commands):
