@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Maps from logits to calibrated logits, fitted on held-out data, on NumPy. One file holds one method."""
+"""Maps from logits to calibrated logits, on NumPy: a method a file, `CALIBRATORS` by name, in the order of these."""
 
+# ruff: noqa: I001
 from .base import (
     CALIBRATORS,
     CRITERIA,
@@ -12,12 +13,12 @@ from .base import (
     check_method,
     register_calibrator,
 )
-from .bias import BiasCorrection
-from .confidence import describe_confidence
-from .fit import Fit, TemperatureFit, fit_calibrator, fit_temperature
-from .focal import FocalRecalibration
-from .matrix import MatrixScaling
-from .none import NoCalibration
-from .prior import PriorShift
 from .temperature import TemperatureScaling
+from .bias import BiasCorrection
 from .vector import VectorScaling
+from .matrix import MatrixScaling
+from .focal import FocalRecalibration
+from .none import NoCalibration
+from .prior import ClassWeights, PriorShift
+from .fit import Fit, TemperatureFit, fit_calibrator, fit_temperature
+from .confidence import describe_confidence
