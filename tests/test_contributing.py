@@ -65,10 +65,10 @@ from .base import Affine, Calibrator, register_calibrator
 
 @register_calibrator
 @dataclass(frozen=True)
-class PriorShift(Calibrator):
+class HalfShift(Calibrator):
     """The logarithm of how much more often a class comes than is said, half of it."""
 
-    method: ClassVar[str] = "prior"
+    method: ClassVar[str] = "half"
     shift: tuple[float, ...]
 
     @classmethod
@@ -84,8 +84,8 @@ class PriorShift(Calibrator):
 ADDED = {
     "losses/poly.py": (LOSS, "from .poly import PolyLoss, poly_loss", "PolyLoss", "losses/test_every_loss.py", "poly"),
     "metrics/root.py": (METRIC, "from .root import root_ece", "root_ece", "metrics/test_every_metric.py", "root_ece"),
-    "calibrators/prior.py": (
-        CALIBRATOR, "from .prior import PriorShift", "PriorShift", "calibrators/test_every_calibrator.py", "prior",
+    "calibrators/half.py": (
+        CALIBRATOR, "from .half import HalfShift", "HalfShift", "calibrators/test_every_calibrator.py", "half",
     ),
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ def test_a_file_and_two_lines_are_all(file, tmp_path):
     ):
         with (tmp_path / "hf_focal" / path).open("a") as opened:
             opened.write(f"{more}\n")
-    options = ["-q", "-p", "no:cacheprovider", "-k", f"{which} and not poly1", f"tests/{battery}"]
+    options = ["-q", "-p", "no:cacheprovider", "-k", f"{which} and not poly1 and not half_precision", f"tests/{battery}"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", *options]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)

@@ -19,6 +19,6 @@ from .vector import VectorScaling
 from .matrix import MatrixScaling
 from .focal import FocalRecalibration
 from .none import NoCalibration
-from .prior import ClassWeights, PriorShift
+from .prior import PriorShift
 from .fit import Fit, TemperatureFit, fit_calibrator, fit_temperature
 from .confidence import describe_confidence
