@@ -104,7 +104,14 @@ def test_a_file_and_two_lines_are_all(file, tmp_path):
     ):
         with (tmp_path / "hf_focal" / path).open("a") as opened:
             opened.write(f"{more}\n")
-    options = ["-q", "-p", "no:cacheprovider", "-k", f"{which} and not poly1 and not half_precision", f"tests/{battery}"]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        f"{which} and not poly1 and not half_precision",
+        f"tests/{battery}",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", *options]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
