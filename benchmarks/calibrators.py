@@ -2,7 +2,7 @@
 """
 Calibrators on real logits, beside those of other packages; and what `auto` does to the NLL of new data.
 
-    python -P benchmarks/calibrators.py --logits shared/data/logits/cifar10_densenet40.npz cifar100.npz \
+    python -P benchmarks/calibrators.py --logits path/to/cifar10_densenet40.npz cifar100.npz \
         --news twenty_newsgroups --output benchmarks/results/calibrators.md
 
 Files of logits hold `val_logits`, `val_labels`, `test_logits` and `test_labels`. The folder of 20 Newsgroups has a
