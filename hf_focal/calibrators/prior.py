@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,10 +17,6 @@ from ..arrays import to_numpy
 from ..checks import check_positive, check_probabilities
 from ..names import suggestion
 from .base import Affine, Calibrator, check_vector, register_calibrator
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 _BLOCK = 1 << 18  # probabilities read at a time
@@ -46,9 +42,6 @@ class _Shift(Calibrator):
             f"method={cls.method!r} is not fitted: it is put on a model by hf_focal.adjust_prior or "
             "hf_focal.undo_class_weights."
         )
-
-    def on_tensor(self, logits: Tensor) -> Tensor:
-        return logits + logits.new_tensor(self.affine(logits.shape[-1]).shift)
 
 
 @register_calibrator

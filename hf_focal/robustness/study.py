@@ -230,7 +230,7 @@ def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
             for moment, one in found.selective.items()
         ]
         confident = f"confidence >= {found.selective['after']['threshold']:g}"
-        head = ["temperature", confident, "of these right", "AURC"]
+        head = ["calibration", confident, "of these right", "AURC"]
         if promise := Promise.from_record(found.selective["after"].get("promise")):
             head.append(f"right at least {promise.accuracy:g} (certainty {promise.level:g})")
             for cells, one in zip(rows, found.selective.values(), strict=True):
