@@ -37,8 +37,8 @@ def _run() -> None:
 def _find(name: str) -> str:
     """The name of a command, which may be given as that of its script."""
     if name.startswith("-"):
-        hint = suggestion(name, [*_HELP, "--version"]) or f" Flags follow a command: see {NAME} --help."
-        raise ValueError(f"There is no flag {name} of {NAME} itself.{hint}")
+        hint = suggestion(name, [*_HELP, "--version"]) or f" See {NAME} --help."
+        raise ValueError(f"There is no flag {name} before a command.{hint}")
     known = {command.module.replace("_", "-"): own for own, command in COMMANDS.items()}
     known |= {own: own for own in COMMANDS}
     wanted = name.lower().removesuffix(".py").replace("_", "-")
