@@ -80,6 +80,8 @@ class RunArguments(CalibrationTrainingArguments):
         if not 0 <= self.num_train_epochs < float("inf"):
             raise ValueError(f"num_train_epochs must be a number of at least 0, got {self.num_train_epochs}.")
         super().__post_init__()
+        if self.n_gpu > 1:
+            self._n_gpu = 1  # a process uses one: DataParallel would scale losses wrong, see [`start_run`]
         if self.lr_scheduler_kwargs:
             kind = SchedulerType(self.lr_scheduler_type)
             schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
