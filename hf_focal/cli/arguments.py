@@ -216,7 +216,7 @@ def parse_arguments(
     parser = _FlagParser(list(dataclass_types), allow_abbrev=False, parents=[early], **parser_kwargs)
     if given.help_all:
         print(parser.format_help(everything=True), end="")
-        sys.exit()
+        sys.exit(0)
     if len(given.config) > 1:
         raise ValueError(f"--config is given {len(given.config)} times. Give one file.")
     config = given.config[0].expanduser() if given.config else None
