@@ -19,6 +19,7 @@ from ..training.dynamics import TrainingDynamicsCallback
 from ..training.finish import finish_run
 from ..training.trainer import CalibrationTrainer
 from .arguments import AUTO, RunArguments, TrainDataArguments
+from .terminal import columns, show
 
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def train_run(
     if args.stopping_criteria:
         results["stopping_criteria"] = best.compare(validation, test)
         if trainer.is_world_process_zero():
-            print(f"\n{stopping_table(results['stopping_criteria'])}")
+            show(f"\n{stopping_table(results['stopping_criteria'])}")
     if merge:
         trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
     base_model = None if from_scratch or Path(name).exists() else name
@@ -106,10 +107,10 @@ def train_run(
 
 
 def end_run(trainer: CalibrationTrainer, validation: Any, test: Any, **facts: Any) -> None:
-    """Call [`finish_run`] with `facts` as keyword arguments, print its table, and push where that was asked for."""
+    """Call [`finish_run`] with `facts` as keyword arguments, print what it found, and push if that was asked for."""
     report = finish_run(trainer, validation, test, **facts)
     if trainer.is_world_process_zero():
-        print(f"\n{report}\nSaved to {trainer.args.output_dir}")
+        show(f"\n{report.text(columns())}\n\nSaved to {trainer.args.output_dir}")
     if trainer.args.push_to_hub:
         pushed = trainer.push_to_hub()
         if trainer.is_world_process_zero():

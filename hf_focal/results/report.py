@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from ..predictions import Predictions
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
 from .headline import Standing, changed_answers, headline, standing_of
 from .plots.reliability import draw_reliability
-from .tables import cell, text_table, with_interval, with_noise
+from .tables import WIDTH, cell, fill, text_table, with_interval, with_noise, wrap_titles
 
 
 if TYPE_CHECKING:
@@ -110,20 +109,29 @@ class Report:
         calibration error has a line of its own for its true value, and one for what chance alone would show; the NLL
         one for what the map gained, and one for what the best map known leaves.
         """
-        lines: list[tuple[str, str, str]] = []
-        for metric in sorted((METRICS[key] for key in self.before), key=lambda metric: metric.rank):
-            cells = zip(*(self._cells(metric, moment) for moment in ("before", "after")), strict=True)
-            titles = (metric.shown, "- true value", "- by chance")
-            lines += [(title, *pair) for title, pair in zip(titles, cells, strict=False) if any(pair)]
-            if metric.key == "nll":
-                lines += self._gains()
-        return lines
+        return [(title, before, after) for title, before, after, _ in self._lines()]
 
-    def _gains(self) -> Iterator[tuple[str, str, str]]:
+    def _lines(self, narrow: bool = False) -> Iterator[tuple[str, str, str, str]]:
+        """These rows, each with whether it is better or worse after; narrow ones have intervals on their own line."""
+        words = {"a_is_better": "worse", "b_is_better": "better"}
+        for metric in sorted((METRICS[key] for key in self.before), key=lambda metric: metric.rank):
+            cells = zip(*(self._cells(metric, moment, narrow) for moment in ("before", "after")), strict=True)
+            titles = (metric.shown, "- true value" if metric.key in self.floors.get("after", {}) else "- interval")
+            change = self.changes.get(metric.key)
+            verdict = words.get(change.verdict, "") if change else ""
+            for title, (before, after) in zip((*titles, "- by chance"), cells, strict=False):
+                if before or after:
+                    yield title, before, after, verdict
+                verdict = ""
+            if metric.key == "nll":
+                yield from self._gains(narrow)
+
+    def _gains(self, narrow: bool) -> Iterator[tuple[str, str, str, str]]:
         if (gain := self.nll_gain) is not None:
-            yield "- gain", "", gain_cell(gain.difference, gain.low, gain.high)
+            shown = gain_cell(gain.difference, gain.low, gain.high)
+            yield "- gain", "", shown.partition(" (")[0] if narrow else shown, ""
         if self.refinement is not None:
-            yield "- left", "", cell(self.refinement.value, METRICS["nll"].style)
+            yield "- left", "", cell(self.refinement.value, METRICS["nll"].style), ""
 
     @property
     def nll_gain(self) -> PairedComparison | None:
@@ -140,16 +148,19 @@ class Report:
         """All that is to be said in words beside the numbers."""
         return " ".join(filter(None, (self.words, self.gain, self.notes)))
 
-    def _cells(self, metric: Metric, moment: str) -> tuple[str, ...]:
+    def _cells(self, metric: Metric, moment: str, narrow: bool = False) -> tuple[str, ...]:
         value = (self.before if moment == "before" else self.after)[metric.key]
         ends = self.intervals[moment].get(metric.key, ())
         floor = self.floors.get(moment, {}).get(metric.key)
         shown = sorted(map(metric.show, ends))
+        interval = " to ".join(cell(end, metric.style) for end in shown)
         if floor is None:
-            return with_interval(metric.show(value), shown, metric.style), "", ""
-        own = with_noise(value, floor.high, metric.style)
-        chance = with_interval(floor.median, (floor.low, floor.high), metric.style)
-        return own, " to ".join(cell(end, metric.style) for end in shown), chance
+            whole = with_interval(metric.show(value), shown, metric.style)
+            return (cell(metric.show(value), metric.style), interval, "") if narrow else (whole, "", "")
+        own, ends = with_noise(value, floor.high, metric.style), (floor.low, floor.high)
+        if narrow:
+            return own, interval, " to ".join(cell(end, metric.style) for end in ends)
+        return own, interval, with_interval(floor.median, ends, metric.style)
 
     @property
     def map_name(self) -> str:
@@ -186,11 +197,51 @@ class Report:
         """What the lines of a calibration error mean; nothing where there are none."""
         return LEGEND.format(unit=self.unit) if any(self.floors.values()) else ""
 
+    def text(self, width: int = WIDTH) -> str:
+        """
+        What the end of a run prints: the first sentence, the promise where one was asked for, the table, and what is
+        to be said of it, in lines of at most so many columns.
+        """
+        first = "\n".join(fill(sentence, width) for sentence in (self.headline, self.promised) if sentence)
+        table, narrow = self._table(width)
+        below = [fill(self._caption(narrow), width), fill(self.told, width)]
+        return "\n\n".join(filter(None, [first, table, *below]))
+
+    def _table(self, width: int) -> tuple[str, bool]:
+        """Before and after, and which is better; and whether that was too wide, so that nothing is in brackets."""
+        for narrow in (False, True):
+            lines = [(self._counted, "before", "after", ""), *self._lines(narrow)]
+            if not any(verdict for *_, verdict in lines):
+                lines = [line[:3] for line in lines]  # type: ignore[misc]
+            header, *rows = wrap_titles(lines, width, least=12 if narrow else 15)
+            table = text_table(header, rows, numbers=True)
+            if max(map(len, table.splitlines())) <= width:
+                break
+        return table, narrow
+
+    @property
+    def _counted(self) -> str:
+        return self.split if self.unit == "samples" else f"{self.split} {self.unit}"
+
+    def _caption(self, narrow: bool) -> str:
+        parts = [f"After: {self.map_name}"]
+        if any(self.intervals.values()):
+            parts.append(f"{'' if narrow else 'in brackets: '}{self._intervals}")
+        sentences = [f"{'; '.join(parts)}."]
+        if {change.verdict for change in self.changes.values()} - {"undecided"}:
+            sentences.append("Better, worse: by more than noise.")
+        if self.legend:
+            sentences.append(f"{self.legend[0].upper()}{self.legend[1:]}")
+        return " ".join(sentences)
+
+    @property
+    def _intervals(self) -> str:
+        return f"{LEVEL:.0%} intervals" + (f", by {self.group}" if self.group else "")
+
     def __str__(self) -> str:
-        title = self.split if self.unit == "samples" else f"{self.split} {self.unit}"
-        head, *lines = text_table((title, "before", "after"), self.rows(), numbers=True).splitlines()
-        drawn = f", by {self.group}" if self.group else ""
-        head += f"   ({self.map_name}; in brackets: {LEVEL:.0%} intervals{drawn})"
+        """The table, and each sentence as one line, whatever its length; [`~Report.text`] is for terminals."""
+        head, *lines = text_table((self._counted, "before", "after"), self.rows(), numbers=True).splitlines()
+        head += f"   ({self.map_name}; in brackets: {self._intervals})"
         return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told, self.promised]))
 
     def diagram(self) -> Figure:
