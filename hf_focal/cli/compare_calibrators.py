@@ -39,6 +39,7 @@ def main() -> None:
     from ..results.logit_files import load_logits
     from .arguments import import_plugin
     from .run import start_logging
+    from .terminal import show
 
     start_logging()
     check_folder(options.output, "--output")
@@ -49,4 +50,4 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     picture = options.output / "calibrators.png"
     compared.diagram().savefig(picture)
-    print(f"{compared}\n\n{picture}")
+    show(f"{compared}\n\n{picture}")

@@ -1,8 +1,9 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
-Print finished runs as one table in Markdown: temperature, error, calibration errors and NLL on the test data, what the
-calibrator gained on the NLL, and what the best one known would leave. Runs that differ in nothing but their seed
-become one row, with the mean and half the range.
+Print finished runs side by side, as tables in Markdown: temperature, error, calibration errors and NLL on the test
+data, what the calibrator gained on the NLL, and what the best one known would leave. Runs that differ in nothing but
+their seed become one row, with the mean and half the range. **Bold** is what is better than all others by more than
+noise; ~ is what chance alone would show.
 
   hf-focal compare outputs/cross_entropy outputs/flsd-53 outputs/flsd-53-43
 """
@@ -22,7 +23,12 @@ def main() -> None:
     """What the command does."""
     parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="Output folders of finished runs.")
+    parser.add_argument("--wide", action="store_true", help="One table, however wide, as a document needs it.")
     options = parser.parse_args()
-    from ..results.compare import compare_runs  # here, since it takes seconds
+    from ..results.compare import compare_runs, compare_runs_in  # here, since it takes seconds
+    from .terminal import columns, is_terminal, show
 
-    print(compare_runs(options.runs))
+    if options.wide:
+        print(compare_runs(options.runs))
+    else:
+        show(compare_runs_in(columns(), options.runs, aligned=is_terminal()))

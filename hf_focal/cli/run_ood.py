@@ -30,6 +30,7 @@ from ..checks import check_count
 from ..metrics.promise import check_target
 from ..metrics.risk_coverage import check_threshold
 from ..results.folder import check_folder
+from ..results.tables import fill
 from ..robustness.corruptions import CORRUPTIONS, SEVERITIES, ImageCorruption
 from ..robustness.study import Study, UncalibratedModel, measure, save, tables, titles_of
 from ..tasks import ImageClassification
@@ -38,6 +39,7 @@ from ..tasks.image import load_image_dataset, load_images
 from ..tasks.splits import take
 from .arguments import parse_arguments
 from .run import start_logging
+from .terminal import columns, show
 
 
 logger = logging.getLogger(__name__)
@@ -177,4 +179,5 @@ def main() -> None:
             pass
     if study.models:  # else another process writes
         files = save(study, args.output_dir)
-        print(f"\n{tables(study)}\n\nSaved to {Path(args.output_dir)}: {', '.join(files)}")
+        saved = fill(f"Saved to {Path(args.output_dir)}: {', '.join(files)}", columns())
+        show(f"\n{tables(study, columns())}\n\n{saved}")

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..predictions import Predictions, load_predictions
 from .folder import PREDICTIONS, RESULTS
 from .gain import NLL, Refinement, best_fit, gain_cell, numbers_of, refinement_of, same
 from .report import LEVEL, PROPER
-from .tables import PERCENT, cell, markdown_table
+from .tables import PERCENT, cell, markdown_table, split_table
 
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,23 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
         ValueError: If there is no folder, one is given twice or holds no results, or two runs that would become one
             row have the same seed.
     """
+    columns, _ = _columns(folders)
+    header, cells = zip(*columns, strict=True)
+    return markdown_table(header, zip(*cells, strict=True))
+
+
+def compare_runs_in(width: int, folders: Sequence[str | Path], aligned: bool = False) -> str:
+    """
+    [`compare_runs`] as several tables that are no wider than `width`, each led by what tells the rows apart; `aligned`
+    pads their cells.
+    """
+    columns, named = _columns(folders)
+    header, cells = zip(*columns, strict=True)
+    return split_table(partial(markdown_table, aligned=aligned), header, zip(*cells, strict=True), named, width)
+
+
+def _columns(folders: Sequence[str | Path]) -> tuple[list[tuple[str, list[str]]], int]:
+    """Titles of the columns, each with a cell for every row; and how many of them tell the rows apart."""
     groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for folder, results in _read(folders).items():
         alone = folder if results.get("seed") is None else ""  # of unknown seed: not to be taken for one of several
@@ -99,9 +116,7 @@ def compare_runs(folders: Sequence[str | Path]) -> str:
     rows = [list(runs.values()) for runs in groups.values()]
     if any(len(runs) > 1 for runs in rows):
         columns.append(("runs", [str(len(runs)) for runs in rows]))
-    columns += _measured(rows, [list(runs) for runs in groups.values()])
-    header, cells = zip(*columns, strict=True)
-    return markdown_table(header, zip(*cells, strict=True))
+    return columns + _measured(rows, [list(runs) for runs in groups.values()]), len(columns)
 
 
 def _loss(results: Mapping[str, Any]) -> str | None:

@@ -63,8 +63,8 @@ class Near:
 
     @property
     def is_telling(self) -> bool:
-        """Whether it is below 99%, with enough samples for an interval of some five points on each side."""
-        return self.said < 0.985 and self.count >= 1000 * self.said * (1 - self.said)
+        """Whether it is below 99%, with enough samples for an interval of some ten points on each side."""
+        return self.said < 0.985 and self.count >= 250 * self.said * (1 - self.said)
 
     @property
     def shown(self) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from ..models.fold import unfold_calibrator
 from ..models.original import kept_original
 from ..models.record import calibration_record
 from ..results.replace import replacing
-from ..results.tables import cell, text_table, with_interval, with_noise
+from ..results.tables import cell, fill, split_table, text_table, with_interval, with_noise, wrap_titles
 from ..tasks import ImageClassification
 from ..tasks.columns import match_labels
 from ..tasks.rows import NamedRows
@@ -190,52 +190,82 @@ def titles_of(models: Sequence[UncalibratedModel]) -> list[str]:
     return [model.name for model in models]
 
 
-def tables(study: Study) -> str:
-    """All figures that are shown, as text."""
+def tables(study: Study, width: int | None = None) -> str:
+    """All figures that are shown, as text; with a width as more tables, which are no wider where names are short."""
     parts = []
     for title, found in study.models.items():
-        parts.append(f"== {title}: {study.dataset}, {study.num_samples} images, {found.calibrator}")
-        parts += _tables_of(found, study.panels)
+        heading = f"== {title}: {study.dataset}, {study.num_samples} images, {found.calibrator}"
+        parts.append(heading if width is None else fill(heading, width, indent="   "))
+        for header, rows, named in _tables_of(found, study.panels, narrow=width is not None):
+            if width is None:
+                parts.append(text_table(header, rows))
+            else:
+                header, *rows = wrap_titles([header, *rows], width)
+                parts.append(split_table(text_table, header, rows, named, width))
     return "\n\n".join(parts)
 
 
-def _tables_of(found: Findings, panels: Sequence[str]) -> Iterator[str]:
+_Table = tuple[list[str], list[list[str]], int]  # the titles, the rows, and how many columns tell them apart
+
+
+def _tables_of(found: Findings, panels: Sequence[str], narrow: bool) -> Iterator[_Table]:
     if panels:
-        rows = [
-            [panel, score, *(with_interval(one.auroc, (one.low, one.high)) for one in row.values())]
-            for panel in panels
-            for score, row in found.ood[panel].items()
-        ]
-        yield text_table(["AUROC (90% interval)", "score", "before", "after"], rows)
+        yield _auroc_table({panel: found.ood[panel] for panel in panels}, narrow)
     for name, by_severity in found.shift.items():
-        rows = []
-        # A temperature changes no answer; other maps may.
-        moved = any(row["before"]["accuracy"] != row["after"]["accuracy"] for row in by_severity.values())
-        told = {"before": "error before", "after": "error after"} if moved else {"after": "error"}
-        for severity, row in by_severity.items():
-            wrong = [cell(1 - row[moment]["accuracy"]) for moment in told]
-            ends = [one["intervals"]["ece"] for one in row.values()]
-            chance = [one["by_chance"] for one in row.values()]
-            errors = [with_noise(one["ece"], one["by_chance"]["high"]) for one in row.values()]
-            nlls = [cell(one["nll"], ".4f") for one in row.values()]
-            rows.append([f"severity {severity}", *wrong, *errors, *nlls])
-            rows.append(["- true value", *[""] * len(told), *(" to ".join(map(cell, one)) for one in ends), "", ""])
-            floors = [with_interval(one["median"], (one["low"], one["high"])) for one in chance]
-            rows.append(["- by chance", *[""] * len(told), *floors, "", ""])
-        header = [name, *told.values(), "ECE before", "ECE after", "NLL before", "NLL after"]
-        yield text_table(header, rows)
+        yield from _shift_tables(name, by_severity, narrow)
     if found.selective:
-        rows = [
-            [moment, f"{one['count']} ({cell(one['share'])})", cell(one["accuracy"]), cell(one["aurc"])]
-            for moment, one in found.selective.items()
-        ]
-        confident = f"confidence >= {found.selective['after']['threshold']:g}"
-        head = ["calibration", confident, "of these right", "AURC"]
-        if promise := Promise.from_record(found.selective["after"].get("promise")):
-            head.append(f"right at least {promise.accuracy:g} (certainty {promise.level:g})")
-            for cells, one in zip(rows, found.selective.values(), strict=True):
-                cells.append(_kept(Promise.from_record(one["promise"])))
-        yield text_table(head, rows)
+        yield _selective_table(found.selective)
+
+
+def _auroc_table(found: dict[str, dict[str, dict[str, DetectionResult]]], narrow: bool) -> _Table:
+    title, rows = "AUROC (90% interval)", []
+    for panel, scores in found.items():
+        for score, row in scores.items():
+            cells = [with_interval(one.auroc, (one.low, one.high)) for one in row.values()]
+            rows.append([f"- {score}", *cells] if narrow else [panel, score, *cells])
+        if narrow:
+            rows.insert(-len(scores), [panel, "", ""])
+    return [title, *([] if narrow else ["score"]), "before", "after"], rows, 1 if narrow else 2
+
+
+def _shift_tables(name: str, by_severity: dict[int, dict[str, dict[str, Any]]], narrow: bool) -> Iterator[_Table]:
+    # A temperature changes no answer; other maps may.
+    moved = any(row["before"]["accuracy"] != row["after"]["accuracy"] for row in by_severity.values())
+    told = {"before": "error before", "after": "error after"} if moved else {"after": "error"}
+    plain, binned, whole = [], [], []
+    for severity, row in by_severity.items():
+        title = f"severity {severity}"
+        wrong = [cell(1 - row[moment]["accuracy"]) for moment in told]
+        nlls = [cell(one["nll"], ".4f") for one in row.values()]
+        errors = [with_noise(one["ece"], one["by_chance"]["high"]) for one in row.values()]
+        ends = [" to ".join(map(cell, one["intervals"]["ece"])) for one in row.values()]
+        chance = [one["by_chance"] for one in row.values()]
+        floors = [with_interval(one["median"], (one["low"], one["high"])) for one in chance]
+        below = [["- true value", *ends], ["- by chance", *floors]]
+        plain.append([title, *wrong, *nlls])
+        binned += [[title, *errors], *below]
+        blank = [""] * len(wrong)
+        whole.append([title, *wrong, *errors, *nlls])
+        whole += [[first, *blank, *cells, "", ""] for first, *cells in below]
+    eces, scores = ["ECE before", "ECE after"], ["NLL before", "NLL after"]
+    if narrow:
+        yield [name, *told.values(), *scores], plain, 1
+        yield [name, *eces], binned, 1
+    else:
+        yield [name, *told.values(), *eces, *scores], whole, 1
+
+
+def _selective_table(found: dict[str, dict[str, Any]]) -> _Table:
+    rows = [
+        [moment, f"{one['count']} ({cell(one['share'])})", cell(one["accuracy"]), cell(one["aurc"])]
+        for moment, one in found.items()
+    ]
+    head = ["calibration", f"confidence >= {found['after']['threshold']:g}", "of these right", "AURC"]
+    if promise := Promise.from_record(found["after"].get("promise")):
+        head.append(f"right at least {promise.accuracy:g} (certainty {promise.level:g})")
+        for cells, one in zip(rows, found.values(), strict=True):
+            cells.append(_kept(Promise.from_record(one["promise"])))
+    return head, rows, 1
 
 
 def _kept(promise: Promise | None) -> str:
