@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.scored import ScoredLogits
+from ..progress import progress
 from .base import Calibrator
 from .temperature import end_of_range
 
@@ -60,7 +61,8 @@ def held_out(
     """
     folds, repeats = (10, repeats) if logits.size < _MANY[0] else (3 if logits.size < _MANY[1] else 2, 1)
     rows: dict[Key, HeldOut] = {}
-    for seen, unseen in draw_folds(len(labels), folds, repeats):
+    drawn = draw_folds(len(labels), folds, repeats)
+    for seen, unseen in progress(drawn, "cross-validation", min(folds, len(labels)) * repeats):
         others, true = logits[unseen], labels[unseen]
         for key, calibrator in fits(logits[seen], labels[seen]).items():
             scored = ScoredLogits(others, true, calibrator)

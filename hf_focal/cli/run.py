@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from ..progress import no_bars
 from ..results.folder import home_of, prepare_output_dir, refuse_own_input
 from ..training.best import KeepBestCallback, stopping_table
 from ..training.dynamics import TrainingDynamicsCallback
 from ..training.finish import finish_run
 from ..training.trainer import CalibrationTrainer
 from .arguments import AUTO, RunArguments, TrainDataArguments
+from .log_lines import use_log_lines
 from .terminal import columns, show
 
 
@@ -30,6 +32,8 @@ def start_run(args: RunArguments, data: str, model: str, *names: str) -> str | N
     Set up logging, seed and output folder (`"auto"` is one called by data, model and names); the checkpoint to resume
     from.
     """
+    if args.disable_tqdm:
+        no_bars()
     start_logging(logging.INFO if args.should_log else logging.ERROR)
     if args.n_gpu == 1 == args.world_size and (found := torch.cuda.device_count()) > 1:
         program = Path(sys.argv[0])
@@ -94,12 +98,13 @@ def train_run(
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", home_of(args.output_dir))
     logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
+    use_log_lines(trainer)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "seed": args.seed, **metrics}
     if args.stopping_criteria:
         results["stopping_criteria"] = best.compare(validation, test)
         if trainer.is_world_process_zero():
-            show(f"\n{stopping_table(results['stopping_criteria'])}")
+            show(f"\n{stopping_table(results['stopping_criteria'], short=True)}")
     if merge:
         trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
     base_model = None if from_scratch or Path(name).exists() else name

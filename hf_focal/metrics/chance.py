@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from scipy.special import bdtr, ndtr
 
 from ..arrays import check_groups
+from ..progress import progress
 from .gaps import Cells, ClassCells, Floats, GapError, Gaps, Parts, TopCells
 
 
@@ -277,7 +278,7 @@ def wholly_dependent(cells: Cells, numbers: NDArray[np.int64], seed: int, error:
     generator = np.random.default_rng(seed)
     levels = generator.random((CLASS_DRAWS, int(numbers.max()) + 1))
     came = np.zeros((CLASS_DRAWS, len(cells.counts)))
-    for row, level in zip(came, levels, strict=True):
+    for row, level in progress(zip(came, levels, strict=True), "noise floor", CLASS_DRAWS):
         for chosen, inside in _decided(cells, level[numbers]):
             row += np.bincount(chosen, inside, len(row))
     filled = cells.filled

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from ..arrays import leave_out_masked
 from ..checks import check_count, check_n_bins
-from .base import METRICS, Metric, Statistic
+from ..progress import progress
+from .base import Metric, Statistic
 from .chance import Law, group_numbers
 from .lookup import AnyMetric, metric_of
 from .scored import Scored, of_probabilities
@@ -201,8 +201,7 @@ def resamples_of(
     by_group, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
     starts = np.cumsum(sizes) - sizes
     generator = np.random.default_rng(seed)
-    ours = metric.key in METRICS  # others may take long
-    for _ in tqdm(range(n_resamples), desc="bootstrap", leave=False, disable=ours):
+    for _ in progress(range(n_resamples), f"bootstrap of {metric.title}"):
         drawn = generator.integers(0, len(sizes), len(sizes))
         if groups is None:
             yield drawn

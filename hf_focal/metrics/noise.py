@@ -9,6 +9,7 @@ from scipy.stats import binom
 
 from ..arrays import leave_out_masked, to_numpy
 from ..checks import check_n_bins
+from ..progress import progress
 from .base import METRICS, Metric
 from .bins import BinStatistics
 from .chance import CLASS_DRAWS, Law, NoiseFloor, group_numbers, wholly_dependent
@@ -97,7 +98,7 @@ def _redrawn(metric: Metric, scored: Scored, n_bins: int, numbers: NDArray[np.in
     generator, values = np.random.default_rng(seed), []
     ends = np.cumsum(scored.probabilities, axis=1, dtype=np.float64)
     ends /= ends[:, -1:]
-    for _ in range(CLASS_DRAWS):
+    for _ in progress(range(CLASS_DRAWS), "noise floor"):
         levels = generator.random(len(scored) if numbers is None else int(numbers.max()) + 1)
         levels = levels if numbers is None else levels[numbers]
         labels = np.minimum((ends <= levels[:, None]).sum(axis=1), scored.num_labels - 1)
@@ -164,7 +165,7 @@ def appraise(
     if (len(scored) if groups is None else len(np.unique(groups))) < 2:
         return intervals, floors
     numbers = group_numbers(groups, len(scored), least=2)
-    for metric in METRICS.values():
+    for metric in progress(list(METRICS.values()), "intervals and noise"):
         if metric.whole_rows and len(scored) * scored.num_labels > _MANY:
             continue
         error = metric.gap_error(scored, n_bins)

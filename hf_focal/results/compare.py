@@ -20,6 +20,7 @@ from ..metrics import METRICS, Scored
 from ..metrics.comparison import compare_scored
 from ..names import refuse_missing_folder
 from ..predictions import Predictions, load_predictions
+from ..progress import progress
 from .folder import PREDICTIONS, RESULTS
 from .gain import NLL, Refinement, best_fit, gain_cell, numbers_of, refinement_of, same
 from .report import LEVEL, PROPER
@@ -197,7 +198,7 @@ def _measured(rows: list[list[dict[str, Any]]], folders: list[list[str]]) -> lis
     ]
     gains, lefts = judge.gains(rows)
     ordered = sorted(metrics.items(), key=lambda item: (item[0] not in PROPER, not item[1]["style"].endswith("%")))
-    for key, metric in ordered:
+    for key, metric in progress(ordered, "comparing"):
         for moment in _MOMENTS if key != "accuracy" else ():  # it is there as the error
             sign = 1 if metric["lower_is_better"] else -1
             cells = column(key, moment, values(f"test_{moment}_{key}"), metric, sign)
@@ -260,8 +261,8 @@ class _Judge:
     def gains(self, rows: list[list[dict[str, Any]]]) -> tuple[list[str], list[list[float | None]]]:
         """Of each row the cell of what its calibrators gain, and of each of its runs what the best map leaves."""
         runs = [list(zip(*row, strict=True)) for row in zip(self._folders, rows, strict=True)]
-        gains = [_gain_cell([self._gain(*run) for run in row]) for row in runs]
-        return gains, [[self._left(*run) for run in row] for row in runs]
+        gains = [_gain_cell([self._gain(*run) for run in row]) for row in progress(runs, "gains")]
+        return gains, [[self._left(*run) for run in row] for row in progress(runs, "best maps")]
 
     def _gain(self, folder: str, results: Mapping[str, Any]) -> dict[str, float] | None:
         """By how much the calibrator of a run lowers the NLL of its test data, with an interval."""

@@ -23,6 +23,7 @@ from ..metrics.intervals import interval_of
 from ..metrics.noise import floor_of
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
+from ..progress import progress
 from .gain import NLL, gain_cell
 from .plots.calibrators import draw_calibrators
 from .report import LEVEL
@@ -157,12 +158,12 @@ def compare_calibrators(
         )
     if (len(labels) if groups is None else len(np.unique(groups))) < 2:
         raise ValueError("The test data are of one sample or group alone, of which no noise can be told.")
-    fits = {method: _fit(method, *fitted, n_bins) for method in chosen}
+    fits = {method: _fit(method, *fitted, n_bins) for method in progress(chosen, "fits")}
     scored = {method: ScoredLogits(logits, labels, one.fit.calibrator) for method, one in fits.items() if one.fit}
     if REFERENCE not in scored:
         raise ValueError(fits[REFERENCE].why)
     candidates = []
-    for method, found in fits.items():
+    for method, found in progress(fits.items(), "measured", len(fits)):
         if method not in scored:
             candidates.append(found)
             continue

@@ -20,6 +20,7 @@ from ..metrics.noise import appraise, calibrated_band
 from ..metrics.promise import Kept, Promise
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
+from ..progress import progress
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
 from .headline import Standing, changed_answers, headline, standing_of
 from .plots.reliability import draw_reliability
@@ -318,6 +319,6 @@ def _changes(before: Scored, after: Scored, n_bins: int, groups: Any) -> Iterato
     """Of each metric, which of the two is better; of one sample or one group nothing can be said."""
     if (len(before) if groups is None else len(np.unique(groups))) < 2:
         return
-    for key, metric in METRICS.items():
+    for key, metric in progress(list(METRICS.items()), "before against after"):
         if not (metric.whole_rows and len(before) * before.num_labels > _MANY):
             yield key, compare_scored(metric, before, after, n_bins, LEVEL, groups)

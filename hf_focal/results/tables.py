@@ -21,9 +21,9 @@ def with_interval(value: float, ends: Sequence[float], style: str = PERCENT) -> 
     return cell(value, style) + (f" ({' to '.join(cell(end, style) for end in ends)})" if ends else "")
 
 
-def with_noise(value: float, highest: float, style: str = PERCENT) -> str:
-    """A calibration error, and whether chance alone shows as much: `2.50% (within noise)`."""
-    return cell(value, style) + (" (within noise)" if value <= highest else "")
+def with_noise(value: float, highest: float, style: str = PERCENT, short: bool = False) -> str:
+    """A calibration error, and whether chance alone shows as much: `2.50% (within noise)`, in short `2.50% ~`."""
+    return cell(value, style) + ((" ~" if short else " (within noise)") if value <= highest else "")
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:

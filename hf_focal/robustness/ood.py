@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_gamma, check_logits, check_positive, check_scores, row_blocks
 from ..gamma import focal_log_probabilities
 from ..metrics.intervals import check_options, interval_ends
+from ..progress import progress
 
 
 Floats = NDArray[np.float64]
@@ -124,7 +125,8 @@ def auroc_interval(
     check_options(level, n_resamples)
     statistic, num_in, num_out = _auroc_of_rows(in_scores, out_scores)
     draw = np.random.default_rng(seed).integers
-    values = [statistic(draw(0, num_in, num_in), draw(0, num_out, num_out)) for _ in range(n_resamples)]
+    resamples = progress(range(n_resamples), "bootstrap of the AUROC")
+    values = [statistic(draw(0, num_in, num_in), draw(0, num_out, num_out)) for _ in resamples]
     return interval_ends(np.array(values), level)
 
 

@@ -182,10 +182,10 @@ class KeepBestCallback(TrainerCallback):
         return numbers
 
 
-def stopping_table(compared: Mapping[str, Mapping[str, float]]) -> str:
+def stopping_table(compared: Mapping[str, Mapping[str, float]], short: bool = False) -> str:
     """
     What [`KeepBestCallback.compare`] found, as text, one line per criterion: NLL in nats, else percent, and whether
-    the ECE is within noise.
+    the ECE is within noise; a `short` one, of 80 columns, says that by `~`.
     """
     header = ["best by", "epoch", "T", "error", "NLL before", "after", "ECE before", "after"]
     styles = {
@@ -200,5 +200,6 @@ def stopping_table(compared: Mapping[str, Mapping[str, float]]) -> str:
         numbers = {**row, "error": 1 - row["test_before_accuracy"]}
         errors = ((row[f"test_{moment}_ece"], row[f"test_{moment}_ece_by_chance"]) for moment in ("before", "after"))
         cells = [cell(numbers[key], style) for key, style in styles.items()]
-        rows.append([criterion, *cells, *(with_noise(*pair) for pair in errors)])
-    return text_table(header, rows, numbers=True)
+        rows.append([criterion, *cells, *(with_noise(*pair, short=short) for pair in errors)])
+    table = text_table(header, rows, numbers=True)
+    return f"{table}\n~: no more than chance alone would show." if " ~" in table else table
