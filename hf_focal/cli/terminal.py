@@ -20,7 +20,7 @@ _STYLES = (
     (re.compile(r"(?<=  )better$"), _GOOD),
     (re.compile(r"(?<=  )worse$"), _BAD),
     (re.compile(r"\bgot worse by more than noise\b"), _BAD),
-    (re.compile(r"^- .*$"), _DIM),
+    (re.compile(r"^- (true value|by chance|interval|left)\b.*$"), _DIM),
     (re.compile(r"^== .*$"), _BOLD),
     (re.compile(r"\*\*[^*|]+\*\*"), f"{_BOLD};{_GOOD}"),
 )

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from ..progress import progress
 from .gain import NLL, gain_cell
 from .plots.calibrators import draw_calibrators
 from .report import LEVEL
-from .tables import cell, text_table
+from .tables import cell, fill, split_table, text_table
 
 
 if TYPE_CHECKING:
@@ -106,8 +105,8 @@ class CalibratorComparison:
     def __str__(self) -> str:
         head = f"Fitted on {self.n_fitted} samples, measured on {self.n_measured}; gains with {LEVEL:.0%} intervals."
         titles = ["method", "NLL", "Brier", "ECE", "error", "sec", "NLL gain over temperature"]
-        table = text_table(titles, (one.cells() for one in self.candidates))
-        return "\n".join([head, "", table, "", *(fill(note, 80, subsequent_indent="  ") for note in self.notes())])
+        table = split_table(text_table, titles, (one.cells() for one in self.candidates), named=1)
+        return "\n".join([head, "", table, "", *(fill(note, indent="  ") for note in self.notes())])
 
     def diagram(self) -> Figure:
         """The gains over a temperature, and the ECE beside what chance would show, one line for each method."""

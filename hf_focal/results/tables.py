@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 
 
 PERCENT = ".2%"
@@ -73,12 +75,18 @@ def split_table(
         lead = [["", *(str(number) for number in range(1, len(rows) + 1))]]
     columns = list(zip(*[row[named:] for row in (list(header), *rows)], strict=True))
     taken: list[Sequence[str]] = []
-    for column in columns:
-        if taken and _width(table(*_table_of([*lead, *taken, column]))) > width:
+    for pair in _pairs(columns):
+        if taken and _width(table(*_table_of([*lead, *taken, *pair]))) > width:
             parts.append(table(*_table_of([*lead, *taken])))
             taken = []
-        taken.append(column)
+        taken += pair
     return "\n\n".join([*parts, table(*_table_of([*lead, *taken]))])
+
+
+def _pairs(columns: Sequence[Sequence[str]]) -> Iterator[Sequence[Sequence[str]]]:
+    """What was before and what is after stay side by side."""
+    for _, pair in groupby(columns, key=lambda column: re.sub(" (before|after)$", "", column[0])):
+        yield list(pair)
 
 
 def _table_of(columns: Iterable[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
