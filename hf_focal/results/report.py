@@ -23,11 +23,13 @@ from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
 from .plots.reliability import draw_reliability
+from .plots.style import markup_free
+from .plots.words import Shown, alt_text
 from .tables import cell, text_table, with_interval, with_noise
 
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from .plots.picture import Picture
 
 
 LEVEL = 0.9  # of the intervals
@@ -173,12 +175,24 @@ class Report:
         head += f"   ({self.map_name}; in brackets: {LEVEL:.0%} intervals{drawn})"
         return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told, self.promised]))
 
-    def diagram(self) -> Figure:
-        """The reliability diagram before and after."""
+    def diagram(self) -> Picture:
+        """The reliability diagram before and after. Its `alt_text` is that of the report."""
+        return draw_reliability(*self._panels, self.unit)
+
+    @property
+    def alt_text(self) -> str:
+        """What [`Report.diagram`] shows, for somebody who does not see it; it holds no markup."""
+        panels, level, bands, floors = self._panels
+        shown = {title: Shown(bins, floors[title].get("ece")) for title, bins in panels.items()}
+        return markup_free(alt_text(shown, level, bands, self.unit))
+
+    @property
+    def _panels(self) -> tuple[Any, ...]:
+        """What is drawn: the bins of each panel, the level, the bands and what chance would show."""
         titles = ("before", f"after ({self.map_name})")
         bands = {title: self.bands[moment] for title, moment in zip(titles, self.bins, strict=True)}
         floors = {title: self.floors.get(moment, {}) for title, moment in zip(titles, self.bins, strict=True)}
-        return draw_reliability(dict(zip(titles, self.bins.values(), strict=True)), LEVEL, bands, floors)
+        return dict(zip(titles, self.bins.values(), strict=True)), LEVEL, bands, floors
 
 
 RunReport = Report  # its earlier name
