@@ -177,22 +177,26 @@ class Report:
 
     def diagram(self) -> Picture:
         """The reliability diagram before and after. Its `alt_text` is that of the report."""
-        return draw_reliability(*self._panels, self.unit)
+        return draw_reliability(self._panels, LEVEL, self._bands, self.unit)
 
     @property
     def alt_text(self) -> str:
         """What [`Report.diagram`] shows, for somebody who does not see it; it holds no markup."""
-        panels, level, bands, floors = self._panels
-        shown = {title: Shown(bins, floors[title].get("ece")) for title, bins in panels.items()}
-        return markup_free(alt_text(shown, level, bands, self.unit))
+        return markup_free(alt_text(self._panels, LEVEL, self._bands, self.unit))
 
     @property
-    def _panels(self) -> tuple[Any, ...]:
-        """What is drawn: the bins of each panel, the level, the bands and what chance would show."""
-        titles = ("before", f"after ({self.map_name})")
-        bands = {title: self.bands[moment] for title, moment in zip(titles, self.bins, strict=True)}
-        floors = {title: self.floors.get(moment, {}) for title, moment in zip(titles, self.bins, strict=True)}
-        return dict(zip(titles, self.bins.values(), strict=True)), LEVEL, bands, floors
+    def _titles(self) -> dict[str, str]:
+        """Of the panels, by the moment."""
+        return {"before": "before", "after": f"after ({self.map_name})"}
+
+    @property
+    def _panels(self) -> dict[str, Shown]:
+        titles, floors = self._titles, self.floors
+        return {titles[key]: Shown(bins, floors.get(key, {}).get("ece")) for key, bins in self.bins.items()}
+
+    @property
+    def _bands(self) -> dict[str, NDArray[np.float64]]:
+        return {self._titles[moment]: band for moment, band in self.bands.items()}
 
 
 RunReport = Report  # its earlier name

@@ -69,7 +69,8 @@ def rise(name: str, curve: Curve, what: str, unit: str = "") -> str:
     least, end = float(curve.values[lowest]), float(curve.values[-1])
     if lowest + 3 > len(curve.values) - 1 or curve.low[-3:].min() - curve.high[lowest] <= 2 * jumps:
         return ""
-    return f"{what} of {short(name)} rises again, from {least:.3g}{unit} after epoch {curve.epochs[lowest]:g} to {end:.3g}"
+    place = f"after epoch {curve.epochs[lowest]:g}"
+    return f"{what} rises again with {short(name)}, from {least:.3g}{unit} {place} to {end:.3g}"
 
 
 def ends(curves: Mapping[str, Curve], unit: str = "") -> str:

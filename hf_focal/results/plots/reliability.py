@@ -15,7 +15,6 @@ from ...arrays import to_numpy
 from ...checks import check_n_bins, check_probabilities
 from ...metrics.base import METRICS, bin_statistics
 from ...metrics.bins import BinStatistics, equal_width
-from ...metrics.chance import NoiseFloor
 from ...metrics.intervals import check_level
 from ...metrics.noise import binomial_band, floor_of
 from ...metrics.scored import Scored, of_probabilities
@@ -67,28 +66,27 @@ def reliability_diagram(
     check_level(level)
     n_bins = check_n_bins(n_bins)
     panels = {title: Scored(values, labels) for title, values in titled_panels(probabilities).items()}
-    floors = {title: {"ece": floor_of(METRICS["ece"], one, n_bins, level)} for title, one in panels.items()}
-    return draw_reliability({title: one.bins(n_bins) for title, one in panels.items()}, level, floors=floors)
+    floors = {title: floor_of(METRICS["ece"], one, n_bins, level) for title, one in panels.items()}
+    return draw_reliability({title: Shown(one.bins(n_bins), floors[title]) for title, one in panels.items()}, level)
 
 
 def draw_reliability(
-    panels: Mapping[str, BinStatistics],
+    shown: Mapping[str, Shown],
     level: float = 0.9,
     bands: Mapping[str, NDArray[np.float64]] | None = None,
-    floors: Mapping[str, Mapping[str, NoiseFloor]] | None = None,
     unit: str = "samples",
 ) -> Picture:
     """
-    [`reliability_diagram`] of what was counted already, in bins of equal width; `bands` are other ends of the range of
-    calibrated bins than those of independent samples, and `floors` what is to be expected of the metrics by chance.
+    [`reliability_diagram`] of what was counted already, in bins of equal width, by the title of each panel; `bands`
+    are other ends of the range of calibrated bins than those of independent samples.
     """
-    bands = {title: binomial_band(bins, level) for title, bins in panels.items()} | dict(bands or {})
-    shown = {title: Shown(bins, (floors or {}).get(title, {}).get("ece")) for title, bins in panels.items()}
-    columns = min(2, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    bands = {title: binomial_band(one.bins, level) for title, one in shown.items()} | dict(bands or {})
+    columns = min(2, len(shown))
+    rows = math.ceil(len(shown) / columns)
     with drawing(4.0 * columns, 0.8 + (4.6 + 0.4 * columns) * rows) as figure:
-        grid = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": [3, 1] * rows}
-        axes = figure.subplots(2 * rows, columns, **grid)
+        axes = figure.subplots(
+            2 * rows, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1] * rows
+        )
         for index, (title, one) in enumerate(shown.items()):
             place = divmod(index, columns)
             top, bottom = axes[2 * place[0], place[1]], axes[2 * place[0] + 1, place[1]]
@@ -156,7 +154,7 @@ def classwise_reliability_diagram(
         raise ValueError(f"classes must be indices in [0, {num_labels - 1}], got {chosen.tolist()}.")
     drawn = chosen.tolist()
     statistics = {index: equal_width(array[:, index], indices == index, n_bins) for index in drawn}
-    noise = _class_noise(list(statistics.values()))
+    noise = class_noise(list(statistics.values()))
     if classes is None:
         worst = sorted(statistics, key=lambda index: -statistics[index].expected_error())
         statistics = {index: statistics[index] for index in worst[:12]}
@@ -187,7 +185,7 @@ def classwise_reliability_diagram(
     return figure
 
 
-def _class_noise(every: Sequence[BinStatistics]) -> tuple[int, int, int]:
+def class_noise(every: Sequence[BinStatistics]) -> tuple[int, int, int]:
     """How many classes have a larger error than 95% of draws of calibrated ones; of how many; most by chance."""
     generator, beyond = np.random.default_rng(0), 0
     for bins in every:

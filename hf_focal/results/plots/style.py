@@ -77,7 +77,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     for index, name in enumerate(names):
         take(name, [*free])
         places.setdefault(name, index % 28)  # of more than 28, some look alike
-    return {name: Look(COLOURS[place % 7], DASHES[place % 4], MARKS[place % 4]) for name, place in places.items()}
+    return {name: Look(COLOURS[places[name] % 7], DASHES[places[name] % 4], MARKS[places[name] % 4]) for name in names}
 
 
 def font_size(width: float) -> float:
@@ -130,7 +130,7 @@ def tell(figure: Picture, finding: str, alt_text: str) -> None:
 
 def wrapped(figure: Picture, text: str, inches: float, bold: bool = False) -> str:
     """Text in lines that fit into so many inches of a figure, four at most."""
-    letters = max(12, int(_letters(figure, inches) * (0.88 if bold else 1)))
+    letters = max(12, int(_letters(figure, inches) * (0.8 if bold else 1)))
     return "\n".join(textwrap.wrap(one_line(text), letters, max_lines=4, placeholder=" …"))
 
 
@@ -193,8 +193,17 @@ def plain_numbers(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(numticks=5))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(_as_number))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _as_number(value: float, _: int | None = None) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def legend_below(axis: Axes, title: str) -> None:
+    """The legend of one panel, below it."""
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), title=title)
 
 
 def label_lowest(axes: Any, label: str) -> None:

@@ -8,6 +8,7 @@ confidence and accuracy differ by more than chance alone would make of the ECE, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,15 +20,19 @@ from ...metrics.chance import NoiseFloor
 from .style import listed, one_line
 
 
-WITHIN, BEYOND = "within noise", "off by more than noise"
+WITHIN, BEYOND = "within noise", "not calibrated everywhere"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One panel: what was counted, and what chance alone would show, if that is known."""
+    """
+    One panel: what was counted, what chance alone would show, if that is known, and what is known from elsewhere of an
+    error beyond that.
+    """
 
     bins: BinStatistics
     floor: NoiseFloor | None = None
+    known: str = ""
 
     @property
     def error(self) -> float:
@@ -51,8 +56,8 @@ class Shown:
             return ""
         if self.error <= self.floor.high:
             return WITHIN
-        if abs(self.mean - self.share) <= self.floor.high:
-            return BEYOND
+        if self.known or abs(self.mean - self.share) <= self.floor.high:
+            return self.known or BEYOND
         return "over-confident" if self.mean > self.share else "under-confident"
 
     def after(self, before: Shown) -> str:
@@ -62,7 +67,7 @@ class Shown:
             return f"now {self.verdict}" if turned else self.verdict
         if self.verdict == WITHIN or self.floor is None or before.floor is None:
             return f"{self.verdict} too"
-        change, noise = self.error - before.error, self.floor.high + before.floor.high
+        change, noise = self.error - before.error, math.hypot(self.floor.high, before.floor.high)
         return f"still {self.verdict}" + (
             ", but less" if change < -noise else ", and more so" if change > noise else ""
         )
