@@ -22,7 +22,7 @@ from ..metrics.promise import Kept, Promise
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
-from .headline import Standing, changed_answers, headline, standing_of
+from .headline import CALIBRATED, Standing, changed_answers, headline, standing_of
 from .plots.reliability import draw_reliability
 from .plots.style import markup_free
 from .plots.words import Shown, alt_text
@@ -211,8 +211,13 @@ class Report:
 
     @property
     def _panels(self) -> dict[str, Shown]:
-        titles, floors = self._titles, self.floors
-        return {titles[key]: Shown(bins, floors.get(key, {}).get("ece")) for key, bins in self.bins.items()}
+        shown = {}
+        for moment, bins in self.bins.items():
+            standing = self.standings.get(moment)
+            verdict = "" if standing is None else standing.verdict()[0]
+            known = "" if verdict == CALIBRATED else verdict  # of a picture: within noise
+            shown[self._titles[moment]] = Shown(bins, self.floors.get(moment, {}).get("ece"), known)
+        return shown
 
     @property
     def _bands(self) -> dict[str, NDArray[np.float64]]:

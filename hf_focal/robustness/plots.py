@@ -100,7 +100,7 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
         ValueError: If there is nothing to draw.
     """
     _refuse_empty(results)
-    with drawing(8.0, 3.8 + 0.25 * math.ceil((2 * len(results) + 1) / 3)) as figure:
+    with drawing(8.0, 3.4) as figure:
         axes, told_of_chance = figure.subplots(1, 3, sharex=True), False
         for (model, by_severity), look in zip(results.items(), looks(results).values(), strict=True):
             severities = sorted(by_severity)

@@ -9,6 +9,7 @@ from itertools import combinations
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.legend import Legend
 from matplotlib.text import Text
@@ -122,7 +123,7 @@ def texts(figure):
 
 def shown(figure):
     """All texts within a canvas: ticks beyond the ends of an axis are there, but not drawn."""
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     hidden = set()
     for axes in figure.axes:
         if not axes.axison:
@@ -152,14 +153,14 @@ def test_no_legend_covers_data(pictures):
         legends = figure.findobj(Legend)
         assert legends, name
         for legend in legends:
-            box = legend.get_window_extent(figure.canvas.get_renderer())
+            box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
             for axes in figure.axes:
                 assert not axes.axison or not box.overlaps(axes.get_window_extent()), name
 
 
 def test_titles_do_not_run_into_each_other(pictures):
     for name, figure in pictures.items():
-        renderer = figure.canvas.get_renderer()
+        renderer = FigureCanvasAgg(figure).get_renderer()
         boxes = [axes.title.get_window_extent(renderer) for axes in figure.axes if axes.get_title()]
         boxes.append(figure._suptitle.get_window_extent(renderer))
         assert not any(one.overlaps(other) for one, other in combinations(boxes, 2)), name
@@ -206,8 +207,8 @@ def test_what_is_drawn_differs_by_more_than_colour(pictures):
             for one in legend.legend_handles
         ]
         assert len(set(map(str, faces))) == len(faces), name
-    for lines in (pictures["severity"].axes[0].lines[:2], pictures["roc"].axes[0].lines[:2]):
-        before, after = lines
+    for name in ("severity", "roc"):
+        before, after, *_ = [line for line in pictures[name].axes[0].lines if line.get_marker() != "None"]
         assert before.get_linestyle() == "--" and after.get_linestyle() == "-"
     for axis in pictures["curves"].axes:
         assert len({(line.get_color(), line.get_linestyle()) for line in axis.lines}) == 12
@@ -301,7 +302,7 @@ def test_titles_say_which_way_a_model_is_off(scale, verdict):
     probabilities = softmax(logits, axis=1)
     error = hf_focal.expected_calibration_error(probabilities, labels)
     figure = hf_focal.reliability_diagram(probabilities, labels)
-    assert figure.finding.startswith(f"{verdict}: ECE {error:.2%}, by chance ")
+    assert figure.finding.startswith(f"{verdict}: ECE {error:.2%}, by chance up to ")
     assert figure._suptitle.get_text().replace("\n", " ") == figure.finding
     calibrated = softmax(logits / scale, axis=1)
     two = hf_focal.reliability_diagram({"before": probabilities, "after": calibrated}, labels)
@@ -311,7 +312,8 @@ def test_titles_say_which_way_a_model_is_off(scale, verdict):
     assert back.finding == f"Within noise before: ECE {rest:.2%}; after: {error:.2%}, {verdict.lower()}"
     between = softmax(logits / scale**0.5, axis=1)
     half = hf_focal.reliability_diagram({"before": probabilities, "after": between}, labels)
-    assert half.finding.endswith(f", still {verdict.lower()}, but less")
+    left = hf_focal.expected_calibration_error(between, labels)
+    assert half.finding == f"{verdict} before: ECE {error:.2%}; still so after, but less: {left:.2%}"
     same = hf_focal.reliability_diagram({"before": probabilities, "after": probabilities}, labels)
     assert same.finding.startswith(f"{verdict} and left as it was: ECE {error:.2%}")
 

@@ -26,8 +26,8 @@ WITHIN, BEYOND = "within noise", "not calibrated everywhere"
 @dataclass(frozen=True)
 class Shown:
     """
-    One panel: what was counted, what chance alone would show, if that is known, and what is known from elsewhere of an
-    error beyond that.
+    One panel: what was counted, what chance alone would show, if that is known, and the verdict, where it was given
+    by more than is drawn.
     """
 
     bins: BinStatistics
@@ -52,25 +52,23 @@ class Shown:
     @property
     def verdict(self) -> str:
         """What may be said of it; nothing where chance is not known."""
-        if self.floor is None:
-            return ""
+        if self.known or self.floor is None:
+            return self.known
         if self.error <= self.floor.high:
             return WITHIN
-        if self.known or abs(self.mean - self.share) <= self.floor.high:
-            return self.known or BEYOND
+        if abs(self.mean - self.share) <= self.floor.high:
+            return BEYOND
         return "over-confident" if self.mean > self.share else "under-confident"
 
     def after(self, before: Shown) -> str:
-        """The verdict, of what comes after `before`."""
-        if self.verdict != before.verdict or not self.verdict:
-            turned = self.verdict.endswith("confident") and before.verdict.endswith("confident")
-            return f"now {self.verdict}" if turned else self.verdict
-        if self.verdict == WITHIN or self.floor is None or before.floor is None:
-            return f"{self.verdict} too"
+        """What is to be said of it as of what came after `before`."""
+        error, verdict = f"{self.error:.2%}", self.verdict
+        off = verdict == BEYOND or verdict.endswith("confident")
+        if verdict != before.verdict or not off or self.floor is None or before.floor is None:
+            return f"after: {error}, {verdict}".removesuffix(", ")
         change, noise = self.error - before.error, math.hypot(self.floor.high, before.floor.high)
-        return f"still {self.verdict}" + (
-            ", but less" if change < -noise else ", and more so" if change > noise else ""
-        )
+        less = ", but less" if change < -noise else ", and more" if change > noise else ""
+        return f"still so after{less}: {error}"
 
 
 def finding(panels: Mapping[str, Shown]) -> str:
@@ -78,7 +76,7 @@ def finding(panels: Mapping[str, Shown]) -> str:
     titles, shown = list(panels), list(panels.values())
     if len(shown) == 1:
         (one,) = shown
-        return _capital(f"{one.verdict or 'reliability'}: ECE {one.error:.2%}") + _chance(one)
+        return _capital(f"{one.verdict or 'reliability'}: ECE {one.error:.2%}") + _most(one)
     if len(shown) == 2 and titles[0] == "before" and titles[1].startswith("after"):
         return _pair(*shown)
     if len(shown) < 4:
@@ -98,9 +96,12 @@ def _pair(before: Shown, after: Shown) -> str:
         return _capital(f"{before.verdict or 'reliability'} and left as it was: ECE {before.error:.2%}") + _chance(
             before
         )
-    told = after.after(before)
     head = f"{before.verdict} before" if before.verdict else "before"
-    return _capital(f"{head}: ECE {before.error:.2%}; after: {after.error:.2%}, {told}").removesuffix(", ")
+    return _capital(f"{head}: ECE {before.error:.2%}; {after.after(before)}")
+
+
+def _most(one: Shown) -> str:
+    return "" if one.floor is None else f", by chance up to {one.floor.high:.2%}"
 
 
 def _chance(one: Shown) -> str:
