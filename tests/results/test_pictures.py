@@ -3,6 +3,7 @@
 
 import pickle
 import re
+from dataclasses import replace
 from io import BytesIO
 from itertools import combinations
 
@@ -54,7 +55,15 @@ def dynamics(epochs=12, seed=0, level=1.0, gradients=True, ranges=False):
             norms = (
                 list(generator.exponential(size=50)) if gradients and split == "train" and epoch in (1, 5) else None
             )
-            row = {"epoch": epoch, "split": split, **values, "weight_norm": level * epoch, "gradient_norms": norms}
+            row = {
+                "epoch": epoch,
+                "split": split,
+                "n_samples": 100,
+                "error": 0.5,
+                **values,
+                "weight_norm": level * epoch,
+                "gradient_norms": norms,
+            }
             if ranges:
                 row["ranges"] = {key: (value - 0.5, value + 0.5) for key, value in values.items()}
                 row["ranges"]["weight_norm"] = None
@@ -354,6 +363,9 @@ def test_curves_are_compared_where_they_end_apart_for_good():
     assert rise("a", curve([5, 3, 2, 3.0, 2.2, 3.1, 2.4, 3.2, 2.6]), "NLL", " nats") == ""  # no more than its jumps
     late = curve([3, 2, 1, 0.99, 1.0, 1.05, 1.3, 1.35, 1.4, 1.5])
     assert rise("a", late, "NLL") == "NLL rises again with a, from 0.99 after epoch 3 to 1.5"
+    few = {key: replace(one, counts=np.full(6, 2.0)) for key, one in apart.items()}
+    assert not comparison(few, "X") and not rise("a", replace(late, counts=np.full(10, 20.0)), "NLL")
+    assert rise("a", replace(late, counts=np.full(10, 2000.0)), "NLL")
     generator = np.random.default_rng(0)
     said = sum(bool(comparison({key: curve(generator.normal(size=20)) for key in "ab"}, "X")) for _ in range(500))
     assert said <= 15

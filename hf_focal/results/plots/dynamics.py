@@ -231,7 +231,7 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
                 style = {"histtype": "step", "label": short(title), **look.line}
                 axis.hist(np.clip(values, _SMALLEST, None), bins, weights=weights, **style)
             axis.set_xscale("log")
-            plain_numbers(axis.xaxis)
+            plain_numbers(axis.xaxis, 3)
             axis.set_title(f"epoch {epoch:g}")
         for axis in axes[:, 0]:
             axis.set_ylabel(wrapped(figure, f"share of the {split} samples", 2.2))
@@ -290,6 +290,17 @@ def _curves(axis: Axes, runs: Mapping[str, Rows], split: str | None, key: str) -
         if "ranges" in rows[0]:
             low, high = np.array([row["ranges"][key] or (np.nan, np.nan) for row in rows]).T
             axis.fill_between(epochs, low, high, color=look.colour, alpha=0.2, linewidth=0)
-        found[title] = Curve.of(epochs, values, low, high)
+        found[title] = Curve.of(epochs, values, low, high, [_count(row, key) for row in rows])
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return found
+
+
+def _count(row: Mapping[str, Any], key: str) -> float:
+    """How many samples a number is the mean of: none are known where it was not written; a norm is of no samples."""
+    if key == "weight_norm":
+        return np.inf
+    count, error = row.get("n_samples") or 0, row.get("error")
+    part = key.partition("_")[2]
+    if part and error is None:
+        return 0
+    return count * {"correct": 1 - (error or 0), "incorrect": error or 0}.get(part, 1)

@@ -197,17 +197,17 @@ def add_legend(figure: Picture, *axes: Axes, columns: int = 3) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=fitting)
 
 
-def plain_numbers(axis: Any) -> None:
+def plain_numbers(axis: Any, ticks: int = 5) -> None:
     """Ticks of a logarithmic axis as numbers, for exponents are too small to be read."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(numticks=5))
+    axis.set_major_locator(LogLocator(numticks=ticks))
     axis.set_major_formatter(FuncFormatter(_as_number))
     axis.set_minor_formatter(NullFormatter())
 
 
 def _as_number(value: float, _: int | None = None) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}".replace("e-0", "e-")
 
 
 def legend_below(axis: Axes, title: str) -> None:
