@@ -386,16 +386,21 @@ def test_models_are_ranked_only_beyond_their_intervals():
     first, second, third = figure.finding.split("; ")
     assert first == f"x: model 1 tells it apart best (AUROC {hf_focal.auroc(*clear['model 1']['after']):.1%})"
     assert second.startswith("y: no model is clearly best (AUROC ") and third.startswith("z: no better than chance")
+    figure = hf_focal.roc_diagram({"x": scores(-1), "y": scores(0, -1)})
+    assert re.fullmatch("x: taken for more familiar .*; y: no model is better than chance .*", figure.finding)
     grown = hf_focal.severity_diagram({"m": severities(0.01, 0.1)})
     assert grown.finding == "ECE after calibration grows from 1.0% to 10.0% at severity 1"
     still = hf_focal.severity_diagram({"m": severities(0.05, 0.06)})
     assert "grows" not in still.finding and "within noise" in still.finding
     pair = {"a": severities(0.01, 0.1), "b": severities(0.01, 0.3)}
     assert hf_focal.severity_diagram(pair).finding == (
-        "At severity 1, after calibration: ECE is lowest with a (10.0%), highest with b (30.0%)"
+        "After calibration every ECE grows; at severity 1 it is lowest with a (10.0%), highest with b (30.0%)"
     )
     near = {"a": severities(0.01, 0.1), "b": severities(0.01, 0.11)}
-    assert "no model is clearly better calibrated" in hf_focal.severity_diagram(near).finding
+    assert (
+        "at severity 1 no model is clearly better calibrated (10.0% to 11.0%)"
+        in hf_focal.severity_diagram(near).finding
+    )
     assert re.search("surest half of the answers: m 0.00% .of all 25.00%", hf_focal.risk_coverage_diagram(
         {"m": {"after": (np.array([0.25, 0.5, 0.75, 1]), np.array([0, 0, 0, 0.25]))}}
     ).finding)  # fmt: skip
