@@ -3,6 +3,8 @@
 
 import pickle
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from itertools import combinations
@@ -28,7 +30,7 @@ from hf_focal.metrics.risk_coverage import risk_coverage_curve
 from hf_focal.results.plots.calibrators import draw_calibrators
 from hf_focal.results.plots.curves import Curve, comparison, rise
 from hf_focal.results.plots.reliability import class_noise
-from hf_focal.results.plots.style import COLOURS, looks, markup_free
+from hf_focal.results.plots.style import COLOURS, drawing, looks, markup_free
 from hf_focal.results.plots.words import Shown, class_finding, finding
 from hf_focal.robustness.words import auroc_error
 
@@ -252,6 +254,22 @@ def test_settings_of_the_user_are_neither_changed_nor_heeded():
         held = dict(mpl.rcParams)
         np.testing.assert_array_equal(draw(), plain)
         assert dict(mpl.rcParams) == held
+    assert dict(mpl.rcParams) == before
+
+
+def test_pictures_are_drawn_in_several_threads():
+    before = dict(mpl.rcParams)
+
+    def draw(width):
+        with drawing(width, 2.0) as figure:
+            size = mpl.rcParams["font.size"]
+            figure.suptitle("x")
+            time.sleep(0.02)
+        return size, figure
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(draw, [6.0, 8.0, 10.0, 12.0] * 2))
+    assert [size for size, _ in found] == [9.0, 12.0, 15.0, 18.0] * 2
     assert dict(mpl.rcParams) == before
 
 

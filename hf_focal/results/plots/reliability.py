@@ -111,7 +111,7 @@ def _numbers(axis: Axes, shown: Shown) -> None:
     axis.axvline(shown.mean, color=ORANGE, label="mean confidence")
     axis.axvline(shown.share, color=BLUE, linestyle="--", label="overall accuracy")
     axis.set_yscale("log")
-    axis.set_ylim(bottom=0.8)
+    axis.set_ylim(bottom=0.6)
     plain_numbers(axis.yaxis)
     axis.set_xlabel(f"confidence\n(mean {shown.mean:.1%}, accuracy {shown.share:.1%})")
 
@@ -226,7 +226,7 @@ def confidence_histogram(
             axis.bar(bins.edges[:-1] + width / 2, wrong, width / 2, color=ORANGE, hatch="////", label="wrong", **place)
             axis.set_yscale("log")
             axis.set_xlim(0, 1)
-            axis.set_ylim(bottom=0.8)
+            axis.set_ylim(bottom=0.6)
             plain_numbers(axis.yaxis)
             axis.set_title(wrapped(figure, title, 3.5))
         for axis in axes[:, 0]:
