@@ -12,6 +12,8 @@ from itertools import combinations
 import matplotlib as mpl
 import numpy as np
 import pytest
+from conftest import ROOT
+from launching import PAGES
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.legend import Legend
@@ -320,6 +322,19 @@ def test_the_alt_text_of_a_report_tells_its_numbers():
     assert below > 3 and f"of {filled} bins with samples {below} lie below the band" in report.alt_text
 
 
+def test_pictures_of_the_docs_are_small_and_told_of_as_they_tell():
+    found = set()
+    for page in PAGES:
+        for alt, name in re.findall(r"!\[(.*?)\]\((.*?\.png)\)", page.read_text(encoding="utf-8")):
+            path = page.parent / name
+            with Image.open(path) as image:
+                assert image.text["Description"] == alt and image.text["Title"].rstrip(".") in alt, name
+                assert image.width >= 400
+            assert path.stat().st_size < 60_000
+            found.add(path.name)
+    assert found == {path.name for path in (ROOT / "docs" / "images").iterdir()} - {"reliability.png"}
+
+
 # ---- Titles ---------------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +360,15 @@ def test_titles_say_which_way_a_model_is_off(scale, verdict):
     assert same.finding.startswith(f"{verdict} and left as it was: ECE {error:.2%}")
 
 
+def test_of_one_sample_nothing_is_claimed():
+    with pytest.warns(UserWarning, match="1 sample"):
+        fit = fit_calibrator([[1.0, 0.0]], [0])
+    report = make_report(Predictions(np.array([[1.0, 0.0]]), np.array([0])), fit)
+    error = 1 - softmax([1.0, 0.0]).max()
+    assert report.diagram().finding == f"Left as it was: ECE {error:.2%}"
+    assert "of 1 bin with samples 0 lie below" in report.alt_text and report.alt_text.endswith("): the same.")
+
+
 def test_titles_claim_of_calibrated_models_no_more_than_chance_does():
     said = {"model": 0, "class": 0}
     for seed in range(100):
@@ -357,6 +381,17 @@ def test_titles_claim_of_calibrated_models_no_more_than_chance_does():
     assert said["model"] <= 12 and said["class"] <= 12  # a twentieth, and of four classes at most that, would be 5
     assert class_finding(3, 10, 2) == "3 of 10 classes are off by more than noise"
     assert class_finding(2, 10, 2).startswith("Of 10 classes no more are off than chance")
+
+
+def test_mistakes_of_great_confidence_are_counted():
+    logits, labels = logits_and_labels(scale=2)
+    probabilities = softmax(logits, axis=1)
+    wrong = probabilities.argmax(1) != labels
+    sure = (wrong & (probabilities.max(1) > 14 / 15)).sum()
+    assert sure > 20 and hf_focal.confidence_histogram(probabilities, labels).finding == (
+        f"{sure} of {wrong.sum()} wrong answers have a confidence above 93.3%"
+    )
+    assert hf_focal.confidence_histogram([[0.9, 0.1]] * 4, [0] * 4).finding == "no answer of 4 is wrong"
 
 
 def test_what_several_panels_show_is_gathered():

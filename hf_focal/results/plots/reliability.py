@@ -111,7 +111,7 @@ def _numbers(axis: Axes, shown: Shown) -> None:
     axis.axvline(shown.mean, color=ORANGE, label="mean confidence")
     axis.axvline(shown.share, color=BLUE, linestyle="--", label="overall accuracy")
     axis.set_yscale("log")
-    axis.set_ylim(bottom=0.6)
+    axis.set_ylim(0.6, max(12, axis.get_ylim()[1]))
     plain_numbers(axis.yaxis)
     axis.set_xlabel(f"confidence\n(mean {shown.mean:.1%}, accuracy {shown.share:.1%})")
 
@@ -246,7 +246,7 @@ def _of_wrong(title: str, bins: BinStatistics) -> str:
         return f"{head}no answer of {bins.counts.sum():,} is wrong"
     place = int(np.flatnonzero(bins.counts)[-1])
     sure = round(wrong[place])
-    return f"{head}{sure:,} of {total:,} wrong answers have a confidence above {bins.edges[place]:.0%}"
+    return f"{head}{sure:,} of {total:,} wrong answers have a confidence above {bins.edges[place]:.1%}"
 
 
 def _bars(axis: Axes, bins: BinStatistics, level: float, name: str, band: NDArray[np.float64] | None = None) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...metrics.bins import BinStatistics
 from ...metrics.chance import NoiseFloor
+from ...metrics.noise import binomial_band
 from .style import listed, one_line
 
 
@@ -91,13 +92,17 @@ def finding(panels: Mapping[str, Shown]) -> str:
 
 
 def _pair(before: Shown, after: Shown) -> str:
-    same = np.array_equal(before.bins.counts, after.bins.counts) and before.error == after.error
-    if same:
-        return _capital(f"{before.verdict or 'reliability'} and left as it was: ECE {before.error:.2%}") + _chance(
-            before
-        )
+    if _same(before, after):
+        left = f"{before.verdict} and left as it was".removeprefix(" and ")
+        return _capital(f"{left}: ECE {before.error:.2%}") + _most(before)
     head = f"{before.verdict} before" if before.verdict else "before"
     return _capital(f"{head}: ECE {before.error:.2%}; {after.after(before)}")
+
+
+def _same(one: Shown, other: Shown) -> bool:
+    """Whether two panels show the same."""
+    keys = ("counts", "confidence_sums", "correct_sums")
+    return all(np.array_equal(getattr(one.bins, key), getattr(other.bins, key)) for key in keys)
 
 
 def _most(one: Shown) -> str:
@@ -116,23 +121,28 @@ def alt_text(
     panels: Mapping[str, Shown], level: float, bands: Mapping[str, NDArray[np.float64]], unit: str = "samples"
 ) -> str:
     """What the panels of a reliability diagram show, for somebody who does not see them."""
-    n_bins = len(next(iter(panels.values())).bins.counts)
+    first = next(iter(panels.values()))
     head = (
-        f"Reliability diagram: accuracy against confidence in {n_bins} bins, with the {level:.0%} band where the bins "
-        "of a calibrated model would lie."
+        f"Reliability diagram: accuracy against confidence in {len(first.bins.counts)} bins, with the "
+        f"{level:.0%} band where the bins of a calibrated model would lie."
     )
     if len(panels) > 3:
         return f"{head} {len(panels)} panels. {finding(panels)}."
-    sentences = []
+    sentences: list[str] = []
     for title, one in panels.items():
+        if sentences and _same(first, one):
+            sentences.append(f"{title}: the same.")
+            continue
         filled = one.bins.counts > 0
-        accuracy, (least, most) = one.bins.accuracy[filled], bands[title][:, filled]
+        band = bands[title] if title in bands else binomial_band(one.bins, level)
+        accuracy, (least, most) = one.bins.accuracy[filled], band[:, filled]
         below, above = int((accuracy < least - 1e-12).sum()), int((accuracy > most + 1e-12).sum())
-        sentences.append(
-            f"{title}: mean confidence {one.mean:.1%}, accuracy {one.share:.1%} of {one.bins.counts.sum():,} {unit}, "
-            f"ECE {one.error:.2%}{_chance(one)}{', ' * bool(one.verdict)}{one.verdict}; of {filled.sum()} bins with "
-            f"{unit} {below} lie below the band and {above} above it.".removeprefix(": ")
+        told = (
+            f"mean confidence {one.mean:.1%}, accuracy {one.share:.1%} of {one.bins.counts.sum():,} {unit}, "
+            f"ECE {one.error:.2%}{_chance(one)}{', ' * bool(one.verdict)}{one.verdict}; of {filled.sum()} "
+            f"{'bin' if filled.sum() == 1 else 'bins'} with {unit} {below} lie below the band and {above} above it."
         )
+        sentences.append(f"{title}: {told}".removeprefix(": "))
     return " ".join([head, *map(_capital, sentences)])
 
 
