@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
 from ..tasks import TASKS, Task
 from ..tasks.base import canonical_task
 from ..version import __version__
+from .headline import CALIBRATED, NEARLY
 from .report import LEVEL, Report
+from .serving import Checkpoint, common_factor, export_lines, servers
+from .tables import with_interval
 
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -41,6 +45,10 @@ class About:
         architecture (`str`, *optional*):
             timm architecture or model type; those that hf_focal registers need an import before they load, and the
             card says so.
+        model_type (`str`, *optional*):
+            `config.model_type`, by which servers know a model; by default that is the architecture.
+        facts (`Mapping[str, str]`, *optional*):
+            What else is known of the model and its training, by what it is: rows of a table.
         masked (`Sequence[str]`, *optional*):
             Classes that never count at evaluation, see [`mask_classes`].
         adapter (`bool`, *optional*, defaults to `False`):
@@ -61,6 +69,8 @@ class About:
     task: str | None = None
     calibration: Mapping[str, Any] | None = None
     architecture: str | None = None
+    model_type: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
     masked: Sequence[str] = ()
     adapter: bool = False
     base_model: str | None = None
@@ -117,6 +127,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         language=about.language,
         # Whatever a model was trained with that was only calibrated here is not known.
         tags=["calibration", *(["focal-loss"] if record.get("loss") else []), "hf_focal", *about.tags],
+        metrics=list(report.after) if report else None,
         datasets=None if about.local_data else [str(about.dataset)],
         base_model=about.base_model if about.base_model and _HUB_ID.fullmatch(about.base_model) else None,
         model_name=_one_line(about.model_name),
@@ -129,6 +140,16 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
     task = TASKS.get(about.task or "", Task)  # of an unknown task, what a task says by default
     place = "`calibration.json`" if about.adapter else "`config.calibration`"
     architecture = about.architecture or ""
+    rows = report.rows() if report else []
+    fitted = not left_alone and (not steps or steps[0].fitted)
+    certain = report is None or _is_calibrated(report)
+    plain = (folded or unchanged) and (not about.masked or architecture in MODEL_TYPES)
+    own = architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None
+    checkpoint = None
+    if calibrator and about.task and not about.adapter and not about.masked:
+        kind = about.model_type or architecture
+        left = None if plain else common_factor(calibrator)
+        checkpoint = Checkpoint(model_id, about.task, _one_line(kind), plain, left, own)
     return ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).with_name("model_card_template.md")),
@@ -143,7 +164,9 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         named=calibrator.named if calibrator else noun,
         left_alone=left_alone,
         unchanged=unchanged,
-        fitted=not left_alone and (not steps or steps[0].fitted),
+        fitted=fitted,
+        certain=certain,
+        kind="calibrated" if fitted and certain and not (report and report.worse) else "these",
         known=" ".join(known),
         worse=report is not None and report.worse,
         by_hand=calibrator.by_hand(place) if calibrator else "",
@@ -154,12 +177,20 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         test_split=_one_line(report.split) if report else "",
         unit=report.unit if report else task.unit,
         intervals=_about_intervals(report) if report and report.intervals else "",
-        table=[" | ".join(row) for row in report.rows()] if report else [],
-        told=report.told if report else "",
+        table=[" | ".join(row) for row in rows if not row[0].startswith("-")],
+        details=[" | ".join(row) for row in rows],
+        headline=_one_line(report.headline) if report else "",
+        told=_one_line(" ".join(filter(None, (report.words, report.gain)))) if report else "",
         promised=_one_line(report.promised if report else _promised(record)),
         # Importing hf_focal.pipeline registers them as well. Those of texts heed masks by themselves.
-        plain=(folded or unchanged) and (not about.masked or architecture in MODEL_TYPES),
-        own=architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None,
+        plain=plain,
+        own=own,
+        servers=servers(checkpoint) if checkpoint else [],
+        export=export_lines(checkpoint) if checkpoint else "",
+        spread=_spread(report, folded),
+        harm=_one_line(_harm(report)) if report else "",
+        alt=report.alt_text if report and report.bins else "Reliability diagram before and after calibration",
+        facts=_facts(about),
         masked=", ".join(f"`{_one_line(name)}`" for name in about.masked),
         adapter=about.adapter,
         example=EXAMPLES.get(architecture, task.example),
@@ -167,6 +198,41 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         card_note=task.card_note,
         version=__version__,
     )
+
+
+def _facts(about: About) -> dict[str, str]:
+    """The facts as cells of a table, with what a checkpoint was made from."""
+    base = {"base model": about.base_model} if about.base_model and _HUB_ID.fullmatch(about.base_model) else {}
+    return {key: _one_line(text) for key, text in {**about.facts, **base}.items()}
+
+
+def _is_calibrated(report: Report) -> bool:
+    """Whether the first sentence of the report says so; without one, whether chance shows as large an ECE."""
+    if report.standings:
+        after = report.standings["after"]
+        return after is not None and after.verdict()[0] in (CALIBRATED, NEARLY)
+    floor = report.floors.get("after", {}).get("ece")
+    return floor is None or report.after["ece"] <= floor.high
+
+
+def _spread(report: Report | None, folded: bool) -> str:
+    """A warning of logits, as the checkpoint gives them, that lie too far apart for a server."""
+    spread = report.spreads.get("after" if folded else "before") if report else None
+    return spread.words(f"{_one_line(report.split)} {report.unit}") if report and spread else ""
+
+
+def _harm(report: Report) -> str:
+    """What got worse, and by how much."""
+    if not report.changes:
+        return ""
+    if not report.notes:
+        return "No metric got worse by more than noise."
+    sizes = []
+    for key, change in report.changes.items():
+        if change.verdict == "a_is_better" and f"{METRICS[key].shown} got worse" in report.notes:
+            ends = sorted(abs(end) for end in (change.low, change.high))
+            sizes.append(f"{METRICS[key].shown} {with_interval(abs(change.difference), ends, METRICS[key].style)}")
+    return f"{report.notes} The differences, with {LEVEL:.0%} intervals: {', '.join(sizes)}."
 
 
 def _loss(record: Mapping[str, Any]) -> str:
@@ -194,11 +260,15 @@ def _results(about: About, report: Report, noun: str) -> Iterator[EvalResult]:
     """One for each metric and moment."""
     for moment, values in (("before", report.before), ("after", report.after)):
         for key, value in values.items():
+            if not math.isfinite(value):  # which is no number of JSON, and refused by the Hub
+                continue
             metric = METRICS[key]
             details: dict[str, Any] = {"n_bins": report.n_bins} if metric.binned else {}
-            if interval := report.intervals.get(moment, {}).get(key):
+            interval = report.intervals.get(moment, {}).get(key, ())
+            if interval and all(map(math.isfinite, interval)):
                 details |= {"interval": [float(end) for end in interval], "level": LEVEL}
-            if floor := report.floors.get(moment, {}).get(key):
+            floor = report.floors.get(moment, {}).get(key)
+            if floor and all(map(math.isfinite, asdict(floor).values())):
                 details["by_chance"] = asdict(floor)
             yield EvalResult(
                 task_type=about.task or "other",

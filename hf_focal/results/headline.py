@@ -22,7 +22,7 @@ _FEW = 10  # samples, or groups of them: of fewer nothing is told
 _LEAST = 3  # right and wrong ones, as the guard needs them
 _LOOSE = 0.1  # where so large a true error cannot be ruled out, "calibrated" would say nothing
 _SLIGHT = 0.02  # and so small a one is hardly worth a word
-CALIBRATED, _NEARLY, _UNEVEN = "calibrated", "nearly calibrated", "not calibrated everywhere"
+CALIBRATED, NEARLY, _UNEVEN = "calibrated", "nearly calibrated", "not calibrated everywhere"
 _UNKNOWN = "too little data to tell"
 
 
@@ -126,11 +126,11 @@ class Standing:
             if self.worst is not None:
                 return (f"{self.leaning}-confident" if self.leaning else _UNEVEN), self.worst
             if self.most <= _SLIGHT:
-                return _NEARLY, self.main
+                return NEARLY, self.main
             return (_UNEVEN, None) if self.most <= _LOOSE else (_UNKNOWN, self.main)
         if not self.telling or self.most > _LOOSE:
             return _UNKNOWN, self.main
-        return (_NEARLY if self.main.off else CALIBRATED), self.main
+        return (NEARLY if self.main.off else CALIBRATED), self.main
 
 
 def standing_of(
@@ -249,7 +249,7 @@ def _head(state: str, before: Standing | None, after: Standing | None, left_alon
             state = "" if after is not None and after.leaning else "calibrated as it is"
         return f"Left alone: {state};" if state else "Left alone:"
     if worse:
-        if state in (CALIBRATED, _NEARLY):
+        if state in (CALIBRATED, NEARLY):
             return f"{state.capitalize()}, but worse than before:"
         if state != _UNKNOWN:
             return f"Worse than before, {state}:"

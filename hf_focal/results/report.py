@@ -26,6 +26,7 @@ from .headline import CALIBRATED, Standing, changed_answers, headline, standing_
 from .plots.reliability import draw_reliability
 from .plots.style import markup_free
 from .plots.words import Shown, alt_text
+from .spread import Spread, spread_of
 from .tables import WIDTH, cell, fill, text_table, with_interval, with_noise, wrap_titles
 
 
@@ -67,6 +68,8 @@ class Report:
         refinement ([`Refinement`], *optional*): The NLL after the best map known, where that was looked for.
         promise ([`Promise`], *optional*): The threshold on the confidence that was chosen on validation data.
         kept ([`Kept`], *optional*): What that does to these.
+        spreads (`dict[str, Spread]`, *optional*): Under `"before"` and `"after"`, how far apart the logits of a sample
+            are.
         standings (`dict[str, Standing | None]`, *optional*): Under `"before"` and `"after"`, how the confidences stand
             to what comes true; `None` where there are too few samples to tell.
         changed (`float`, *optional*): Share of the samples whose answer is another one after calibration.
@@ -89,6 +92,7 @@ class Report:
     refinement: Refinement | None = None
     promise: Promise | None = None
     kept: Kept | None = None
+    spreads: dict[str, Spread] = field(default_factory=dict)
     standings: dict[str, Standing | None] = field(default_factory=dict)
     changed: float = 0.0
 
@@ -333,6 +337,7 @@ def make_report(
         refinement=left,
         promise=promise,
         kept=None if promise is None or promise.threshold is None else promise.on(scored["after"]),
+        spreads={"before": spread_of(checked[0]), "after": spread_of(checked[0], fit.calibrator)},
         standings=standings,
         changed=changed_answers(checked[0], fit.calibrator),
     )

@@ -57,6 +57,9 @@ class AudioClassification(Task):
             logger.warning("The waveforms have no sampling rate: it is taken for %d Hz.", processor.sampling_rate)
         return NamedRows(data.with_transform(partial(_inputs, processor)), "sound")
 
+    def size(self, processor: Any) -> str:
+        return f"sounds of {processor.sampling_rate:,} samples a second"
+
     def collator(self, processor: Any) -> Callable[[list[Any]], Any]:
         return partial(processor.pad, return_tensors="pt")
 

@@ -68,6 +68,9 @@ class Task(ABC):
         adapter_type (`str`): Task type of an adapter of PEFT.
         example, example_options, card_note (`str`): For the model card: an input, further arguments of the pipeline,
             and a remark on the scores.
+        batch (`str`): Two samples as Python, with what else its processor is called with; for an export to ONNX.
+        batch_imports (`tuple[str, ...]`): What they need.
+        varying (`Mapping[int, str]`): The axes of its inputs that differ from batch to batch.
     """
 
     name: ClassVar[str]
@@ -87,6 +90,9 @@ class Task(ABC):
     example: ClassVar[str] = "..."
     example_options: ClassVar[str] = ""
     card_note: ClassVar[str] = ""
+    batch: ClassVar[str] = ""
+    batch_imports: ClassVar[tuple[str, ...]] = ()
+    varying: ClassVar[Mapping[int, str]] = {0: "batch"}
 
     def load(
         self,
@@ -262,6 +268,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, data: Dataset, processor: Any) -> Any:
         """The inputs of a model, and `labels`, of loaded data, without augmentation; for a `Trainer`."""
+
+    def size(self, processor: Any) -> str:
+        """How large an input becomes, in words; `""` where that is not known."""
+        return ""
 
     def collator(self, processor: Any) -> Callable[[list[Any]], Any] | None:
         """What makes a batch of encoded samples; `None` for what a `Trainer` with this processor uses by itself."""

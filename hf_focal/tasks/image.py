@@ -34,6 +34,8 @@ class ImageClassification(Task):
     column_flag = "image_column_name"
     embedded = {DIGITS: digits}
     example = "image.png"
+    batch = '[Image.new("RGB", (64, 64))] * 2'
+    batch_imports = ("from PIL import Image",)
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         if _is_image(feature := data.features[column]):
@@ -48,6 +50,20 @@ class ImageClassification(Task):
 
     def encode(self, data: Dataset, processor: Any) -> NamedRows:
         return NamedRows(data.with_transform(ImageTransform(processor)), "image")
+
+    def size(self, processor: Any) -> str:
+        of_timm = getattr(processor, "data_config", None) or {}
+        sizes = of_timm.get("input_size") or _sizes(getattr(processor, "crop_size", None) or processor.size)
+        return f"images of {sizes[-2]} by {sizes[-1]} pixels" if len(sizes) > 1 else ""
+
+
+def _sizes(size: Any) -> list[int]:
+    """Height and width, where an image processor tells them."""
+    known = [
+        getattr(size, side, None) or (size.get(side) if isinstance(size, dict) else None)
+        for side in ("height", "width")
+    ]
+    return [int(one) for one in known if one]
 
 
 def channels_of(model: PreTrainedModel) -> int | None:

@@ -40,6 +40,8 @@ class TextClassification(Task):
     embedded = {SCIPY_DOCS: scipy_docs}
     adapter_type = "SEQ_CLS"
     example = "A sentence to classify."
+    batch = '["A text.", "And another one."], padding=True'
+    varying = {0: "batch", 1: "length"}
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         if not is_text(feature := data.features[column]):
@@ -62,6 +64,9 @@ class TextClassification(Task):
 
     def encode(self, data: Dataset, processor: Any) -> Dataset:
         return tokenize(data, processor)
+
+    def size(self, processor: Any) -> str:
+        return longest_text(processor)
 
     def probe(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         return model.probe_inputs() if isinstance(model, TreeLSTMForSequenceClassification) else None
@@ -103,6 +108,12 @@ def load_text_dataset(
     """
     options = holdout, validation_size, seed, revision, parse_tree if trees else None
     return TextClassification().load_dataset(name, config_name, text_column, label_column, *options)
+
+
+def longest_text(tokenizer: Any) -> str:
+    """How long a text may be, in words; `""` where there is no limit."""
+    longest = getattr(tokenizer, "model_max_length", NO_LIMIT)
+    return f"texts of at most {longest:,} tokens" if longest < NO_LIMIT else ""
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | Path) -> None:

@@ -17,7 +17,7 @@ from ..predictions import IGNORED
 from .base import Task, register_task
 from .columns import LABEL, Column, is_text, plain_label
 from .rows import stored_rows
-from .text import NO_LIMIT, check_tokenizer, log_cuts, prepare_tokenizer
+from .text import NO_LIMIT, check_tokenizer, log_cuts, longest_text, prepare_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,16 @@ class TokenClassification(Task):
     group = "sentence"
     adapter_type = "TOKEN_CLS"
     example = "Ada Lovelace was born in London."
+    batch = '["A text.", "And another one."], padding=True'
+    varying = {0: "batch", 1: "length"}
     example_options = ', aggregation_strategy="first"'
     card_note = (
         "A word has the label and the probability of its first token, which alone was trained and measured; a group "
         "of several words has the mean of theirs."
     )
+
+    def size(self, processor: Any) -> str:
+        return longest_text(processor)
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         for name, feature in data.features.items():

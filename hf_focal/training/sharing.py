@@ -27,6 +27,7 @@ from ..results.replace import SAVING, replacing
 from ..results.report import Report, make_report
 from ..tasks import Task
 from .evaluation import MeasuringTrainer
+from .facts import data_facts, earlier_facts, model_facts, version_facts
 
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class SharingTrainer(MeasuringTrainer):
     about: dict[str, Any]
     _held_out: Predictions | None
     _asked = ""  # the method that was asked for
+    _trained: dict[str, str]
+    _known_loss: dict[str, Any]
     _auto_options: Mapping[str, Any] = {}  # what `auto` would be fitted with, for the head at hand
     _card_for: str | None
     _lack_told = False  # that what makes the inputs is not saved with the model
@@ -209,8 +212,14 @@ class SharingTrainer(MeasuringTrainer):
             "task": None if self.task is None else self.task.name,
             "calibration": calibration_record(self.model),
             "architecture": getattr(config, "architecture", config.model_type),
+            "model_type": config.model_type,
+            "facts": self._facts(),
             "masked": masked_names(config),
             "adapter": has_adapter(self.model),
             "base_model": config._name_or_path if has_adapter(self.model) else None,
         }
         return About(**{**known, **{key: value for key, value in self.about.items() if value is not None}})
+
+    def _facts(self) -> dict[str, str]:
+        trained = self._trained if self.state.global_step else earlier_facts(self._known_loss)
+        return {**model_facts(self), **trained, **data_facts(self), **version_facts(self.model)}

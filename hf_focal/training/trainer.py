@@ -35,10 +35,12 @@ from ..models.record import (
 )
 from ..predictions import Predictions
 from ..results.report import Report
+from ..results.spread import spread_of
 from ..tasks import Task
 from .arguments import LABELS, CalibrationTrainingArguments, settle
 from .base_trainer import plain_module
 from .divergence import DivergenceWatch
+from .facts import training_facts
 from .sharing import SharingTrainer
 from .streams import check_dataset, is_stream
 
@@ -115,6 +117,7 @@ class CalibrationTrainer(SharingTrainer):
         self.task_name: str | None = None  # where the name of the model does not tell
         self._held_out: Predictions | None = None  # what the calibrator was fitted on
         self._card_for: str | None = None  # the id for which README.md is up to date
+        self._trained: dict[str, str] = {}  # the facts of a training that ended
         self._known_loss: dict[str, Any] = {}  # what an earlier run trained the model with, as the record tells
         super().__init__(
             model,
@@ -206,6 +209,7 @@ class CalibrationTrainer(SharingTrainer):
                 output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
                 if self._watch is not None:
                     self._watch.end(self.state.global_step)
+            self._trained = training_facts(self)
         finally:
             self.is_in_train, self._watch = False, None
         return output
@@ -411,7 +415,14 @@ class CalibrationTrainer(SharingTrainer):
             self.model.config.calibration = record_of(fit.calibrator, facts, False, fingerprint(self.model))
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
         self._asked, self._auto_options = method, without
+        self._warn_of_spread(fit, held_out, fold)
         return fit
+
+    def _warn_of_spread(self, fit: Fit, held_out: Predictions, folded: bool) -> None:
+        """Where the logits that the model gives lie further apart than a server takes."""
+        what = f"{held_out.split} {(self.task or Task).unit}"
+        if words := spread_of(held_out.logits, fit.calibrator if folded else None).words(what):
+            logger.warning("%s", words)
 
     def _is_to_fold(self, method: str, fold: bool | None) -> bool:
         """Whether a head is to do what a method fits; that it could not is an error."""
