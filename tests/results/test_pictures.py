@@ -104,17 +104,13 @@ def pictures():
     lost = PairedComparison(-0.9, -1.0, -0.8, 1.0, "a_is_better")
     calibrators = {"temperature": None, "vector": gain, LONG: gain, "none": lost}
     found = {
-        "reliability": hf_focal.reliability_diagram(plain, labels),
         "few": hf_focal.reliability_diagram(plain[:3], labels[:3]),
         "two": hf_focal.reliability_diagram({"before": sharp, f"after ({LONG})": plain}, labels),
-        "five": hf_focal.reliability_diagram(dict.fromkeys(["a", "b", *ODD], plain), labels),
+        "three": hf_focal.reliability_diagram(dict.fromkeys(ODD, plain), labels),
         "report": make_report(Predictions(logits, labels), fit_calibrator(logits, labels)).diagram(),
         "classes": hf_focal.classwise_reliability_diagram(plain, labels, label_names=["a", *ODD]),
-        "class": hf_focal.classwise_reliability_diagram(plain, labels, classes=[2]),
         "histogram": hf_focal.confidence_histogram({"before": sharp, "after": plain, LONG: plain}, labels),
-        "flawless": hf_focal.confidence_histogram([[0.9, 0.1]] * 4, [0] * 4),
         "curves": hf_focal.nll_and_entropy_curves(runs),
-        "two runs": hf_focal.nll_and_entropy_curves({"focal": dynamics(), "brier": dynamics(level=2, ranges=True)}),
         "one epoch": hf_focal.nll_and_entropy_curves({"focal": dynamics(0)}),
         "diverged": hf_focal.nll_and_entropy_curves({"focal": broken, "brier": dynamics()}),
         "weights": hf_focal.weight_norm_curves(runs),
@@ -281,7 +277,7 @@ def test_pictures_are_drawn_in_several_threads():
 def test_files_hold_what_the_picture_shows(pictures, tmp_path):
     for figure in pictures.values():
         assert figure.finding and figure.alt_text and figure._suptitle.get_text()
-    figure = pictures["report"]
+    figure = pictures["risk"]
     figure.savefig(tmp_path / "a.png", metadata={"Author": "me"})
     with Image.open(tmp_path / "a.png") as image:
         held = {key: image.text[key] for key in ("Title", "Description", "Author")}
