@@ -22,6 +22,7 @@ _DECODERS = ("gemma", "gemma2", "gpt2", "llama", "mistral", "phi3", "qwen2", "qw
 _ENCODERS = ("bert", "modernbert", "roberta", "xlm-roberta")
 _TEI = {"text-classification": (*_ENCODERS, "camembert", "distilbert")}
 _VLLM = {"text-classification": (*_ENCODERS, *_DECODERS), "token-classification": ("bert", "modernbert")}
+_BY_SOURCE = "by its source (not tried)"
 _NOT_APPLIED = "no: it does not heed `config.calibration`."
 _VLLM_TOKENS = "token-classification"  # which has a pooling task, and so an endpoint, of its own
 
@@ -92,7 +93,7 @@ def _tei(checkpoint: Checkpoint) -> str:
         return refused
     start = f"`text-embeddings-router --model-id {checkpoint.quoted}`, then `/predict`"
     if checkpoint.plain:
-        return f"yes. {start}."
+        return f"yes, {_BY_SOURCE}. {start}."
     return f'no. {start} with `"raw_scores": true` gives the logits before it.'
 
 
@@ -106,7 +107,7 @@ def _vllm(checkpoint: Checkpoint) -> str:
             return "no: it can divide all logits by one number, and do no more."
         options |= {"logit_sigma": checkpoint.factor, "logit_mean": 0.0}
     pooler = f" --pooler-config '{json.dumps(options)}'" if options else ""
-    answer = "yes" if checkpoint.plain else "yes, with the number"
+    answer = f"yes, {_BY_SOURCE}" if checkpoint.plain else f"yes, with the number, {_BY_SOURCE}"
     endpoint = "/pooling" if tokens else "/classify"
     return f"{answer}. `vllm serve {checkpoint.quoted} --runner pooling{pooler}`, then `{endpoint}`."
 
