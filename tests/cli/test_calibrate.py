@@ -157,7 +157,7 @@ def test_the_script_says_which_answers_are_right_often_enough(calibrate, text, t
     right = probabilities["test"].argmax(axis=1) == arrays["test_labels"]
     assert found["test"]["count"] == pytest.approx(kept.sum(), abs=1)
     assert found["test"]["accuracy"] == pytest.approx(right[kept].mean(), abs=2e-3)
-    (sentence,) = re.findall(r"Answers with a confidence of at least .* are right\.", output)
+    (sentence,) = re.findall(r"Answers with a confidence of at least .* are right\.", " ".join(output.split()))
     assert "are right at least 70% of the time, with 90% certainty; on test it keeps" in sentence
     assert sentence in (tmp_path / "out" / "README.md").read_text()
     record = json.loads((tmp_path / "out" / "config.json").read_text())["calibration"]["threshold"]
@@ -166,7 +166,10 @@ def test_the_script_says_which_answers_are_right_often_enough(calibrate, text, t
 
 def test_table_and_card_tell_the_same_intervals_and_no_loss(calibrate, text, tmp_path):
     results, output = calibrate(text[0], text[3])
-    table = re.findall(r"^([\w-]+|- true value|- by chance)  +(\d.*[%)]) *$", output, flags=re.MULTILINE)
+    table = re.findall(
+        r"^([\w-]+|- true value|- by chance)  +(\d.*[%)])(?:  +(?:better|worse))?$", output, flags=re.MULTILINE
+    )
+    assert max(map(len, output.partition("\n\n")[2].splitlines()[:-1])) <= 80
     card = (tmp_path / "out" / "README.md").read_text()
     metrics = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["metrics"]
     assert len(metrics) == 2 * len(METRICS)

@@ -16,7 +16,13 @@ from launching import blocks, launch, run_main
 from safetensors.numpy import load_file
 from scipy.special import softmax
 from small_texts import SIZES, checkpoint, rows, write
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
+)
 
 from hf_focal import calibration_metrics_from_logits, load_text_dataset
 from hf_focal.metrics import METRICS
@@ -208,6 +214,23 @@ def test_the_second_command_of_the_readme_runs(train, tmp_path):
     record = json.loads((tmp_path / "out" / "config.json").read_text())["calibration"]
     assert (record["loss"], record["loss_parameters"]) == ("focal", {"gamma": 2.0})
     assert "Trained with the loss `focal` (gamma 2). " in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_command_for_llms_runs_and_what_it_saves_is_calibrated(train, tmp_path, side):
+    command = [block for block in blocks("bash", [TRAIN]) if "path/to/llm" in block][0].split()
+    folder, _ = checkpoint(tmp_path / "llm", BERT)
+    config = Qwen3Config(vocab_size=BERT.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=3,
+                         num_attention_heads=2, num_key_value_heads=1, head_dim=8, pad_token_id=None)  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen3ForSequenceClassification(config)
+    model.score.weight.data.mul_(100)  # over-confident
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(folder, padding_side=side).save_pretrained(folder)
+    paths = {"path/to/texts": str(tmp_path), "path/to/llm": folder}
+    results = train(*[paths.get(word, word) for word in command[3:]], "--temperature_guard", "false")
+    assert 1 < results["temperature"] < 100 and "score.bias" not in weights(tmp_path / "out")
+    check_folder(tmp_path / "out")
 
 
 @pytest.mark.slow
