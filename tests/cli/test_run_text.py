@@ -219,17 +219,22 @@ def test_the_second_command_of_the_readme_runs(train, tmp_path):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_command_for_llms_runs_and_what_it_saves_is_calibrated(train, tmp_path, side):
     command = [block for block in blocks("bash", [TRAIN]) if "path/to/llm" in block][0].split()
-    folder, _ = checkpoint(tmp_path / "llm", BERT)
-    config = Qwen3Config(vocab_size=BERT.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=3,
-                         num_attention_heads=2, num_key_value_heads=1, head_dim=8, pad_token_id=None)  # fmt: skip
+    folder, tokenizer = checkpoint(tmp_path / "llm", BERT, padding_side=side)
     torch.manual_seed(0)
+    config = Qwen3Config(vocab_size=BERT.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=3,
+                         num_attention_heads=2, num_key_value_heads=1, head_dim=8, pad_token_id=None,
+                         id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})  # fmt: skip
     model = Qwen3ForSequenceClassification(config)
-    model.score.weight.data.mul_(100)  # over-confident
+    model.score.weight.data.mul_(100)
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(folder, padding_side=side).save_pretrained(folder)
+    data = {split: rows(count) for split, count in (("train", 60), ("validation", 240), ("test", 50))}
+    for columns in data.values():  # of every four labels three are what it says, and it is far surer than that
+        said = [int(model(**tokenizer(text, return_tensors="pt")).logits.argmax()) for text in columns["text"]]
+        columns["label"] = [["bad", "good"][label ^ (index % 4 == 0)] for index, label in enumerate(said)]
+    write(tmp_path, "csv", **data)
     paths = {"path/to/texts": str(tmp_path), "path/to/llm": folder}
-    results = train(*[paths.get(word, word) for word in command[3:]], "--temperature_guard", "false")
-    assert 1 < results["temperature"] < 100 and "score.bias" not in weights(tmp_path / "out")
+    results = train(*[paths.get(word, word) for word in command[3:]])
+    assert results["temperature"] > 1.2 and "score.bias" not in weights(tmp_path / "out")
     check_folder(tmp_path / "out")
 
 
