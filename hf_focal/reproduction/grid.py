@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""A grid of runs: what a YAML file of tables says, as cells with a folder and a command each."""
+"""A grid of runs: what a YAML file of tables says, as cells with a folder and commands each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ import yaml
 from ..names import suggestion
 
 
-OOD = "ood"  # the folder in that of a cell which its measurement on unfamiliar data leaves
-_KEYS = {"script", "config", "data", "models", "losses", "seeds", "flags", "ood", "paper", "scaled", "measured"}
-_NEEDED = ("script", "data", "models", "losses", "seeds")
-_OF_DATA = {"folder", "hub"}
+OOD = "ood"  # the folder, in that of a cell, of its measurement on unfamiliar data
+_SCRIPTS = ("run_image", "run_text")
+_KEYS = {"script", "config", "models", "losses", "seeds", "flags", "ood", "paper", "scaled", "measured"}
+_NEEDED = ("script", "models", "losses", "seeds")
+_PLACE = {"folder", "hub"}
+_MEASURED = {"samples", "step", "rest"}
+_EPOCHS, _BATCH = 20.0, 64.0  # the defaults of the scripts
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,9 @@ class Cell:
         seed (`int`): Of the run.
         script (`str`): Which script runs it, such as `run_text`.
         flags (`dict[str, Any]`): Those that say what is run: two runs with the same ones are the same run.
-        places (`dict[str, Any]`): Those that say where the data are.
+        places (`dict[str, Any]`): Those that say where data, or a pretrained model, are.
         ood (`dict[str, Any]`): Flags of `run_ood.py` to measure it with afterwards; empty for none.
-        steps (`int`): Steps of training, as far as they are known; else 0.
-        seconds (`float`): What a run took where the grid was measured; 0 where it was not.
+        seconds (`float`, *optional*): What it takes by the step that was measured; `None` where none was.
     """
 
     table: str
@@ -46,7 +48,7 @@ class Cell:
     flags: dict[str, Any]
     places: dict[str, Any]
     ood: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float | None = None
 
     @property
     def name(self) -> str:
@@ -54,7 +56,7 @@ class Cell:
         return f"{self.table}/{self.model}-{self.loss}-seed{self.seed}"
 
     def commands(self, folder: Path, resume: Sequence[str] = ()) -> list[list[str]]:
-        """What is run, one after the other: words after `python -m accelerate.commands.launch`."""
+        """What is run, one after the other: words after `accelerate launch`."""
         home = folder / self.name
         run = [f"scripts/{self.script}.py", *words(self.flags), *words(self.places)]
         made = [[*run, "--output_dir", str(home), "--disable_tqdm", "true", *resume]]
@@ -66,22 +68,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """What one key of a grid says, beside its cells: which row of the paper it is, and what was scaled down."""
+    """What one key of a grid says: its cells, which row of the paper they are, and what was scaled down."""
 
     name: str
     cells: list[Cell]
     dataset: str = ""
     model: str = ""
     scaled: str = ""
-    measured: dict[str, Any] = field(default_factory=dict)
 
 
 def words(flags: Mapping[str, Any]) -> list[str]:
     """Flags as words of a command line."""
     found: list[str] = []
     for name, value in flags.items():
-        values = value if isinstance(value, list) else [value]
-        found += [f"--{name}", *map(_word, values)]
+        found += [f"--{name}", *map(_word, value if isinstance(value, list) else [value])]
     return found
 
 
@@ -91,72 +91,105 @@ def _word(value: Any) -> str:
 
 def read_grid(path: str | Path, data_root: str | Path | None = None) -> list[Table]:
     """
-    The tables of a grid, from its YAML file.
+    The tables of a grid.
 
     Args:
         path (`str` or `Path`):
-            A mapping from the name of a table to its `script`, `config`, `data` (by flag the `folder` below
-            `data_root`, and what it is called on the `hub`), `models`, `losses` (by name the flags of each), `seeds`,
-            further `flags`, and flags of `run_ood.py` (`ood`).
+            A YAML file: a mapping from the name of a table to its `script`, its `config`, further `flags`, `models`
+            and `losses` (names; where they need flags, mappings from the name to these), `seeds`, and flags of
+            `run_ood.py` (`ood`). A flag whose value is `{folder: name, hub: id}` says where something is: in a folder
+            below `data_root`, or on the Hub.
         data_root (`str` or `Path`, *optional*):
-            The folder that holds the data. Unset: they come from the Hub.
+            The folder that holds what is named so. Unset: all of it is on the Hub.
 
     Raises:
-        ValueError: If the file is no such mapping, or data are neither there nor on the Hub.
+        ValueError: If the file is no such mapping, or holds what nothing reads.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"There is no grid {path}: start in the checkout, which holds the presets, or give a file.")
     try:
         tables = yaml.safe_load(Path(path).read_text("utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(tables, dict) or not tables:
         raise ValueError(f"{path} must hold a mapping from names of tables to what they run.")
-    return [_table(str(name), entry, path, data_root) for name, entry in tables.items()]
+    try:
+        return [_table(str(name), entry, data_root) for name, entry in tables.items()]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _table(name: str, entry: Any, path: str | Path, root: str | Path | None) -> Table:
+def _table(name: str, entry: Any, root: str | Path | None) -> Table:
     if not isinstance(entry, dict):
-        raise ValueError(f"{path}: {name} must be a mapping, got {entry!r}.")
+        raise ValueError(f"{name} must be a mapping, got {entry!r}.")
     if unknown := sorted({*entry} - _KEYS):
-        raise ValueError(f"{path}: {name} has an unknown key, {unknown[0]!r}.{suggestion(unknown[0], _KEYS)}")
+        raise ValueError(f"{name} has an unknown key, {unknown[0]!r}.{suggestion(unknown[0], _KEYS)}")
     if missing := [key for key in _NEEDED if not entry.get(key)]:
-        raise ValueError(f"{path}: {name} lacks {', '.join(missing)}.")
-    cells = list(_cells(name, entry, path, root))
-    row = entry.get("paper") or {}
-    facts = {"scaled": " ".join(str(entry.get("scaled") or "").split()), "measured": entry.get("measured") or {}}
-    return Table(name, cells, row.get("dataset", ""), row.get("model", ""), **facts)
+        raise ValueError(f"{name} lacks {', '.join(missing)}.")
+    if entry["script"] not in _SCRIPTS:
+        raise ValueError(f"the script of {name} must be one of {', '.join(_SCRIPTS)}, got {entry['script']!r}.")
+    row, scaled = entry.get("paper") or {}, " ".join(str(entry.get("scaled") or "").split())
+    return Table(name, list(_cells(name, entry, root)), row.get("dataset", ""), row.get("model", ""), scaled)
 
 
-def _cells(name: str, entry: Mapping[str, Any], path: str | Path, root: str | Path | None) -> Iterator[Cell]:
+def _cells(name: str, entry: Mapping[str, Any], root: str | Path | None) -> Iterator[Cell]:
     """Seed by seed, so that a whole table of one seed is there first."""
-    models = entry["models"] if isinstance(entry["models"], dict) else dict.fromkeys(entry["models"])
-    places = {flag: _place(flag, one, path, root) for flag, one in entry["data"].items()}
-    ood = dict(entry.get("ood") or {})
-    others = ood.pop("data", None) or {}
-    ood |= {flag: _place(flag, one, path, root) for flag, one in others.items()}
     config = {"config": entry["config"]} if entry.get("config") else {}
+    ood = {flag: _found(flag, value, root) for flag, value in (entry.get("ood") or {}).items()}
     for seed in entry["seeds"]:
-        for model, of_model in models.items():
-            for loss, of_loss in entry["losses"].items():
+        for model, of_model in _named(entry["models"]):
+            for loss, of_loss in _named(entry["losses"]):
                 flags = {**config, "model_name_or_path": model, "loss": loss, **(entry.get("flags") or {})}
-                flags |= {**(of_model or {}), **(of_loss or {}), "seed": seed}
-                taken = float((entry.get("measured") or {}).get("seconds", 0.0))
-                yield Cell(name, str(model), str(loss), seed, entry["script"], flags, places, ood, taken)
+                flags |= {**of_model, **of_loss, "seed": seed}
+                places = {flag: _found(flag, value, root) for flag, value in flags.items() if _is_place(value)}
+                flags = {flag: value for flag, value in flags.items() if flag not in places}
+                taken = _seconds({**(entry.get("measured") or {}), **of_model.get("measured", {})}, flags)
+                yield Cell(name, model, loss, seed, entry["script"], flags, places, ood, taken)
 
 
-def _place(flag: str, one: Any, path: str | Path, root: str | Path | None) -> Any:
-    """Where data are: below the root where there is one, else on the Hub."""
-    if isinstance(one, list):
-        return [_place(flag, each, path, root) for each in one]
-    if not isinstance(one, dict):
-        return one  # embedded data, or a path of the user's
-    if unknown := {*one} - _OF_DATA:
-        raise ValueError(f"{path}: data of --{flag} have an unknown key, {sorted(unknown)[0]!r}.")
-    if root is not None and "folder" in one:
-        return str(Path(root) / one["folder"])
-    return one.get("hub")
+def _named(entries: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Names, and the flags of each."""
+    pairs = entries.items() if isinstance(entries, dict) else ((name, None) for name in entries)
+    return [(str(name), dict(flags or {})) for name, flags in pairs]
 
 
-def total_seconds(cells: Sequence[Cell], measured: Mapping[tuple[str, str], float]) -> float | None:
-    """What cells take one after the other, by what those of the same table and model took; `None` if unknown."""
-    found = [measured.get((cell.table, cell.model), cell.seconds) for cell in cells]
-    return None if any(not one or math.isnan(one) for one in found) else sum(found)
+def _is_place(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and {*value} <= _PLACE
+
+
+def _found(flag: str, value: Any, root: str | Path | None) -> Any:
+    """Where something is: below the root where there is one, else on the Hub; what is no place stays."""
+    if isinstance(value, list):
+        return [_found(flag, one, root) for one in value]
+    if not _is_place(value):
+        return value
+    if root is not None and "folder" in value:
+        return str(Path(root) / value["folder"])
+    return value.get("hub")  # None: the folder alone is known
+
+
+def _seconds(measured: Mapping[str, Any], flags: Mapping[str, Any]) -> float | None:
+    """What a run takes: its steps, and all that is around them."""
+    if not measured:
+        return None
+    if {*measured} != _MEASURED:
+        raise ValueError(f"`measured` must hold {', '.join(sorted(_MEASURED))}, got {', '.join(map(str, measured))}.")
+    values = flags
+    if "config" in flags:
+        values = {**(yaml.safe_load(Path(flags["config"]).read_text("utf-8")) or {}), **flags}
+    batch, epochs = float(values.get("per_device_train_batch_size", _BATCH)), values.get("num_train_epochs", _EPOCHS)
+    steps = math.ceil(float(measured["samples"]) / batch) * float(epochs)
+    return float(measured["rest"]) + float(measured["step"]) * steps
+
+
+def missing_places(cells: Sequence[Cell]) -> list[str]:
+    """Folders that cells need and that are not there, and flags of which only a folder is known, where no root is."""
+    found: dict[str, None] = {}
+    for cell in cells:
+        for flag, value in {**cell.places, **cell.ood}.items():
+            for one in value if isinstance(value, list) else [value]:
+                if one is None:
+                    found[f"--{flag} of {cell.table}"] = None
+                elif isinstance(one, str) and Path(one).is_absolute() and not Path(one).exists():
+                    found[one] = None
+    return list(found)
