@@ -4,93 +4,16 @@ Calibrate a classifier that you have, of images, texts, the words of texts or so
 training: fit a temperature, or another map, on held-out data, measure what it does on other data, and save (and push)
 a checkpoint whose plain softmax is calibrated.
 
-    accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data
-    accelerate launch scripts/calibrate.py --model_name_or_path path/to/model --dataset_name path/to/data --split test
+    accelerate launch scripts/calibrate.py --help
 
-The temperature is that of smallest NLL, and it is taken only where these data show that it helps; else it stays 1, and
-the model's card says why (`--temperature_guard false` takes it all the same). `--criterion ece` takes the one of
-smallest ECE instead, as papers do, whether or not it helps.
-
-`--calibrator auto` lets the held-out data choose among none, a temperature, a factor and a shift of each class
-(`vector`), and, for at most 100 classes, a whole matrix (`matrix`): by the NLL of samples that the fit has not seen,
-the simpler one where they do not differ, and none that costs accuracy. Whatever is fitted, the report says what it
-gained on the NLL of the other data, and whether `--calibrator auto` would lower it further.
-
-`--target_accuracy 0.95` finds the confidence from which on answers are right at least 95% of the time, with 90%
-certainty, on the data of the fit, and says what it keeps of the other data; or that these data promise none.
-
-Every field below and of `CalibrationTrainingArguments` is a flag, and those of training do nothing here.
+The same as `hf-focal calibrate`; its code is in `hf_focal/cli/calibrate.py`.
 """
 
-import logging
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-
-from transformers.hf_argparser import HfArg
-
-from hf_focal import CalibrationTrainer, from_pretrained, get_task, parse_arguments
-from hf_focal.cli.arguments import LabelledDataArguments, RunArguments
-from hf_focal.cli.run import end_run, start_run
+from hf_focal.cli.commands import COMMANDS
 from hf_focal.cli.script import run_script
-from hf_focal.hub.load import load_processor
-from hf_focal.tasks import task_of
-from hf_focal.tasks.splits import chosen_pair, held_out_pair, take
 
 
-logger = logging.getLogger("calibrate")
-
-
-@dataclass
-class ModelArguments:
-    """Which classifier."""
-
-    model_name_or_path: str = HfArg(help="A checkpoint on the Hub, or a local folder.")
-    model_revision: str | None = HfArg(default=None, help="Branch, tag or commit on the Hub.")
-    task: str | None = HfArg(default=None, help="A name in `hf_focal.TASKS`. Unset: what the model's config says.")
-    max_seq_length: int | None = HfArg(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
-
-
-@dataclass
-class DataArguments(LabelledDataArguments):
-    """Which data; the model must not have been trained on them."""
-
-    split: str | None = HfArg(default=None, help="Fit the calibrator on this split. Unset: validation, or else test.")
-    test_split: str | None = HfArg(default=None, help="Measure on this split. Unset: test, or else half of the other.")
-    input_column_name: str | None = HfArg(default=None, help="Column of inputs, of any task.")
-    image_column_name: str | None = HfArg(default=None, help="Column of images.")
-    text_column_name: str | None = HfArg(default=None, help="Column of texts, or of lists of words.")
-
-
-def main() -> None:
-    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, RunArguments])
-    name = model_args.model_name_or_path
-    start_run(args, data_args.dataset_name, name, "calibrated")
-
-    with args.main_process_first():
-        model = from_pretrained(name, task=model_args.task, revision=model_args.model_revision)
-        task = get_task(model_args.task) if model_args.task else task_of(model)
-        processor = load_processor(name, task.name, model, revision=model_args.model_revision)
-        columns = data_args.input_column_name or getattr(data_args, task.column_flag), data_args.label_column_name
-        source = data_args.dataset_name, data_args.dataset_config_name
-        wanted = {"split": data_args.split, "test_split": data_args.test_split}
-        splits = task.load(*source, *columns, data_args.dataset_revision, partial(chosen_pair, **wanted))
-    parts = held_out_pair(splits, **wanted, seed=data_args.split_seed)
-    parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
-    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    task.prepare(model, processor, model_args.max_seq_length)
-    inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
-
-    collator = task.collator(processor)
-    trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)
-    logger.info("Calibrating %s in %d process(es)", name, args.world_size)
-    sizes = [f"{len(data)} samples of {split!r}" for split, data in parts.items()]
-    logger.info("Fitting on %s, measuring on %s", *sizes)
-    used = dict(zip(("split", "test_split"), parts, strict=True))
-    facts = {"base_model": None if Path(name).exists() else name, **used, **data_args.facts()}
-    results = {"dataset": data_args.dataset_name, "model": name, **used}
-    end_run(trainer, *inputs, task=task.name, results=results, **facts)
-
+main = COMMANDS["calibrate"]
 
 if __name__ == "__main__":
     run_script(main)

@@ -3,47 +3,16 @@
 Fit every calibrator to the logits of a model that you have, and print and draw what each does to other data: NLL,
 Brier score, ECE, error, the time of the fit, and what it gains on the NLL over a temperature.
 
-    python scripts/compare_calibrators.py outputs/digits-resnet10t-flsd-53
-    python scripts/compare_calibrators.py logits.npz --methods temperature vector matrix
-    python scripts/compare_calibrators.py validation.npz --test test.npz --output figures
+    python scripts/compare_calibrators.py --help
 
-It takes the output folder of a run, its predictions.safetensors, or .npz archives with `logits` and `labels` (and
-`groups`, of samples that depend on one another), or with `val_logits`, `val_labels`, `test_logits` and `test_labels`.
-Where there is but one set, half of it is fitted and the other half measured.
+The same as `hf-focal compare-calibrators`; its code is in `hf_focal/cli/compare_calibrators.py`.
 """
 
-import argparse
-from pathlib import Path
-
-from hf_focal import compare_calibrators
-from hf_focal.cli.arguments import import_plugin
-from hf_focal.cli.run import start_logging
-from hf_focal.cli.script import Parser, run_script
-from hf_focal.results.folder import check_folder
-from hf_focal.results.logit_files import load_logits
+from hf_focal.cli.commands import COMMANDS
+from hf_focal.cli.script import run_script
 
 
-def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logits", type=Path, help="Folder of a run, predictions.safetensors, or .npz.")
-    parser.add_argument("--test", type=Path, help="Measure on the logits of this one.")
-    parser.add_argument("--methods", nargs="+", help="Names in hf_focal.CALIBRATORS, auto and none. Unset: all.")
-    parser.add_argument("--n_bins", type=int, default=15, help="Number of bins of the ECE.")
-    parser.add_argument("--split_seed", type=int, default=42, help="Seed of the halves of a single set.")
-    parser.add_argument("--plugin", nargs="+", default=[], help="Python files or modules to import first.")
-    parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the picture.")
-    options = parser.parse_args()
-    start_logging()
-    check_folder(options.output, "--output")
-    for name in options.plugin:
-        import_plugin(name)
-    parts = load_logits(options.logits, options.test, options.split_seed)
-    compared = compare_calibrators(**parts, methods=options.methods, n_bins=options.n_bins)
-    options.output.mkdir(parents=True, exist_ok=True)
-    picture = options.output / "calibrators.png"
-    compared.diagram().savefig(picture)
-    print(f"{compared}\n\n{picture}")
-
+main = COMMANDS["compare-calibrators"]
 
 if __name__ == "__main__":
     run_script(main)

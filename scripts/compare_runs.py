@@ -4,21 +4,16 @@ Print finished runs as one table in Markdown: temperature, error, calibration er
 calibrator gained on the NLL, and what the best one known would leave. Runs that differ in nothing but their seed
 become one row, with the mean and half the range.
 
-    python scripts/compare_runs.py outputs/cross_entropy-0 outputs/cross_entropy-1 outputs/flsd-53-0 outputs/flsd-53-1
+    python scripts/compare_runs.py --help
+
+The same as `hf-focal compare`; its code is in `hf_focal/cli/compare_runs.py`.
 """
 
-import argparse
-from pathlib import Path
-
-from hf_focal import compare_runs
-from hf_focal.cli.script import Parser, run_script
+from hf_focal.cli.commands import COMMANDS
+from hf_focal.cli.script import run_script
 
 
-def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="Output folders of finished runs.")
-    print(compare_runs(parser.parse_args().runs))
-
+main = COMMANDS["compare"]
 
 if __name__ == "__main__":
     run_script(main)

@@ -2,73 +2,16 @@
 """
 Train an image classifier with a calibration loss, calibrate it on validation data, and save it.
 
-    accelerate launch scripts/run_image.py                                   # scikit-learn's digits, offline
-    accelerate launch scripts/run_image.py --dataset_name cifar10 --model_name_or_path resnet18 --loss focal --gamma 2
-    accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name
+    accelerate launch scripts/run_image.py --help
 
-Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
+The same as `hf-focal run-image`; its code is in `hf_focal/cli/run_image.py`.
 """
 
-from dataclasses import dataclass
-
-import torch
-from transformers.hf_argparser import HfArg
-
-from hf_focal import CalibrationTrainer, create_image_classifier, load_image_dataset, parse_arguments
-from hf_focal.cli.arguments import TrainArguments, TrainDataArguments
-from hf_focal.cli.run import start_run, train_run
+from hf_focal.cli.commands import COMMANDS
 from hf_focal.cli.script import run_script
-from hf_focal.tasks import ImageClassification
-from hf_focal.tasks.embedded import DIGITS
-from hf_focal.tasks.transforms import AUGMENTATIONS, create_image_inputs, largest_side
 
 
-@dataclass
-class ModelArguments:
-    """Which network."""
-
-    model_name_or_path: str | None = HfArg(default=None, help="A timm name or a checkpoint. Unset: a small ResNet.")
-    train_from_scratch: bool = HfArg(default=False, help="Start from random weights.")
-    image_size: int | None = HfArg(default=None, help="Input size in pixels of a timm network trained from scratch.")
-    image_mean: list[float] | None = HfArg(default=None, help="Mean of each colour, for such a network.")
-    image_std: list[float] | None = HfArg(default=None, help="Standard deviation of each colour, for such a network.")
-    channels_last: bool | None = HfArg(default=None, help="Memory format that is faster on CPUs. Unset: on a CPU.")
-
-
-@dataclass
-class DataArguments(TrainDataArguments):
-    """Which images."""
-
-    dataset_name: str = HfArg(default=DIGITS, help="A data set on the Hub, a local folder, or the embedded 'digits'.")
-    image_column_name: str | None = HfArg(default=None, help="Column of images.")
-    augmentation: str | None = HfArg(default=None, help=f"{', '.join(AUGMENTATIONS)}. Unset: crop-flip; digits: crop.")
-    crop_padding: int | None = HfArg(default=None, help="Pixels of padding before a crop. Unset: size / 8.")
-    skip_corrupted_images: bool = HfArg(default=False, help="Leave out images that cannot be read.")
-
-
-def main() -> None:
-    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
-    name = model_args.model_name_or_path or "resnet10t"
-    from_scratch = model_args.train_from_scratch or model_args.model_name_or_path is None
-    checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
-
-    dataset = data_args.load(load_image_dataset, args, image_column=data_args.image_column_name)
-    names, data_size = dataset["train"].features["label"].names, largest_side(dataset["train"])
-    options = {option: getattr(model_args, option) for option in ("image_size", "image_mean", "image_std")}
-    model, processor = create_image_classifier(name, names, from_scratch=from_scratch, data_size=data_size, **options)
-    channels_last = model_args.channels_last
-    if args.device.type == "cpu" if channels_last is None else channels_last:
-        model.to(memory_format=torch.channels_last)
-    augmentation = data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip")
-    options = {"padding": data_args.crop_padding, "seed": args.seed, "skip_corrupted": data_args.skip_corrupted_images}
-    train, validation, test = create_image_inputs(dataset, processor, augmentation, **options).values()
-
-    data = {"train_dataset": train, "eval_dataset": validation}
-    trainer = CalibrationTrainer(model=model, args=args, processing_class=processor, **data)
-    plain_train = train.sample(len(test), data_args.split_seed)
-    about = {"name": name, "task": ImageClassification.name, "data_args": data_args, "from_scratch": from_scratch}
-    train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train)
-
+main = COMMANDS["run-image"]
 
 if __name__ == "__main__":
     run_script(main)

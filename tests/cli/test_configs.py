@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as PILImage
 
 from hf_focal import CalibrationTrainer, CalibrationTrainingArguments, create_image_classifier, create_loss
+from hf_focal.cli import run_image
 from hf_focal.cli.arguments import TrainArguments, parse_arguments
 
 
@@ -25,8 +26,7 @@ CONFIGS = ("cifar10", "cifar100", "tiny_imagenet")
 
 
 def parsed(name, *flags):
-    script = runpy.run_path(SCRIPT)
-    types = [script["ModelArguments"], script["DataArguments"], TrainArguments]
+    types = [run_image.ModelArguments, run_image.DataArguments, TrainArguments]
     return parse_arguments(types, ["--config", str(ROOT / "configs" / f"{name}.yaml"), "--use_cpu", "true", *flags])
 
 

@@ -4,7 +4,6 @@
 import json
 import logging
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from hf_focal import (
     phrase_classes,
     tokenize_trees,
 )
+from hf_focal.cli import run_text
 from hf_focal.cli.arguments import TrainArguments, parse_arguments
 from hf_focal.metrics import METRICS
 from hf_focal.networks.trees import parse_tree
@@ -307,8 +307,7 @@ def test_settings_and_lengths_reach_the_networks():
 
 
 def parsed(name, *flags):
-    script = runpy.run_path(SCRIPT)
-    types = [script["ModelArguments"], script["DataArguments"], TrainArguments]
+    types = [run_text.ModelArguments, run_text.DataArguments, TrainArguments]
     return parse_arguments(types, ["--config", str(ROOT / "configs" / f"{name}.yaml"), "--use_cpu", "true", *flags])
 
 

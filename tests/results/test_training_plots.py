@@ -28,6 +28,7 @@ from hf_focal import (
     read_dynamics,
     weight_norm_curves,
 )
+from hf_focal.cli import linear_model
 from hf_focal.results.folder import put_in_place
 from hf_focal.results.plots.dynamics import equal_gradients
 
@@ -227,7 +228,6 @@ def test_the_linear_model_is_trained_at_all(epochs, tmp_path, monkeypatch, capsy
 def test_the_linear_model_reverses_its_norms_where_numpy_says(tmp_path, monkeypatch, capsys):
     """The same points; gradient descent in float64 with the gradient of Proposition 1."""
     script = str(ROOT / "scripts" / "linear_model.py")
-    module = runpy.run_path(script)
     generator = torch.Generator().manual_seed(0)
     labels = np.arange(1000) % 10
     centres = torch.randn(10, 20, generator=generator)
@@ -242,7 +242,7 @@ def test_the_linear_model_reverses_its_norms_where_numpy_says(tmp_path, monkeypa
             weight, bias = weight - 0.02 * slopes.T @ points, bias - 0.02 * slopes.sum(axis=0)
             norms[gamma].append(np.sqrt((weight**2).sum()))
     for loss, gamma in (("cross_entropy", 0.0), ("focal", 3.0)):
-        measured = [row["weight_norm"] for row in module["train"](loss, 120, 0)]
+        measured = [row["weight_norm"] for row in linear_model.train(loss, 120, 0)]
         np.testing.assert_allclose(measured, norms[gamma], rtol=1e-4)
     reversal = max(epoch for epoch in range(121) if norms[3.0][epoch] > norms[0.0][epoch])
     monkeypatch.setattr(sys, "argv", [script, "--epochs", "120", "--output", str(tmp_path)])
