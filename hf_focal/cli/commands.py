@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": Command("compare_runs", "Print finished runs as one table."),
     "compare-calibrators": Command("compare_calibrators", "Fit every calibrator to logits that you have."),
     "plot-dynamics": Command("plot_dynamics", "Draw what training did to calibration, for several runs."),
+    "reproduce": Command("reproduce", "Train the grid behind the paper's tables, and write its pages."),
     "linear-model": Command("linear_model", "Appendix C of the paper: norms under cross-entropy and focal loss."),
 }
 
