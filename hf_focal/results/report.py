@@ -23,11 +23,13 @@ from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
 from .plots.reliability import draw_reliability
+from .plots.style import markup_free
+from .plots.words import Shown, alt_text
 from .tables import cell, text_table, with_interval, with_noise
 
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from .plots.picture import Picture
 
 
 LEVEL = 0.9  # of the intervals
@@ -173,12 +175,28 @@ class Report:
         head += f"   ({self.map_name}; in brackets: {LEVEL:.0%} intervals{drawn})"
         return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told, self.promised]))
 
-    def diagram(self) -> Figure:
-        """The reliability diagram before and after."""
-        titles = ("before", f"after ({self.map_name})")
-        bands = {title: self.bands[moment] for title, moment in zip(titles, self.bins, strict=True)}
-        floors = {title: self.floors.get(moment, {}) for title, moment in zip(titles, self.bins, strict=True)}
-        return draw_reliability(dict(zip(titles, self.bins.values(), strict=True)), LEVEL, bands, floors)
+    def diagram(self) -> Picture:
+        """The reliability diagram before and after. Its `alt_text` is that of the report."""
+        return draw_reliability(self._panels, LEVEL, self._bands, self.unit)
+
+    @property
+    def alt_text(self) -> str:
+        """What [`Report.diagram`] shows, for somebody who does not see it; it holds no markup."""
+        return markup_free(alt_text(self._panels, LEVEL, self._bands, self.unit))
+
+    @property
+    def _titles(self) -> dict[str, str]:
+        """Of the panels, by the moment."""
+        return {"before": "before", "after": f"after ({self.map_name})"}
+
+    @property
+    def _panels(self) -> dict[str, Shown]:
+        titles, floors = self._titles, self.floors
+        return {titles[key]: Shown(bins, floors.get(key, {}).get("ece")) for key, bins in self.bins.items()}
+
+    @property
+    def _bands(self) -> dict[str, NDArray[np.float64]]:
+        return {self._titles[moment]: band for moment, band in self.bands.items()}
 
 
 RunReport = Report  # its earlier name

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 from torchvision.transforms import Compose
@@ -31,6 +30,7 @@ from ..metrics.scored import ScoredLogits
 from ..models.fold import unfold_calibrator
 from ..models.original import kept_original
 from ..models.record import calibration_record
+from ..results.plots.picture import Picture
 from ..results.replace import replacing
 from ..results.tables import cell, text_table, with_interval, with_noise
 from ..tasks import ImageClassification
@@ -247,7 +247,7 @@ def _kept(promise: Promise | None) -> str:
     return f"confidence >= {shown(promise.threshold)} ({cell(promise.kept)})"
 
 
-def pictures(study: Study) -> dict[str, Figure]:
+def pictures(study: Study) -> dict[str, Picture]:
     """The models beside each other, by the name of a file."""
     models = study.models.items()
     shifts = {name: {title: found.shift[name] for title, found in models} for _, one in models for name in one.shift}

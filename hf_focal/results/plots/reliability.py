@@ -9,28 +9,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from ...arrays import to_numpy
 from ...checks import check_n_bins, check_probabilities
 from ...metrics.base import METRICS, bin_statistics
 from ...metrics.bins import BinStatistics, equal_width
-from ...metrics.chance import NoiseFloor
 from ...metrics.intervals import check_level
 from ...metrics.noise import binomial_band, floor_of
 from ...metrics.scored import Scored, of_probabilities
-from .style import BLUE, DARK, GREY, ORANGE, add_legend, new_figure, titled_panels
+from .style import (
+    BLUE,
+    DARK,
+    GREY,
+    ORANGE,
+    add_legend,
+    drawing,
+    label_lowest,
+    listed,
+    plain_numbers,
+    short,
+    tell,
+    titled_panels,
+    wrapped,
+)
+from .words import Shown, alt_text, class_finding, finding
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from .picture import Picture
 
 
 @of_probabilities
 def reliability_diagram(
     probabilities: ArrayLike | Mapping[str, ArrayLike], labels: ArrayLike, n_bins: int = 15, level: float = 0.9
-) -> Figure:
+) -> Picture:
     """
     Accuracy against confidence per bin of equal width, above a histogram of the confidences.
 
@@ -40,51 +55,65 @@ def reliability_diagram(
 
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
-            Softmax outputs; a mapping draws one panel each, side by side, on the same labels.
+            Softmax outputs; a mapping draws one panel each, on the same labels.
         level (`float`, *optional*, defaults to `0.9`):
             Level of the whiskers and of the band, in (0, 1).
 
     Returns:
-        `matplotlib.figure.Figure`: 4 inches wide per panel; `figure.savefig("reliability.png")` writes it.
+        `matplotlib.figure.Figure`: 4 inches wide per panel, two a row; `figure.savefig("reliability.png")` writes it,
+            `figure.alt_text` says what it shows.
     """
     check_level(level)
     n_bins = check_n_bins(n_bins)
     panels = {title: Scored(values, labels) for title, values in titled_panels(probabilities).items()}
-    floors = {title: {"ece": floor_of(METRICS["ece"], one, n_bins, level)} for title, one in panels.items()}
-    return draw_reliability({title: one.bins(n_bins) for title, one in panels.items()}, level, floors=floors)
+    floors = {title: floor_of(METRICS["ece"], one, n_bins, level) for title, one in panels.items()}
+    return draw_reliability({title: Shown(one.bins(n_bins), floors[title]) for title, one in panels.items()}, level)
 
 
 def draw_reliability(
-    panels: Mapping[str, BinStatistics],
+    shown: Mapping[str, Shown],
     level: float = 0.9,
     bands: Mapping[str, NDArray[np.float64]] | None = None,
-    floors: Mapping[str, Mapping[str, NoiseFloor]] | None = None,
-) -> Figure:
+    unit: str = "samples",
+) -> Picture:
     """
-    [`reliability_diagram`] of what was counted already, in bins of equal width; `bands` are other ends of the range of
-    calibrated bins than those of independent samples, and `floors` what is to be expected of the metrics by chance.
+    [`reliability_diagram`] of what was counted already, in bins of equal width, by the title of each panel; `bands`
+    are other ends of the range of calibrated bins than those of independent samples.
     """
-    figure = new_figure(4.0 * len(panels), 5.2)
-    axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
-    for (top, bottom), (title, bins) in zip(axes.T, panels.items(), strict=True):
-        _bars(top, bins, level, "accuracy", (bands or {}).get(title))
-        total = bins.counts.sum()
-        mean, share = bins.confidence_sums.sum() / total, bins.correct_sums.sum() / total
-        lines = [title] if title else []
-        lines.append(f"ECE {bins.expected_error():.2%}")
-        if floor := (floors or {}).get(title, {}).get("ece"):
-            lines.append(f"by chance {floor.low:.2%} to {floor.high:.2%}")
-        top.set_title("\n".join(lines), fontsize=11)
-        bottom.bar(bins.edges[:-1], bins.counts, bins.edges[1], align="edge", color=GREY, edgecolor="white")
-        bottom.axvline(mean, color=ORANGE, linewidth=1.5, label="mean confidence")
-        bottom.axvline(share, color=BLUE, linewidth=1.5, linestyle="--", label="overall accuracy")
-        bottom.set_yscale("log")
-        bottom.set_ylim(bottom=0.8)
-        bottom.set_xlabel(f"confidence (mean {mean:.1%}, accuracy {share:.1%})")
-    axes[0, 0].set_ylabel("accuracy")
-    axes[1, 0].set_ylabel("samples")
-    add_legend(figure, axes[0, 0], axes[1, 0])
+    bands = {title: binomial_band(one.bins, level) for title, one in shown.items()} | dict(bands or {})
+    columns = min(2, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    with drawing(4.0 * columns, 0.8 + (4.6 + 0.4 * columns) * rows) as figure:
+        axes = figure.subplots(
+            2 * rows, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1] * rows
+        )
+        for index, (title, one) in enumerate(shown.items()):
+            place = divmod(index, columns)
+            top, bottom = axes[2 * place[0], place[1]], axes[2 * place[0] + 1, place[1]]
+            _bars(top, one.bins, level, "accuracy", bands[title])
+            _numbers(bottom, one)
+            if title:  # of a panel without, the title of the picture says it all
+                chance = f"\nby chance {one.floor.low:.2%} to {one.floor.high:.2%}" if one.floor else ""
+                top.set_title(f"{wrapped(figure, title, 3.5)}\nECE {one.error:.2%}{chance}")
+        for axis in axes.flat:
+            axis.set_axis_on() if axis.has_data() else axis.set_axis_off()
+        for row, name in zip(axes, ["accuracy", unit] * rows, strict=True):
+            row[0].set_ylabel(name)
+        add_legend(figure, axes[0, 0], axes[1, 0])
+        tell(figure, finding(shown), alt_text(shown, level, bands, unit))
     return figure
+
+
+def _numbers(axis: Axes, shown: Shown) -> None:
+    """How many samples each bin holds, with both means."""
+    edges = shown.bins.edges
+    axis.bar(edges[:-1], shown.bins.counts, edges[1], align="edge", color=GREY, edgecolor="white")
+    axis.axvline(shown.mean, color=ORANGE, label="mean confidence")
+    axis.axvline(shown.share, color=BLUE, linestyle="--", label="overall accuracy")
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=0.8)
+    plain_numbers(axis.yaxis)
+    axis.set_xlabel(f"confidence\n(mean {shown.mean:.1%}, accuracy {shown.share:.1%})")
 
 
 @of_probabilities
@@ -95,7 +124,7 @@ def classwise_reliability_diagram(
     classes: ArrayLike | None = None,
     label_names: Sequence[str] | None = None,
     level: float = 0.9,
-) -> Figure:
+) -> Picture:
     """
     One small diagram per class: how often the class is the true one, against the probability that it was given.
 
@@ -108,7 +137,7 @@ def classwise_reliability_diagram(
             Level of the whiskers and bands, in (0, 1).
 
     Returns:
-        `matplotlib.figure.Figure`: Up to four diagrams a row.
+        `matplotlib.figure.Figure`: Up to three diagrams a row.
 
     Raises:
         ValueError: If classes are out of range.
@@ -125,58 +154,99 @@ def classwise_reliability_diagram(
         raise ValueError(f"classes must be indices in [0, {num_labels - 1}], got {chosen.tolist()}.")
     drawn = chosen.tolist()
     statistics = {index: equal_width(array[:, index], indices == index, n_bins) for index in drawn}
+    noise = class_noise(list(statistics.values()))
     if classes is None:
         worst = sorted(statistics, key=lambda index: -statistics[index].expected_error())
         statistics = {index: statistics[index] for index in worst[:12]}
-    columns = min(4, len(statistics))
+    columns = min(3, len(statistics))
     rows = math.ceil(len(statistics) / columns)
-    figure = new_figure(2.4 * columns, 2.4 * rows + 0.6)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axis in axes.flat[len(statistics) :]:
-        axis.set_axis_off()
-    for axis, (index, bins) in zip(axes.flat, statistics.items(), strict=False):
-        _bars(axis, bins, level, "frequency of the class")
-        name = str(index) if label_names is None else label_names[index]
-        axis.set_title(f"{name}: {bins.expected_error():.2%}", fontsize=10)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("frequency")
-    for axis in axes[-1]:
-        axis.set_xlabel("probability")
-    add_legend(figure, axes[0, 0])
+    width = max(4.0, 2.6 * columns)
+    names = {index: short(str(index if label_names is None else label_names[index]), 18) for index in statistics}
+    errors = {index: bins.expected_error() for index, bins in statistics.items()}
+    with drawing(width, 2.6 * rows + 1.6) as figure:
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis in axes.flat[len(statistics) :]:
+            axis.set_axis_off()
+        for axis, (index, bins) in zip(axes.flat, statistics.items(), strict=False):
+            _bars(axis, bins, level, "frequency of the class")
+            axis.set_title(f"{names[index]}: {errors[index]:.2%}")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("frequency")
+        label_lowest(axes, "probability")
+        add_legend(figure, axes[0, 0])
+        largest = listed([f"{names[index]} {errors[index]:.2%}" for index in errors], 3)
+        words = class_finding(*noise)
+        tell(
+            figure,
+            words,
+            f"Reliability diagrams of {len(statistics)} of {num_labels} classes: how often a class is the true one, "
+            f"against the probability that it was given, in {n_bins} bins. Calibration errors: {largest}. {words}.",
+        )
     return figure
+
+
+def class_noise(every: Sequence[BinStatistics]) -> tuple[int, int, int]:
+    """How many classes have a larger error than 95% of draws of calibrated ones; of how many; most by chance."""
+    generator, beyond = np.random.default_rng(0), 0
+    for bins in every:
+        filled = bins.counts > 0
+        counts, means = bins.counts[filled], np.clip(bins.confidence[filled], 0, 1)
+        drawn = np.abs(generator.binomial(counts, means, (200, len(counts))) / counts - means) @ counts
+        beyond += bool(np.abs(bins.correct_sums - bins.confidence_sums).sum() > np.quantile(drawn, 0.95))
+    return beyond, len(every), int(binom.ppf(0.95, len(every), 0.05))
 
 
 @of_probabilities
 def confidence_histogram(
     probabilities: ArrayLike | Mapping[str, ArrayLike], labels: ArrayLike, n_bins: int = 15
-) -> Figure:
+) -> Picture:
     """
     How confident the model is where it is right, and where it is wrong.
 
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
-            Softmax outputs; a mapping draws one panel each, side by side, on the same labels.
+            Softmax outputs; a mapping draws one panel each, on the same labels.
 
     Returns:
-        `matplotlib.figure.Figure`: 4 inches wide per panel.
+        `matplotlib.figure.Figure`: 4 inches wide per panel, two a row.
     """
     panels = titled_panels(probabilities)
     statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
-    figure = new_figure(4.0 * len(panels), 3.4)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (title, bins) in zip(axes, statistics.items(), strict=True):
-        right, wrong = bins.correct_sums, bins.counts - bins.correct_sums
-        width = 1 / n_bins
-        place: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
-        axis.bar(bins.edges[:-1], right, width / 2, color=BLUE, label="right", **place)
-        axis.bar(bins.edges[:-1] + width / 2, wrong, width / 2, color=ORANGE, hatch="////", label="wrong", **place)
-        axis.set_yscale("log")
-        axis.set(xlim=(0, 1), xlabel="confidence")
-        axis.set_ylim(bottom=0.8)
-        axis.set_title(title, fontsize=11)
-    axes[0].set_ylabel("samples")
-    add_legend(figure, axes[0])
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with drawing(4.0 * columns, 1.4 + 2.9 * rows) as figure:
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        for axis, (title, bins) in zip(axes.flat, statistics.items(), strict=False):
+            right, wrong = bins.correct_sums, bins.counts - bins.correct_sums
+            width = 1 / n_bins
+            place: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
+            axis.bar(bins.edges[:-1], right, width / 2, color=BLUE, label="right", **place)
+            axis.bar(bins.edges[:-1] + width / 2, wrong, width / 2, color=ORANGE, hatch="////", label="wrong", **place)
+            axis.set_yscale("log")
+            axis.set_xlim(0, 1)
+            axis.set_ylim(bottom=0.8)
+            plain_numbers(axis.yaxis)
+            axis.set_title(wrapped(figure, title, 3.5))
+        for axis in axes[:, 0]:
+            axis.set_ylabel("samples")
+        label_lowest(axes, "confidence")
+        add_legend(figure, axes[0, 0])
+        words = "; ".join(_of_wrong(title, bins) for title, bins in statistics.items())
+        tell(figure, words, f"Histogram of the confidences of right and of wrong answers, in {n_bins} bins. {words}.")
     return figure
+
+
+def _of_wrong(title: str, bins: BinStatistics) -> str:
+    """How sure the wrong answers are."""
+    wrong = bins.counts - bins.correct_sums
+    head = f"{title}: " if title else ""
+    if not (total := round(wrong.sum())):
+        return f"{head}no answer of {bins.counts.sum():,} is wrong"
+    place = int(np.flatnonzero(bins.counts)[-1])
+    sure = round(wrong[place])
+    return f"{head}{sure:,} of {total:,} wrong answers have a confidence above {bins.edges[place]:.0%}"
 
 
 def _bars(axis: Axes, bins: BinStatistics, level: float, name: str, band: NDArray[np.float64] | None = None) -> None:
