@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help style quality test slow-test
+.PHONY: help style quality test slow-test help-texts
 
 sources := hf_focal metrics scripts tests benchmarks setup.py
 
@@ -15,6 +15,9 @@ quality:  ## Check format, lint, types and who imports whom
 	ruff format --check $(sources)
 	mypy
 	@if command -v lint-imports > /dev/null; then lint-imports; else echo "lint-imports needs Python 3.11: not run"; fi
+
+help-texts:  ## Write what --help of each command prints
+	python -m hf_focal.cli.help_texts
 
 test:  ## Run the tests
 	python -m pytest

@@ -65,9 +65,11 @@ setup(
     package_dir={"hf_focal.evaluate_modules": "metrics"},
     package_data={
         "hf_focal": ["py.typed", "*.pyi"],
+        "hf_focal.cli": ["help/*.txt"],
         "hf_focal.results": ["*.md"],
         **{module: ["*.md", "*.txt"] for module in modules},
     },
+    entry_points={"console_scripts": ["hf-focal = hf_focal.cli.main:main"]},
     python_requires=">=3.10",
     install_requires=install_requires,
     extras_require=extras,

@@ -9,18 +9,19 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg, string_to_bool
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
@@ -33,6 +34,7 @@ from ..tasks.splits import take
 from ..training.arguments import REFINEMENT, CalibrationTrainingArguments
 from .config_file import read_config, unique_keys
 from .script import Parser
+from .usage import page
 
 
 AUTO = "auto"
@@ -44,12 +46,27 @@ flag: Any = HfArg  # which says that it returns a field, where a class has its d
 class RunArguments(CalibrationTrainingArguments):
     """`CalibrationTrainingArguments` with the defaults of the scripts."""
 
+    help_groups: ClassVar[dict[str, str]] = {
+        "calibration": "calibrator temperature_criterion temperature_guard target_accuracy fold_temperature",
+        "measurement": "n_bins masked_classes per_device_eval_batch_size seed use_cpu",
+        "output": "output_dir overwrite",
+        "Hub": "push_to_hub hub_model_id push_predictions",
+    }
+
     output_dir: str = flag(default=AUTO, help="Where to save; 'auto' is outputs/<dataset>-<model>-<loss>.")
     overwrite: bool = flag(default=False, help="Replace a run that is in the output folder, at the end.")
     per_device_eval_batch_size: int = flag(default=128, help="Batch size per device.")
     remove_unused_columns: bool = flag(default=False, help="Off: inputs are made by transforms.")
     dataloader_pin_memory: bool = flag(default=torch.cuda.is_available(), help="Pin memory in data loaders.")
     report_to: None | str | list[str] = flag(default="none", help="Where to log, such as tensorboard.")
+    seed: int = flag(default=42, help="Seed of the weights and of the order of samples.")
+    use_cpu: bool = flag(default=False, help="Leave a GPU alone.")
+    bf16: bool = flag(default=False, help="Train and predict in bfloat16, for GPUs.")
+    push_to_hub: bool = flag(default=False, help="Push the result to the Hub, once it is calibrated.")
+    hub_model_id: str | None = flag(default=None, help="Where to push: user/name. Unset: yours, named as output_dir.")
+    resume_from_checkpoint: str | None = flag(
+        default=None, help="Go on from a checkpoint of this run: its folder, or 'last'."
+    )
 
     def __post_init__(self) -> None:
         """Refuse what would be an error from deep inside, or none at all."""
@@ -76,6 +93,17 @@ class RunArguments(CalibrationTrainingArguments):
 @dataclass
 class TrainArguments(RunArguments):
     """`RunArguments` with defaults that suit small data sets."""
+
+    help_groups: ClassVar[dict[str, str]] = {
+        "loss": "loss gamma lam smoothing loss_kwargs loss_reduction",
+        "training": "num_train_epochs per_device_train_batch_size learning_rate lr_scheduler_type warmup_steps "
+        "weight_decay lr_milestones decay_all_parameters seed bf16 use_cpu",
+        **RunArguments.help_groups,
+        "measurement": "eval_strategy per_device_eval_batch_size n_bins masked_classes stopping_criteria "
+        "track_dynamics dynamics_gradient_epochs dynamics_every",
+        "output": "output_dir overwrite resume_from_checkpoint save_strategy save_total_limit logging_strategy "
+        "report_to",
+    }
 
     num_train_epochs: float = flag(default=20, help="Number of epochs.")
     per_device_train_batch_size: int = flag(default=64, help="Batch size per device.")
@@ -176,10 +204,17 @@ def parse_arguments(
     early.add_argument("--config", type=Path, nargs="?", const=Path(), action="append", default=[], help=about)
     about = "Python files or modules to import first: what they register works by name."
     early.add_argument("--plugin", nargs="+", action="extend", default=[], help=about)
+    about = "This, and all of transformers.TrainingArguments."
+    early.add_argument("--help_all", "--help-all", action="store_true", help=about)
     try:
         given, rest = early.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
+    # Abbreviations are off: `--learning_rat` in a job script should fail, not guess.
+    parser = _FlagParser(list(dataclass_types), allow_abbrev=False, parents=[early], **parser_kwargs)
+    if given.help_all:
+        print(parser.format_help(everything=True), end="")
+        sys.exit()
     if len(given.config) > 1:
         raise ValueError(f"--config is given {len(given.config)} times. Give one file.")
     config = given.config[0].expanduser() if given.config else None
@@ -187,8 +222,6 @@ def parse_arguments(
     plugins = values.pop("plugin", None) or []
     for name in [*([plugins] if isinstance(plugins, str) else plugins), *given.plugin]:
         import_plugin(str(name))
-    # Abbreviations are off: `--learning_rat` in a job script should fail, not guess.
-    parser = _FlagParser(list(dataclass_types), allow_abbrev=False, parents=[early], **parser_kwargs)
     kinds = {name: _kinds(hint) for cls in dataclass_types for name, hint in get_type_hints(cls).items()}
     fields = [field.name for cls in dataclass_types for field in dataclasses.fields(cls) if field.init]
     if unknown := [key for key in values if key not in fields]:
@@ -212,12 +245,46 @@ def _kinds(hint: Any) -> set[Any]:
     return {get_origin(part) or part for part in parts}
 
 
+def _groups(cls: Any) -> dict[str, list[str]]:
+    """
+    The fields that `--help` shows, by the title above them: what `help_groups` lists, then those of classes derived
+    from the one that has it; of a class without it, all but those of [`TrainingArguments`].
+    """
+    groups = {title: names.split() for title, names in getattr(cls, "help_groups", {}).items()}
+    stock = TrainingArguments if issubclass(cls, TrainingArguments) else None
+    base = next((one for one in cls.__mro__ if "help_groups" in vars(one)), stock)
+    known = {field.name for field in dataclasses.fields(base)} if base is not None else set()
+    title = re.sub("(?<!^)(?=[A-Z])", " ", cls.__name__.removesuffix("Arguments") or "Arguments").lower()
+    groups[title] = [field.name for field in dataclasses.fields(cls) if field.init and field.name not in known]
+    return groups
+
+
 class _FlagParser(Parser, HfArgumentParser):
     """A parser of dataclasses' flags, some of which a file may have set."""
 
     def __init__(self, dataclass_types: Any, **kwargs: Any) -> None:
         self._taken: dict[str, Any] = {}
         super().__init__(dataclass_types, **kwargs)
+
+    def format_help(self, everything: bool = False) -> str:
+        """What `--help` prints: our flags; with `everything`, and after them, those of [`TrainingArguments`]."""
+        groups: dict[str, list[str]] = {}
+        for cls in self.dataclass_types:
+            for title, names in _groups(cls).items():
+                groups.setdefault(title, []).extend(names)
+        first: dict[str, argparse.Action] = {}
+        for action in self._actions:
+            first.setdefault(action.dest, action)  # the second is its opposite, as of --no_fold_temperature
+        shown = {name for names in groups.values() for name in names}
+        hidden = [field.name for cls in self.dataclass_types for field in dataclasses.fields(cls) if field.init]
+        hidden = [name for name in hidden if name not in shown]
+        groups["more"] = ["config", "plugin", "help", *["help_all"] * bool(hidden)]
+        if everything:
+            stock = {field.name for field in dataclasses.fields(TrainingArguments)}
+            groups["others"] = [name for name in hidden if name not in stock]
+            groups["of transformers.TrainingArguments"] = [name for name in hidden if name in stock]
+        actions = {title: [first[name] for name in names] for title, names in groups.items()}
+        return page(self, {title: group for title, group in actions.items() if group}, choices=everything)
 
     def take(self, key: str, value: Any, kinds: set[Any]) -> None:
         """Let what [`read_config`] gave for a flag, of these types, stand where the command line says nothing."""

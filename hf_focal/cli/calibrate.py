@@ -1,11 +1,14 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
+r"""
 Calibrate a classifier that you have, of images, texts, the words of texts or sounds, or of a task of yours, without
 training: fit a temperature, or another map, on held-out data, measure what it does on other data, and save (and push)
 a checkpoint whose plain softmax is calibrated.
 
-    accelerate launch scripts/calibrate.py --model_name_or_path user/model --dataset_name user/data
-    accelerate launch scripts/calibrate.py --model_name_or_path path/to/model --dataset_name path/to/data --split test
+  hf-focal calibrate --model_name_or_path user/model --dataset_name user/data
+  hf-focal calibrate --model_name_or_path path/to/model \
+      --dataset_name path/to/data --split test --calibrator auto
+
+With several GPUs: `accelerate launch -m hf_focal.cli.calibrate` and the same flags.
 
 The temperature is that of smallest NLL, and it is taken only where these data show that it helps; else it stays 1, and
 the model's card says why (`--temperature_guard false` takes it all the same). `--criterion ece` takes the one of
@@ -18,8 +21,6 @@ gained on the NLL of the other data, and whether `--calibrator auto` would lower
 
 `--target_accuracy 0.95` finds the confidence from which on answers are right at least 95% of the time, with 90%
 certainty, on the data of the fit, and says what it keeps of the other data; or that these data promise none.
-
-Every field below and of `CalibrationTrainingArguments` is a flag, and those of training do nothing here.
 """
 
 if __name__ == "__main__":  # before the imports: they take seconds, and --help needs none of them
@@ -69,7 +70,7 @@ class DataArguments(LabelledDataArguments):
 
 def main() -> None:
     """What the command does."""
-    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, RunArguments])
+    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, RunArguments], description=__doc__)
     name = model_args.model_name_or_path
     start_run(args, data_args.dataset_name, name, "calibrated")
 

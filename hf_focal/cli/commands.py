@@ -6,9 +6,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from .script import run_script
+
+
+PROGRAM = "{program}"  # in the texts of help
 
 
 @dataclass(frozen=True)
@@ -18,21 +22,29 @@ class Command:
     module: str
     about: str
 
+    @property
+    def help_text(self) -> Path:
+        """The file of what `--help` prints; `make help-texts` writes it."""
+        return Path(__file__).parent / "help" / f"{self.module}.txt"
+
     def __call__(self) -> None:
-        """Do what the command line says; errors stay as they are."""
+        """Do what the command line says; errors stay as they are. For `--help` nothing is imported."""
+        if not {"-h", "--help"}.isdisjoint(sys.argv[1:]) and self.help_text.is_file():
+            print(self.help_text.read_text(encoding="utf-8").replace(PROGRAM, Path(sys.argv[0]).name), end="")
+            sys.exit()
         import_module(f".{self.module}", __package__).main()
 
 
 COMMANDS = {
-    "calibrate": Command("calibrate", "Calibrate and measure a classifier that you have, without training."),
+    "calibrate": Command("calibrate", "Calibrate and measure a classifier that you have."),
     "run-image": Command("run_image", "Train, calibrate and measure a classifier of images."),
-    "run-text": Command("run_text", "Train, calibrate and measure a classifier of texts, or of their words."),
-    "ood": Command("run_ood", "Measure image classifiers on unfamiliar and corrupted data."),
+    "run-text": Command("run_text", "Train, calibrate and measure one of texts, or of words."),
+    "ood": Command("run_ood", "Measure image classifiers on unfamiliar or poor images."),
     "compare": Command("compare_runs", "Print finished runs as one table."),
     "compare-calibrators": Command("compare_calibrators", "Fit every calibrator to logits that you have."),
-    "plot-dynamics": Command("plot_dynamics", "Draw what training did to calibration, for several runs."),
-    "reproduce": Command("reproduce", "Train the grid behind the paper's tables, and write its pages."),
-    "linear-model": Command("linear_model", "Appendix C of the paper: norms under cross-entropy and focal loss."),
+    "plot-dynamics": Command("plot_dynamics", "Draw what training did to calibration."),
+    "linear-model": Command("linear_model", "Appendix C of the paper, drawn."),
+    "reproduce": Command("reproduce", "The paper's tables: a grid of runs, and its pages."),
 }
 
 

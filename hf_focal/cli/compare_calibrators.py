@@ -3,9 +3,9 @@
 Fit every calibrator to the logits of a model that you have, and print and draw what each does to other data: NLL,
 Brier score, ECE, error, the time of the fit, and what it gains on the NLL over a temperature.
 
-    python scripts/compare_calibrators.py outputs/digits-resnet10t-flsd-53
-    python scripts/compare_calibrators.py logits.npz --methods temperature vector matrix
-    python scripts/compare_calibrators.py validation.npz --test test.npz --output figures
+  hf-focal compare-calibrators outputs/digits-resnet10t-flsd-53
+  hf-focal compare-calibrators logits.npz --methods temperature vector
+  hf-focal compare-calibrators validation.npz --test test.npz --output figures
 
 It takes the output folder of a run, its predictions.safetensors, or .npz archives with `logits` and `labels` (and
 `groups`, of samples that depend on one another), or with `val_logits`, `val_labels`, `test_logits` and `test_labels`.
@@ -18,20 +18,14 @@ if __name__ == "__main__":  # before the imports: they take seconds, and --help 
     start("compare-calibrators")
 
 
-import argparse
 from pathlib import Path
 
-from ..results.compare_calibrators import compare_calibrators
-from ..results.folder import check_folder
-from ..results.logit_files import load_logits
-from .arguments import import_plugin
-from .run import start_logging
 from .script import Parser
 
 
 def main() -> None:
     """What the command does."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("logits", type=Path, help="Folder of a run, predictions.safetensors, or .npz.")
     parser.add_argument("--test", type=Path, help="Measure on the logits of this one.")
     parser.add_argument("--methods", nargs="+", help="Names in hf_focal.CALIBRATORS, auto and none. Unset: all.")
@@ -40,6 +34,12 @@ def main() -> None:
     parser.add_argument("--plugin", nargs="+", default=[], help="Python files or modules to import first.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the picture.")
     options = parser.parse_args()
+    from ..results.compare_calibrators import compare_calibrators  # here, since they take seconds
+    from ..results.folder import check_folder
+    from ..results.logit_files import load_logits
+    from .arguments import import_plugin
+    from .run import start_logging
+
     start_logging()
     check_folder(options.output, "--output")
     for name in options.plugin:

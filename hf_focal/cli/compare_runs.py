@@ -4,7 +4,7 @@ Print finished runs as one table in Markdown: temperature, error, calibration er
 calibrator gained on the NLL, and what the best one known would leave. Runs that differ in nothing but their seed
 become one row, with the mean and half the range.
 
-    python scripts/compare_runs.py outputs/cross_entropy-0 outputs/cross_entropy-1 outputs/flsd-53-0 outputs/flsd-53-1
+  hf-focal compare outputs/cross_entropy outputs/flsd-53 outputs/flsd-53-43
 """
 
 if __name__ == "__main__":  # before the imports: they take seconds, and --help needs none of them
@@ -13,15 +13,16 @@ if __name__ == "__main__":  # before the imports: they take seconds, and --help 
     start("compare")
 
 
-import argparse
 from pathlib import Path
 
-from ..results.compare import compare_runs
 from .script import Parser
 
 
 def main() -> None:
     """What the command does."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="Output folders of finished runs.")
-    print(compare_runs(parser.parse_args().runs))
+    parser = Parser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="Output folders of finished runs.")
+    options = parser.parse_args()
+    from ..results.compare import compare_runs  # here, since it takes seconds
+
+    print(compare_runs(options.runs))

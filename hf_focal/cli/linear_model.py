@@ -2,7 +2,7 @@
 """
 The norm of a linear model's weight under cross-entropy and focal loss (Appendix C of Mukhoti et al., 2020).
 
-    python scripts/linear_model.py --output figures
+  hf-focal linear-model --output figures
 
 1,000 points of 10 normal clusters in 20 dimensions (100 each, unit variance, centres of length about 4.5), gradient
 descent on all points from zero weights; these sizes are ours. Focal loss's norm grows faster at first, while the true
@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before the imports: they take seconds, and --help 
     start("linear-model")
 
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -51,7 +50,7 @@ def train(loss_name: str, epochs: int, seed: int, **parameters: float) -> list[d
 
 def main() -> None:
     """What the command does."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--gamma", type=float, default=3.0, help="Gamma of focal loss.")
     parser.add_argument("--epochs", type=int, default=200, help="Steps of gradient descent on all points.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the points.")

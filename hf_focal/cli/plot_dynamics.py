@@ -1,9 +1,10 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
+r"""
 Draw how NLL, entropy, the norm of the last layer and the gradients of several runs develop during training.
 
-    accelerate launch scripts/run_image.py --loss focal --dynamics_gradient_epochs 1 10 --output_dir outputs/focal
-    python scripts/plot_dynamics.py outputs/cross_entropy outputs/focal --output figures
+  hf-focal run-image --loss focal --dynamics_gradient_epochs 1 10 \
+      --output_dir outputs/focal
+  hf-focal plot-dynamics outputs/cross_entropy outputs/focal --output figures
 
 `--average` takes runs of the same loss for seeds of one.
 """
@@ -14,27 +15,29 @@ if __name__ == "__main__":  # before the imports: they take seconds, and --help 
     start("plot-dynamics")
 
 
-import argparse
 from pathlib import Path
 
-from ..results.dynamics_file import read_dynamics
-from ..results.folder import check_folder
-from ..results.plots.dynamics import (
-    gradient_norm_histograms,
-    gradient_ratio_curves,
-    nll_and_entropy_curves,
-    weight_norm_curves,
-)
 from .script import Parser
 
 
 def main() -> None:
     """What the command does."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="Output folders of runs with --track_dynamics.")
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="Output folders of runs with --track_dynamics."
+    )
     parser.add_argument("--average", action="store_true", help="Draw the mean of runs of one loss, and the range.")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="Where to save the pictures.")
     options = parser.parse_args()
+    from ..results.dynamics_file import read_dynamics  # here, since they take seconds
+    from ..results.folder import check_folder
+    from ..results.plots.dynamics import (
+        gradient_norm_histograms,
+        gradient_ratio_curves,
+        nll_and_entropy_curves,
+        weight_norm_curves,
+    )
+
     check_folder(options.output, "--output")
     runs = read_dynamics(options.runs, options.average)
     curves = {"nll_and_entropy": nll_and_entropy_curves, "weight_norm": weight_norm_curves}

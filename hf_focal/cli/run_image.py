@@ -1,12 +1,13 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
+r"""
 Train an image classifier with a calibration loss, calibrate it on validation data, and save it.
 
-    accelerate launch scripts/run_image.py                                   # scikit-learn's digits, offline
-    accelerate launch scripts/run_image.py --dataset_name cifar10 --model_name_or_path resnet18 --loss focal --gamma 2
-    accelerate launch scripts/run_image.py --push_to_hub --hub_model_id user/name
+  hf-focal run-image                        # scikit-learn's digits, offline
+  hf-focal run-image --dataset_name cifar10 --model_name_or_path resnet18 \
+      --loss focal --gamma 2
+  hf-focal run-image --push_to_hub --hub_model_id user/name
 
-Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
+With several GPUs: `accelerate launch -m hf_focal.cli.run_image` and the same flags.
 """
 
 if __name__ == "__main__":  # before the imports: they take seconds, and --help needs none of them
@@ -55,7 +56,7 @@ class DataArguments(TrainDataArguments):
 
 def main() -> None:
     """What the command does."""
-    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
+    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments], description=__doc__)
     name = model_args.model_name_or_path or "resnet10t"
     from_scratch = model_args.train_from_scratch or model_args.model_name_or_path is None
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)

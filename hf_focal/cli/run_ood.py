@@ -1,12 +1,14 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
-Measure calibrated image classifiers on unfamiliar data, before and after calibration: how well they notice
-another data set, how calibration holds out as images get worse, and what their confidence is worth.
+r"""
+Measure calibrated image classifiers on unfamiliar data, before and after calibration: how well they notice another
+data set, how calibration holds out as images get worse, and what their confidence is worth.
 
-    accelerate launch scripts/run_ood.py --model_name_or_path outputs/model --dataset_name cifar10 \
-        --ood_dataset_name ufldl-stanford/svhn --ood_config_name cropped_digits --corruption gaussian_noise --selective
+  hf-focal ood --model_name_or_path outputs/model --dataset_name cifar10 \
+      --ood_dataset_name ufldl-stanford/svhn --ood_config_name cropped_digits \
+      --corruption gaussian_noise --selective
 
-Several models are drawn side by side. `--config file.yaml` sets many flags at once.
+Several models are drawn side by side. With several GPUs: `accelerate launch -m hf_focal.cli.run_ood` and the same
+flags.
 """
 
 if __name__ == "__main__":  # before the imports: they take seconds, and --help needs none of them
@@ -19,7 +21,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
@@ -50,14 +52,24 @@ def _each_of_them(what: str, default: str) -> Any:
 class OodArguments:
     """Which models, on which data."""
 
+    help_groups: ClassVar[dict[str, str]] = {
+        "model": "model_name_or_path",
+        "data": "dataset_name dataset_config_name split image_column_name label_column_name holdout split_seed "
+        "max_samples",
+        "unfamiliar data": "ood_dataset_name ood_config_name ood_split ood_image_column_name",
+        "corrupted data": "corruption severities",
+        "confidence": "selective threshold target_accuracy",
+        "measurement": "per_device_eval_batch_size n_bins n_resamples seed",
+        "output": "output_dir",
+    }
     model_name_or_path: list[str] = field(metadata={"help": "Calibrated checkpoints: folders, or ids on the Hub."})
     output_dir: str = field(default="outputs/ood", metadata={"help": "Where tables and pictures go."})
-    dataset_name: str = field(default=DIGITS, metadata={"help": "Familiar data with labels, as for run_image.py."})
+    dataset_name: str = field(default=DIGITS, metadata={"help": "Familiar data with labels, as for run-image."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    split: str | None = field(default=None, metadata={"help": "Its split. Unset: the test split of run_image.py."})
+    split: str | None = field(default=None, metadata={"help": "Its split. Unset: the test split of run-image."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of images."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
-    holdout: float = field(default=0.1, metadata={"help": "As for run_image.py, where the test split is split off."})
+    holdout: float = field(default=0.1, metadata={"help": "As for run-image, where the test split is split off."})
     split_seed: int = field(default=42, metadata={"help": "Seed of the splits and of --max_samples."})
     ood_dataset_name: list[str] = field(default_factory=list, metadata={"help": "Unfamiliar data; labels or not."})
     ood_config_name: list[str] = _each_of_them("configurations", "the default")
@@ -130,7 +142,7 @@ def _check(args: OodArguments) -> None:
 
 def main() -> None:
     """What the command does."""
-    (args,) = parse_arguments([OodArguments])
+    (args,) = parse_arguments([OodArguments], description=__doc__)
     start_logging()
     _check(args)
     names, severities = list(dict.fromkeys(args.corruption)), sorted(set(args.severities))

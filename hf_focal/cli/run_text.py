@@ -1,16 +1,16 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""
+r"""
 Train a classifier of texts, or of their words, with a calibration loss, calibrate it on validation data, and save it.
 
-    accelerate launch scripts/run_text.py                                    # SciPy's documentation, offline
-    accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path distilbert-base-uncased \
-        --learning_rate 2e-5 --num_train_epochs 2 --loss focal --gamma 2
-    accelerate launch scripts/run_text.py --dataset_name imdb --model_name_or_path Qwen/Qwen3-0.6B --lora
-    accelerate launch scripts/run_text.py --task token-classification --dataset_name path/to/sentences \
-        --model_name_or_path bert-base-cased --learning_rate 2e-5
-    accelerate launch scripts/run_text.py --config configs/sst.yaml --dataset_name sst --embeddings glove_6b/50d
+  hf-focal run-text                         # SciPy's documentation, offline
+  hf-focal run-text --dataset_name imdb --learning_rate 2e-5 \
+      --model_name_or_path distilbert-base-uncased --num_train_epochs 2
+  hf-focal run-text --dataset_name imdb --lora \
+      --model_name_or_path Qwen/Qwen3-0.6B --loss focal --gamma 2
+  hf-focal run-text --task token-classification --learning_rate 2e-5 \
+      --dataset_name path/to/sentences --model_name_or_path bert-base-cased
 
-Every field below and of `CalibrationTrainingArguments` is a flag; `--config file.yaml` sets many at once.
+With several GPUs: `accelerate launch -m hf_focal.cli.run_text` and the same flags.
 """
 
 if __name__ == "__main__":  # before the imports: they take seconds, and --help needs none of them
@@ -98,7 +98,7 @@ def _with_adapter(model: Any, model_args: ModelArguments, task: Task) -> Any:
 
 def main() -> None:
     """What the command does."""
-    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments])
+    model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments], description=__doc__)
     name = model_args.model_name_or_path
     from_scratch = model_args.train_from_scratch or (name in LEARNED and not Path(name).is_dir())
     task: Any = _check(model_args, data_args)

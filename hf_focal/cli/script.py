@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ..names import suggestion
 from ..online import scrub
 from ..results.lock import release_all
+from .usage import page
 
 
 TRACEBACK = "HF_FOCAL_TRACEBACK"  # set in the environment: mistakes have their traceback, too
@@ -76,6 +77,13 @@ def run_script(main: Callable[[], None]) -> None:
 
 class Parser(argparse.ArgumentParser):
     """A parser of arguments whose errors are a `ValueError` of one line, with the nearest name that there is."""
+
+    def format_help(self) -> str:
+        """What `--help` prints, see [`usage.page`]."""
+        named = [action for action in self._actions if action.option_strings]
+        positional = [action for action in self._actions if not action.option_strings]
+        groups = {"arguments": positional, "flags": named} if positional else {"flags": named}
+        return page(self, groups, choices=True)
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""

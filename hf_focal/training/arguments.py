@@ -74,7 +74,10 @@ class CalibrationTrainingArguments(TrainingArguments):
     )
     loss: str | None = field(
         default=None,
-        metadata={"help": "The loss to train with: a name in hf_focal.LOSSES. Default: the trainer's (flsd-53)."},
+        metadata={
+            "help": "The loss to train with, such as cross_entropy, focal, flsd-53, brier or mmce: a name in "
+            "hf_focal.LOSSES. Default: the trainer's (flsd-53)."
+        },
     )
     gamma: float | None = field(
         default=None, metadata={"help": "Focusing parameter of focal (3 if unset) and dual-focal (5), not negative."}
@@ -208,7 +211,8 @@ def settle(args: TrainingArguments) -> None:
     if args.n_gpu > 1:
         raise ValueError(
             f"One process sees {args.n_gpu} GPUs and would use torch.nn.DataParallel, which scales losses wrong. "
-            "Start one process per GPU: accelerate launch --num_processes <number of GPUs> script.py"
+            "Start one process per GPU, as 'accelerate launch script.py' and 'accelerate launch -m "
+            "hf_focal.cli.run_image' do, or show it one: CUDA_VISIBLE_DEVICES=0."
         )
     if args.label_names and LABELS not in args.label_names:
         raise ValueError(
