@@ -34,6 +34,7 @@ from ..names import suggestion
 from ..reproduction.grid import Cell, Table, missing_places, read_grid
 from ..reproduction.progress import Progress, duration
 from ..reproduction.runner import Place, check_cell, expected_seconds, how_to_go_on, run_cells
+from ..reproduction.summary import write_pages
 from ..results.folder import check_folder
 from ..results.tables import text_table
 from .run import start_logging
@@ -65,7 +66,7 @@ def main() -> None:
     failed = 0
     if not options.pages_only:
         failed = _run(cells, place, options.jobs)
-    _write_pages(options.results_dir)
+    _write_pages(options)
     sys.exit(1 if failed else 0)
 
 
@@ -77,6 +78,7 @@ def _options() -> Any:
     parser.add_argument("--data_root", type=Path, help="The folder that holds the data sets. Unset: from the Hub.")
     parser.add_argument("--only", nargs="+", help="Parts of names of cells, such as sst or cifar10/*flsd-53*.")
     parser.add_argument("--jobs", type=int, default=1, help="So many cells at a time.")
+    parser.add_argument("--released", action="store_true", help="Seeds and schedules of the published code (gpu).")
     parser.add_argument("--dry_run", action="store_true", help="Say what would be run, and how long it would take.")
     parser.add_argument("--pages_only", action="store_true", help="Write the pages from what is there; train nothing.")
     parser.add_argument("--output_dir", type=Path, help="Where cells are run. Unset: outputs/grid/<preset>.")
@@ -88,7 +90,9 @@ def _tables(options: Any) -> list[Table]:
     """The tables of the grid, with the cells that are asked for."""
     if not SCRIPT.is_file():
         raise ValueError(f"{SCRIPT} is not here: start this in the checkout, whose scripts it runs.")
-    tables = read_grid(options.grid or PRESETS / f"{options.preset}.yaml", options.data_root)
+    tables = read_grid(options.grid or PRESETS / f"{options.preset}.yaml", options.data_root, options.released)
+    if not tables:
+        raise ValueError("--released: no table of this grid says what the published code has otherwise.")
     if options.only is None:
         return tables
     names = [cell.name for table in tables for cell in table.cells]
@@ -97,13 +101,7 @@ def _tables(options: Any) -> list[Table]:
             near = suggestion(part, {*names, *(table.name for table in tables)})
             raise ValueError(f"--only {part}: no cell of the grid has a name like this.{near}")
     return [
-        Table(
-            table.name,
-            [cell for cell in table.cells if any(_matches(cell.name, part) for part in options.only)],
-            table.dataset,
-            table.model,
-            table.scaled,
-        )  # fmt: skip
+        Table(table.name, [cell for cell in table.cells if any(_matches(cell.name, part) for part in options.only)])
         for table in tables
     ]
 
@@ -158,5 +156,14 @@ def _run(cells: Sequence[Cell], place: Place, jobs: int) -> int:
     return len(failed)
 
 
-def _write_pages(results: Path) -> None:
-    """Not yet."""
+def _write_pages(options: Any) -> None:
+    """Of all presets, and a grid of the user's, whose runs are there."""
+    files = {file.stem: file for file in sorted(PRESETS.glob("*.yaml"))}
+    if options.grid is not None:
+        files[options.grid.stem] = options.grid
+    grids = {
+        name: [*read_grid(file, "path/to/data"), *read_grid(file, "path/to/data", True)]
+        for name, file in files.items()
+    }
+    pages = write_pages(options.results_dir, grids)
+    print(f"\nPages: {', '.join(str(page) for page in pages if page.suffix == '.md')}")

@@ -45,8 +45,9 @@ class Claim:
 
 
 def judged(rows: Sequence[Row]) -> list[tuple[Claim, list[Finding]]]:
-    """Each claim with what was found of it, which may be nothing."""
-    return [(claim, [finding for row in rows for finding in claim.judge(row)]) for claim in CLAIMS]
+    """Each claim with what was found of it in rows that the paper has, which may be nothing."""
+    of_paper = [row for row in rows if row.in_paper]
+    return [(claim, [finding for row in of_paper for finding in claim.judge(row)]) for claim in CLAIMS]
 
 
 def _of_all(verdicts: Iterable[str]) -> str:
@@ -80,6 +81,10 @@ def _late_training(row: Row) -> Iterator[Finding]:
                 continue
             epochs = _epochs(run)
             start, end = min(epochs, key=lambda epoch: _at(run, "nll", epoch)), epochs[-1]
+            if start == end:
+                told.append(f"cross_entropy's NLL is least in the last epoch, {end:g}: it has not yet risen")
+                facts += [True, False]  # the training is too short to tell
+                continue
 
             def rise(one: Run, key: str, start: float = start, end: float = end) -> float:
                 return _at(one, key, end) - _at(one, key, start)

@@ -17,7 +17,8 @@ from ..names import suggestion
 
 OOD = "ood"  # the folder, in that of a cell, of its measurement on unfamiliar data
 _SCRIPTS = ("run_image", "run_text")
-_KEYS = {"script", "config", "models", "losses", "seeds", "flags", "ood", "paper", "scaled", "measured"}
+_KEYS = {"script", "config", "models", "losses", "seeds", "flags", "ood", "paper", "scaled", "measured", "released"}
+_OF_MODELS = ("paper", "measured", "losses")  # what an entry of a model may hold beside flags
 _NEEDED = ("script", "models", "losses", "seeds")
 _PLACE = {"folder", "hub"}
 _MEASURED = {"samples", "step", "rest"}
@@ -38,6 +39,7 @@ class Cell:
         places (`dict[str, Any]`): Those that say where data, or a pretrained model, are.
         ood (`dict[str, Any]`): Flags of `run_ood.py` to measure it with afterwards; empty for none.
         seconds (`float`, *optional*): What it takes by the step that was measured; `None` where none was.
+        paper (`str`): The row of the paper that it stands for (data set, model), if it does.
     """
 
     table: str
@@ -49,6 +51,7 @@ class Cell:
     places: dict[str, Any]
     ood: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    paper: str = ""
 
     @property
     def name(self) -> str:
@@ -68,12 +71,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """What one key of a grid says: its cells, which row of the paper they are, and what was scaled down."""
+    """What one key of a grid says: its cells, and in words what was scaled down."""
 
     name: str
     cells: list[Cell]
-    dataset: str = ""
-    model: str = ""
     scaled: str = ""
 
 
@@ -89,18 +90,21 @@ def _word(value: Any) -> str:
     return json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
 
 
-def read_grid(path: str | Path, data_root: str | Path | None = None) -> list[Table]:
+def read_grid(path: str | Path, data_root: str | Path | None = None, released: bool = False) -> list[Table]:
     """
     The tables of a grid.
 
     Args:
         path (`str` or `Path`):
             A YAML file: a mapping from the name of a table to its `script`, its `config`, further `flags`, `models`
-            and `losses` (names; where they need flags, mappings from the name to these), `seeds`, and flags of
-            `run_ood.py` (`ood`). A flag whose value is `{folder: name, hub: id}` says where something is: in a folder
-            below `data_root`, or on the Hub.
+            and `losses` (names; where they need flags, mappings from the name to these; that of a model may hold flags
+            of some `losses`), `seeds`, and flags of `run_ood.py` (`ood`). A flag whose value is
+            `{folder: name, hub: id}` says where something is: in a folder below `data_root`, or on the Hub. `paper` is
+            the row that a table, or a model in it, stands for.
         data_root (`str` or `Path`, *optional*):
             The folder that holds what is named so. Unset: all of it is on the Hub.
+        released (`bool`, *optional*, defaults to `False`):
+            Take the tables that have flags of the published code (`released`) with these, under a name of their own.
 
     Raises:
         ValueError: If the file is no such mapping, or holds what nothing reads.
@@ -114,9 +118,20 @@ def read_grid(path: str | Path, data_root: str | Path | None = None) -> list[Tab
     if not isinstance(tables, dict) or not tables:
         raise ValueError(f"{path} must hold a mapping from names of tables to what they run.")
     try:
-        return [_table(str(name), entry, data_root) for name, entry in tables.items()]
+        found = [_table(str(name), entry, data_root) for name, entry in tables.items()]
+        if not released:
+            return found
+        entries = {f"{name}-released": entry for name, entry in tables.items() if entry.get("released")}
+        return [_table(name, _released(entry), data_root) for name, entry in entries.items()]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _released(entry: dict[str, Any]) -> dict[str, Any]:
+    flags = dict(entry["released"])
+    seeds = [flags.pop("seed")] if "seed" in flags else entry["seeds"]
+    scaled = f"{entry.get('scaled') or ''} As in the published code: {' '.join(words(flags))}."
+    return {**entry, "flags": {**(entry.get("flags") or {}), **flags}, "seeds": seeds, "scaled": scaled}
 
 
 def _table(name: str, entry: Any, root: str | Path | None) -> Table:
@@ -128,8 +143,7 @@ def _table(name: str, entry: Any, root: str | Path | None) -> Table:
         raise ValueError(f"{name} lacks {', '.join(missing)}.")
     if entry["script"] not in _SCRIPTS:
         raise ValueError(f"the script of {name} must be one of {', '.join(_SCRIPTS)}, got {entry['script']!r}.")
-    row, scaled = entry.get("paper") or {}, " ".join(str(entry.get("scaled") or "").split())
-    return Table(name, list(_cells(name, entry, root)), row.get("dataset", ""), row.get("model", ""), scaled)
+    return Table(name, list(_cells(name, entry, root)), " ".join(str(entry.get("scaled") or "").split()))
 
 
 def _cells(name: str, entry: Mapping[str, Any], root: str | Path | None) -> Iterator[Cell]:
@@ -137,14 +151,17 @@ def _cells(name: str, entry: Mapping[str, Any], root: str | Path | None) -> Iter
     config = {"config": entry["config"]} if entry.get("config") else {}
     ood = {flag: _found(flag, value, root) for flag, value in (entry.get("ood") or {}).items()}
     for seed in entry["seeds"]:
-        for model, of_model in _named(entry["models"]):
+        for model, all_of_model in _named(entry["models"]):
+            own = {key: all_of_model[key] for key in _OF_MODELS if key in all_of_model}
+            of_model = {key: value for key, value in all_of_model.items() if key not in own}
             for loss, of_loss in _named(entry["losses"]):
                 flags = {**config, "model_name_or_path": model, "loss": loss, **(entry.get("flags") or {})}
-                flags |= {**of_model, **of_loss, "seed": seed}
+                flags |= {**of_model, **of_loss, **own.get("losses", {}).get(loss, {}), "seed": seed}
                 places = {flag: _found(flag, value, root) for flag, value in flags.items() if _is_place(value)}
                 flags = {flag: value for flag, value in flags.items() if flag not in places}
-                taken = _seconds({**(entry.get("measured") or {}), **of_model.get("measured", {})}, flags)
-                yield Cell(name, model, loss, seed, entry["script"], flags, places, ood, taken)
+                taken = _seconds(own.get("measured") or entry.get("measured") or {}, flags)
+                paper = str(own.get("paper") or entry.get("paper") or "")
+                yield Cell(name, model, loss, seed, entry["script"], flags, places, ood, taken, paper)
 
 
 def _named(entries: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -129,7 +129,7 @@ class Row:
     Attributes:
         preset (`str`): The name of the grid.
         table ([`Table`]): What it says of them.
-        model (`str`): The one that was trained.
+        model, paper (`str`): The one that was trained, and the row of the paper that it stands for, if it does.
         runs (`dict[str, list[Run]]`): By loss, one for each seed.
         waiting (`list[Cell]`): What was not run.
     """
@@ -137,19 +137,24 @@ class Row:
     preset: str
     table: Table
     model: str
+    paper: str = ""
     runs: dict[str, list[Run]] = field(default_factory=dict)
     waiting: list[Cell] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         """The row of the paper, or what was run where it has none."""
-        paper = ", ".join(filter(None, (self.table.dataset, self.table.model)))
-        return paper or f"{self.table.name}, {self.model}"
+        return self.paper or f"{self.table.name}, {self.model}"
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether it stands for a row of the paper, however small."""
+        return bool(self.paper)
 
     @property
     def title(self) -> str:
-        """The same, and which of several grids it is of."""
-        return f"{self.name} (`{self.preset}`)"
+        """The same, and which table of which grid it is."""
+        return f"{self.name} (`{self.preset}/{self.table.name}`)"
 
 
 def read_rows_of(preset: str, tables: Sequence[Table], kept: Path) -> list[Row]:
@@ -157,7 +162,7 @@ def read_rows_of(preset: str, tables: Sequence[Table], kept: Path) -> list[Row]:
     rows: dict[tuple[str, str], Row] = {}
     for table in tables:
         for cell in table.cells:
-            row = rows.setdefault((table.name, cell.model), Row(preset, table, cell.model))
+            row = rows.setdefault((table.name, cell.model), Row(preset, table, cell.model, cell.paper))
             folder = kept / cell.name
             if (folder / RESULTS).is_file() and (folder / PREDICTIONS).is_file():
                 row.runs.setdefault(cell.loss, []).append(Run(cell, folder))

@@ -32,10 +32,10 @@ from .paper import SOURCE, paper_auroc, paper_value
 PROPER = ("nll", "brier")
 AUROC = "auroc"
 LEGEND = (
-    "Ours is the mean over seeds; in square brackets the least and the most of them, where there are several; in round "
-    "ones a 90% interval of the test data, for several seeds from the lowest end of theirs to the highest. An order "
-    "*holds* if in every pair of seeds the 90% interval of the difference, on the same test samples, lies on the "
-    "paper's side of 0; it *does not hold* if all lie on the other side, and else is *undecided*."
+    "Ours is the mean over seeds; in square brackets the least and the most of them, where there are several; in "
+    "round ones a 90% interval of the test data, for several seeds from the lowest end of theirs to the highest. An "
+    "order *holds* if in every pair of seeds the 90% interval of the difference, on the same test samples, lies on "
+    "the paper's side of 0; it *does not hold* if all lie on the other side, and else is *undecided*."
 )
 # What tables of the paper are called that have other data than ours.
 _PAPERS_NAMES = {"svhn_cropped": "SVHN", "gaussian_noise 5": "CIFAR-10-C"}
@@ -71,7 +71,7 @@ class Page:
     title: str
     words: str
     columns: tuple[tuple[str, str], ...]
-    # What cross-entropy is claimed to be worse in; else the paper's own figures say.
+    # Whether all losses are claimed to be lower than cross-entropy; else the paper's own figures say.
     lower: bool = False
 
     def entries(self, rows: Sequence[Row]) -> list[Entry]:
@@ -86,6 +86,7 @@ class Page:
                 if key != "temperature" and loss != PLAIN and PLAIN in row.runs:
                     against = difference(runs, row.runs[PLAIN], key, moment)
                     claim = "lower" if self.lower else _order(paper, paper_value(row.name, PLAIN, key, moment))
+                    claim = claim or ("lower" if key == "ece" and not row.in_paper and _is_focal(loss) else "")
                 yield Entry(row, loss, key, moment, estimate(runs, key, moment), paper, "", claim, against)
 
 
@@ -104,9 +105,13 @@ class OodPage(Page):
                     against, claim = None, ""
                     if loss != PLAIN and PLAIN in runs:
                         against = auroc_difference(found, runs[PLAIN], title, moment)
-                        claim = _order(paper, plain) or ("higher" if loss.startswith(("focal", "flsd")) else "")
+                        claim = _order(paper, plain) or ("higher" if _is_focal(loss) else "")
                     ours = auroc_estimate(found, title, moment)
                     yield Entry(row, loss, AUROC, moment, ours, paper, title, claim, against)
+
+
+def _is_focal(loss: str) -> bool:
+    return loss.startswith(("focal", "fls"))
 
 
 def _order(ours: float | None, plain: float | None) -> str:
@@ -118,7 +123,8 @@ def _order(ours: float | None, plain: float | None) -> str:
 _BOTH = ("before", "after")
 PAGES = (
     Page(
-        "table1", "Table 1: temperature and ECE", "ECE in percent, 15 bins, and the temperature of least validation ECE.",
+        "table1", "Table 1: temperature and ECE",
+        "ECE in percent, 15 bins, and the temperature of least validation ECE.",
         (("temperature", "after"), ("ece", "before"), ("ece", "after")),
     ),
     Page("table2", "Table 2: error", "Test error in percent.", (("accuracy", "after"),)),
@@ -130,8 +136,8 @@ PAGES = (
     *(
         Page(
             f"table_f_{key}", f"Appendix F: {METRICS[key].title}",
-            f"{METRICS[key].title}, {'in nats' if key == 'nll' else 'in percent'}. The order that is judged is that of "
-            "the paper's text, a lower one than that of cross-entropy.",
+            f"{METRICS[key].title}, {'in nats' if key == 'nll' else 'in percent'}. The order that is judged is that "
+            "of the paper's text, a lower one than that of cross-entropy.",
             ((key, "before"), (key, "after")), True,
         )
         for key in ("adaptive_ece", "classwise_ece", "mce", "nll")
@@ -156,8 +162,8 @@ def markdown_page(page: Page, entries: Sequence[Entry]) -> str:
 
 
 def tally(entries: Sequence[Entry]) -> str:
-    """How many of the orders hold."""
-    found = Counter(entry.verdict for entry in entries if entry.verdict)
+    """How many of the orders hold, in rows that the paper has."""
+    found = Counter(entry.verdict for entry in entries if entry.verdict and entry.row.in_paper)
     if not found:
         return ""
     told = f"{found[HOLDS]} hold, {found[FAILS]} do not, {found[OPEN]} are undecided"
@@ -173,7 +179,7 @@ def _numbers(entries: Sequence[Entry]) -> str:
     cells = {(entry.loss, entry.key, entry.moment): entry for entry in entries}
     lines = []
     for loss in dict.fromkeys(entry.loss for entry in entries):
-        found = [cells[loss, *column] for column in columns]
+        found = [cells[loss, key, moment] for key, moment in columns]
         line = [loss, str(found[0].ours.seeds)]
         for entry in found:
             line += [_cell(entry)] + ["-" if entry.paper is None else f"{entry.paper:g}"] * with_paper
