@@ -33,6 +33,7 @@ from ..robustness.study import RESULTS as OOD_RESULTS
 from .grid import OOD, Cell
 
 
+LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1")
 CELL, LOG = "cell.json", "cell.log"
 _LOCK = ".cell"  # the folder whose lock the grid holds that runs a cell; the run itself locks the cell's own
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "timm")
@@ -224,7 +225,8 @@ class Job:
             self.code = 0
             return
         self.resumes = self.resumes or "--resume_from_checkpoint" in self.todo[0]
-        words = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", *self.todo.pop(0)]
+        command = self.todo.pop(0)
+        words = [*LAUNCH, *command]
         root = str(Path.cwd())
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         env = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "OMP_NUM_THREADS": str(self.threads)}
@@ -238,7 +240,7 @@ class Job:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env,
                                             start_new_session=True)  # fmt: skip
         start = {
-            "command": ["accelerate", "launch", *words[3:]],
+            "command": ["accelerate", "launch", "--num_processes", "1", *command],
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "process": self.process.pid, "created": psutil.Process(self.process.pid).create_time(),
             "host": platform.node(),
@@ -359,7 +361,8 @@ def run_cells(
                 if (begun := take(cell, place, threads)) is not None:
                     waiting.remove(cell)
                     running.append(begun)
-                    show(running, begun)
+                    if begun.code is None:
+                        show(running, begun)
                     break
             else:  # nothing was begun
                 show(running, None)
