@@ -23,7 +23,7 @@ from ..results.dynamics_file import DYNAMICS, read_rows
 from ..results.gain import best_fit
 from ..results.replace import PREDICTIONS, RESULTS
 from ..results.report import LEVEL
-from ..robustness.ood import auroc
+from ..robustness.ood import auroc_of_rows
 from ..robustness.study import ENTROPIES, FAMILIAR
 from .grid import OOD, Cell, Table
 from .runner import read_cell
@@ -40,7 +40,11 @@ class Run:
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         self.cell, self.folder = cell, folder
+        # What takes long is worked out once.
+        self._scored: dict[str, Scored] = {}
         self._intervals: dict[tuple[str, str], tuple[float, float]] = {}
+        self.compared: dict[tuple[Path, str, str], PairedComparison] = {}
+        self.drawn: dict[tuple[str, str], NDArray[np.float64]] = {}
 
     @cached_property
     def results(self) -> dict[str, Any]:
@@ -85,10 +89,6 @@ class Run:
             test = self.parts["test"]
             self._scored[moment] = Scored.from_logits(test.logits, test.labels, maps[moment]())
         return self._scored[moment]
-
-    @cached_property
-    def _scored(self) -> dict[str, Scored]:
-        return {}
 
     @property
     def n_bins(self) -> int:
@@ -231,10 +231,13 @@ def difference(ours: Sequence[Run], theirs: Sequence[Run], key: str, moment: str
 
 def compare(run: Run, other: Run, key: str, moment: str) -> PairedComparison:
     """Two runs on the same test data."""
+    if (found := run.compared.get((other.folder, key, moment))) is not None:
+        return found
     first, second = run.scored(moment), other.scored(moment)
     if not np.array_equal(first.labels, second.labels):
         raise ValueError(f"{run.folder} and {other.folder} were tested on different data.")
-    return compare_scored(METRICS[key], first, second, run.n_bins, LEVEL)
+    found = run.compared[other.folder, key, moment] = compare_scored(METRICS[key], first, second, run.n_bins, LEVEL)
+    return found
 
 
 def auroc_estimate(runs: Sequence[Run], title: str, moment: str) -> Estimate:
@@ -252,14 +255,14 @@ def auroc_difference(ours: Sequence[Run], theirs: Sequence[Run], title: str, mom
 
 def _aurocs(run: Run, title: str, moment: str) -> NDArray[np.float64]:
     """That of all samples, then of resamples, the same rows for every run."""
-    if (found := run.__dict__.setdefault("drawn", {}).get((title, moment))) is None:
+    if (found := run.drawn.get((title, moment))) is None:
         of_moment = run.entropies[moment]
-        inside, outside = of_moment[FAMILIAR], of_moment[title]
+        statistic, *sizes = auroc_of_rows(of_moment[FAMILIAR], of_moment[title])
         draw = np.random.default_rng(0).integers
-        sizes = len(inside), len(outside)
-        rows = [[draw(0, size, size) for size in sizes] for _ in range(_RESAMPLES)]
-        found = np.array([auroc(inside, outside), *(auroc(inside[a], outside[b]) for a, b in rows)])
-        run.__dict__["drawn"][title, moment] = found
+        rows = [[np.arange(size) for size in sizes]]
+        rows += [[draw(0, size, size) for size in sizes] for _ in range(_RESAMPLES)]
+        found = np.array([statistic(*pair) for pair in rows])
+        run.drawn[title, moment] = found
     return found
 
 

@@ -35,7 +35,7 @@ _EARLY = (
 )
 
 
-def write_pages(results: Path, grids: Mapping[str, Sequence[Table]]) -> list[Path]:
+def write_pages(results: Path, grids: Mapping[str, Sequence[Table]], pictures: bool = True) -> list[Path]:
     """
     Write all pages, from the runs that are kept in `results/runs` and nothing else.
 
@@ -44,6 +44,8 @@ def write_pages(results: Path, grids: Mapping[str, Sequence[Table]]) -> list[Pat
             The folder of the pages. What is written by hand there, `notes.md`, becomes a part of the first page.
         grids (`Mapping[str, Sequence[Table]]`):
             By name, the tables of each grid.
+        pictures (`bool`, *optional*, defaults to `True`):
+            Draw the figures as well.
 
     Returns:
         `list[Path]`: The pages.
@@ -56,7 +58,7 @@ def write_pages(results: Path, grids: Mapping[str, Sequence[Table]]) -> list[Pat
         written.append(_write(results / f"{page.name}.md", markdown_page(page, entries)))
         written.append(_write(results / f"{page.name}.csv", csv_page(entries)))
     written.append(_write(results / CELLS, _cells(done)))
-    drawn = _draw(results / FIGURES, done)
+    drawn = _draw(results / FIGURES, done) if pictures else {}
     written.append(_write(results / README, _readme(results, rows, found, drawn)))
     return written
 
@@ -122,7 +124,7 @@ def _readme(
     ]
     if (results / NOTES).is_file():
         parts.append((results / NOTES).read_text("utf-8").strip())
-    parts.append("## Figures")
+    parts += ["## Figures"] * bool(drawn)
     for title, lines in drawn.items():
         parts += [f"### {title}", *lines]
     return "\n\n".join(filter(None, parts)) + "\n"
