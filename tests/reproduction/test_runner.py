@@ -33,7 +33,7 @@ with open("started.txt", "a") as log:
 if loss == "slow" and resume is None:
     os.makedirs(home + "/checkpoint-1")
     open(home + "/checkpoint-1/trainer_state.json", "w").write("{}")
-    time.sleep(60)
+    time.sleep(900)
 time.sleep(float(flag("--pause", 0)))
 if loss == "broken" and not os.path.exists("mended"):
     sys.exit("the disk is full")
