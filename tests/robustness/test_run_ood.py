@@ -13,11 +13,11 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from launching import run_main
 from PIL import Image as PILImage
-from scipy.special import softmax
 from safetensors.numpy import load_file
+from scipy.special import softmax
 from transformers import AutoImageProcessor
 
-from hf_focal import auroc, (
+from hf_focal import (
     ImageCorruption,
     auroc,
     calibration_metrics_from_logits,
