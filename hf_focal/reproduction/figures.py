@@ -23,7 +23,7 @@ from ..results.plots.reliability import reliability_diagram
 from ..results.report import LEVEL
 from ..robustness.plots import roc_diagram
 from .claims import FOCAL, PLAIN, SAMPLED, unfamiliar_data
-from .measured import MOMENTS, Row, Run, estimate
+from .measured import BEST, MOMENTS, Row, Run, estimate
 
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ def figures(row: Row) -> Iterator[tuple[str, str, Picture]]:
 def ratio() -> Picture:
     """Figure 3 (a), which needs no run."""
     return gradient_ratio_curves()
+
+
+def left(rows: Sequence[Row]) -> Picture | None:
+    """The NLL of each loss before calibration and after its best map: what is left of its advantage."""
+    found: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
+    for row in rows:
+        for loss, runs in row.runs.items() if row.in_paper and len(row.runs) > 1 else ():
+            both = {moment: estimate(runs, "nll", place) for moment, place in (("before", "before"), ("after", BEST))}
+            bars = {moment: (one.mean, float(one.low or 0), float(one.high or 0)) for moment, one in both.items()}
+            found.setdefault(f"{row.name}: NLL", {})[loss] = bars
+    return draw_bars(found, LEVEL, "nats", "after the best map") if found else None
 
 
 def _bars(row: Row) -> Picture:

@@ -15,10 +15,10 @@ from ..results.dynamics_file import read_dynamics
 from ..results.plots.dynamics import nll_and_entropy_curves, weight_norm_curves
 from ..results.tables import cell as number
 from ..results.tables import markdown_table
-from .claims import judged
-from .figures import SURE, figures, ratio, sure_answers
+from .claims import PLAIN, judged
+from .figures import SURE, figures, left, ratio, sure_answers
 from .grid import Table
-from .measured import FAILS, HOLDS, OPEN, Row, Run, read_rows_of
+from .measured import BEST, FAILS, HOLDS, MOMENTS, OPEN, Row, Run, difference, estimate, read_rows_of
 from .pages import PAGES, Entry, Page, csv_page, markdown_page, tally
 from .paper import SOURCE
 from .progress import duration
@@ -91,10 +91,13 @@ def _draw(folder: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
             shown = _shown(f"Figure {name[-1]}", picture.alt_text, own / f"{name}.png", folder)
             lines.setdefault(f"Curves alone: {curves.name.replace('_', ' ')}", []).append(shown)
     folder.mkdir(parents=True, exist_ok=True)
-    picture = ratio()
-    picture.savefig(folder / "figure3a.png")
-    told = "Figure 3 (a): what focal loss does to the gradient"
-    return {**lines, "Without a run": [_shown(told, picture.alt_text, folder / "figure3a.png", folder)]}
+    of_all = {"figure3a": ("Figure 3 (a): what focal loss does to the gradient", ratio())}
+    if (remaining := left(rows)) is not None:
+        of_all["which_loss"] = ("What is left of a loss's advantage", remaining)
+    for name, (told, drawn) in of_all.items():
+        drawn.savefig(folder / f"{name}.png")
+        lines.setdefault("Of all", []).append(_shown(told, drawn.alt_text, folder / f"{name}.png", folder))
+    return lines
 
 
 def _shown(told: str, alt_text: str, file: Path, folder: Path) -> str:
@@ -109,11 +112,17 @@ def _readme(
         f"# {SOURCE}, run again",
         "Each number here is made from the predictions in [runs](runs), by "
         "`python scripts/reproduce.py --pages_only`; [cells.csv](cells.csv) has the command, the versions and the "
-        "time of each run. A claim *holds*, *does not hold*, or is *undecided* where 90% intervals, or seeds, leave it "
-        "open.",
+        "time of each run. A claim *holds*, *does not hold*, or is *undecided* where 90% intervals, or seeds, leave "
+        "it open.",
         _pages(found),
         "## Which claims hold",
         *_claims(rows),
+        "## What is left of a loss's advantage",
+        "NLL in nats, before calibration, after the paper's temperature (of least validation ECE), and after the best "
+        "map that the validation data choose (`--calibrator auto`, by NLL); in the last column less that of "
+        "cross-entropy after its own, with a 90% interval. A model whose mean confidence exceeds its accuracy is "
+        "over-confident.",
+        *_left(done),
         "## What was run",
         _run(done),
         *_scaled(done),
@@ -151,6 +160,26 @@ def _claims(rows: Sequence[Row]) -> Iterable[str]:
         if findings:
             lines = [(finding.row, finding.verdict, finding.numbers) for finding in findings]
             yield markdown_table(("of", "verdict", "numbers"), lines)
+
+
+def _left(rows: Sequence[Row]) -> Iterable[str]:
+    for row in rows:
+        if PLAIN not in row.runs or not row.in_paper:
+            continue
+        lines = []
+        for loss, runs in row.runs.items():
+            values = [f"{estimate(runs, 'nll', moment).mean:.3f}" for moment in (*MOMENTS, BEST)]
+            maps = ", ".join(dict.fromkeys("none" if run.best is None else run.best.method for run in runs))
+            gaps = [run.scored("before").confidences.mean() - run.value("accuracy", "before") for run in runs]
+            told = "-"
+            if loss != PLAIN:
+                found = difference(runs, row.runs[PLAIN], "nll", BEST)
+                told = f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+            error = f"{100 * estimate(runs, 'accuracy', 'after').mean:.2f}"
+            lines.append([loss, error, f"{100 * sum(gaps) / len(gaps):+.1f}", *values, maps, told])
+        yield f"**{row.title}**"
+        header = ["loss", "error", "confidence less accuracy, points", "NLL before", "after T", "after the best map"]
+        yield markdown_table([*header, "which is", "less cross-entropy's"], lines)
 
 
 def _run(rows: Sequence[Row]) -> str:

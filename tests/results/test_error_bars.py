@@ -38,7 +38,7 @@ def test_bars_are_the_errors_and_lines_their_intervals(tmp_path):
     assert [label.get_text() for label in axis.get_yticklabels()] == ["focal (gamma 2)", "cross_entropy"]
     assert (
         "20.0% (focal (gamma 2)) to 30.0% (cross_entropy)" in figure.finding
-        and "focal (gamma 2) 20.00%, 5.00%" in figure.alt_text
+        and "focal (gamma 2) 20.0%, 5.0%" in figure.alt_text
     )
 
 
