@@ -41,7 +41,7 @@ def describe(before: Scored, fitted: Calibrator | Fit, groups: ArrayLike | None 
     confidence, share = float(before.confidences.mean()), float(before.correct.mean())
     seen = f"its mean confidence is {confidence:.1%} and it is right {share:.1%} of the time."
     over = confidence > share
-    clear = abs(confidence - share) > 1.645 * _standard_error(before, groups)
+    clear = bool(leaning(before, groups))
     if isinstance(fitted, Fit) and fitted.unchanged:
         head, words = "The model is", fitted.why
     else:
@@ -53,6 +53,12 @@ def describe(before: Scored, fitted: Calibrator | Fit, groups: ArrayLike | None 
             return f"Before scaling {seen} {words[:-1]} all the same: {why}"
     verdict = ("over-confident" if over else "under-confident") if clear else "neither over- nor under-confident"
     return f"{head} {verdict}{'' if clear else ' beyond noise'}: {seen} {words}"
+
+
+def leaning(scored: Scored, groups: ArrayLike | None = None) -> str:
+    """`"over"` or `"under"` where mean confidence and accuracy differ by more than 1.645 standard errors, or `""`."""
+    gap = float(scored.confidences.mean()) - float(scored.correct.mean())
+    return "" if abs(gap) <= 1.645 * _standard_error(scored, groups) else "over" if gap > 0 else "under"
 
 
 def _standard_error(scored: Scored, groups: ArrayLike | None) -> float:

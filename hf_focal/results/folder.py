@@ -278,6 +278,7 @@ def save_run(
         for moment, values in zip(("before", "after"), moments, strict=True):
             entries |= {f"{split}_{moment}_{key}": value for key, value in values.items()}
     left = report.refinement
+    entries |= {"headline": report.headline, "answers_changed": report.changed}
     entries["nll_gain"] = numbers_of(report.nll_gain)
     entries["refinement"] = left and {
         "value": left.value, "method": left.calibrator.method, "further": numbers_of(left.further)

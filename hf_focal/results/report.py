@@ -22,6 +22,7 @@ from ..metrics.promise import Kept, Promise
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
+from .headline import CALIBRATED, Standing, changed_answers, headline, standing_of
 from .plots.reliability import draw_reliability
 from .plots.style import markup_free
 from .plots.words import Shown, alt_text
@@ -66,6 +67,9 @@ class Report:
         refinement ([`Refinement`], *optional*): The NLL after the best map known, where that was looked for.
         promise ([`Promise`], *optional*): The threshold on the confidence that was chosen on validation data.
         kept ([`Kept`], *optional*): What that does to these.
+        standings (`dict[str, Standing | None]`, *optional*): Under `"before"` and `"after"`, how the confidences stand
+            to what comes true; `None` where there are too few samples to tell.
+        changed (`float`, *optional*): Share of the samples whose answer is another one after calibration.
     """
 
     fit: Fit
@@ -85,6 +89,22 @@ class Report:
     refinement: Refinement | None = None
     promise: Promise | None = None
     kept: Kept | None = None
+    standings: dict[str, Standing | None] = field(default_factory=dict)
+    changed: float = 0.0
+
+    @property
+    def headline(self) -> str:
+        """
+        One sentence on what a person wants to know first: how often the model is right where it says so, and whether
+        that is calibrated, beyond noise or not. See [`~results.headline.headline`].
+        """
+        if not self.standings:
+            return ""
+        data = f"{self.n_samples:,} {self.split} {self.unit if self.n_samples != 1 else self.unit.removesuffix('s')}"
+        if self.fit.before == self.before and not self.fit.unchanged:
+            data = f"the {data} that it was fitted on"
+        about: dict[str, Any] = {"left_alone": self.fit.unchanged, "changed": self.changed, "worse": self.worse}
+        return headline(self.standings["before"], self.standings["after"], **about, data=data)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """
@@ -191,8 +211,13 @@ class Report:
 
     @property
     def _panels(self) -> dict[str, Shown]:
-        titles, floors = self._titles, self.floors
-        return {titles[key]: Shown(bins, floors.get(key, {}).get("ece")) for key, bins in self.bins.items()}
+        shown = {}
+        for moment, bins in self.bins.items():
+            standing = self.standings.get(moment)
+            verdict = "" if standing is None else standing.verdict()[0]
+            known = "" if verdict == CALIBRATED else verdict  # of a picture: within noise
+            shown[self._titles[moment]] = Shown(bins, self.floors.get(moment, {}).get("ece"), known)
+        return shown
 
     @property
     def _bands(self) -> dict[str, NDArray[np.float64]]:
@@ -230,6 +255,10 @@ def make_report(
     values = {moment: measure(one, n_bins) for moment, one in scored.items()}
     found = {moment: appraise(one, n_bins, groups, LEVEL) for moment, one in scored.items()}
     changes = dict(_changes(scored["before"], scored["after"], n_bins, groups))
+    standings = {
+        moment: standing_of(one, *found[moment], values[moment]["ece"], groups, LEVEL)
+        for moment, one in scored.items()
+    }
     left = None
     if best is not None and changes:
         seen = Predictions(*checked)
@@ -252,6 +281,8 @@ def make_report(
         refinement=left,
         promise=promise,
         kept=None if promise is None or promise.threshold is None else promise.on(scored["after"]),
+        standings=standings,
+        changed=changed_answers(checked[0], fit.calibrator),
     )
 
 

@@ -100,8 +100,8 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
         ValueError: If there is nothing to draw.
     """
     _refuse_empty(results)
-    with drawing(8.0, 3.8 + 0.25 * math.ceil((2 * len(results) + 1) / 3)) as figure:
-        axes, told_of_chance = figure.subplots(1, 3, sharex=True), False
+    with drawing(8.0, 3.4) as figure:
+        axes = figure.subplots(1, 3, sharex=True)
         for (model, by_severity), look in zip(results.items(), looks(results).values(), strict=True):
             severities = sorted(by_severity)
             for moment in MOMENTS:
@@ -117,9 +117,9 @@ def severity_diagram(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str
                         axis.vlines(severities, ends.min(axis=1), ends.max(axis=1), color=look.colour, linewidth=1)
                 if all("by_chance" in row for row in rows):
                     chance = [100 * row["by_chance"]["high"] for row in rows]
-                    named = {} if told_of_chance else {"label": "ECE by chance, at most"}
+                    last = model == [*results][-1] and moment == "after"
+                    named = {"label": "ECE by chance, at most"} if last else {}
                     axes[0].plot(severities, chance, color=look.colour, linestyle=":", linewidth=1, **named)
-                    told_of_chance = True
         ticks = sorted(set().union(*results.values()))
         for axis, name in zip(axes, ("ECE in %", "NLL in nats", "error in %"), strict=True):
             axis.set(xlabel="severity", ylabel=name, xticks=ticks)

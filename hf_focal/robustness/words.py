@@ -50,12 +50,20 @@ def _detected(found: Mapping[str, Ranged]) -> str:
     if len(found) == 1:
         ((area, low, high),) = found.values()
         shown = f"AUROC {area:.1%}"
-        return f"no better than chance ({shown})" if low <= 0.5 <= high else f"told apart with {shown}"
+        if high < 0.5:
+            return f"taken for more familiar than the test data ({shown})"
+        return f"told apart with {shown}" if low > 0.5 else f"no better than chance ({shown})"
     best = max(found, key=lambda model: found[model][0])
+    if found[best][1] <= 0.5:
+        return f"no model is better than chance ({_areas(found)})"
     if all(found[best][1] > high for model, (_, _, high) in found.items() if model != best):
         return f"{short(best)} tells it apart best (AUROC {found[best][0]:.1%})"
+    return f"no model is clearly best ({_areas(found)})"
+
+
+def _areas(found: Mapping[str, Ranged]) -> str:
     areas = [area for area, *_ in found.values()]
-    return f"no model is clearly best (AUROC {_span(min(areas), max(areas), '.1%')})"
+    return f"AUROC {_span(min(areas), max(areas), '.1%')}"
 
 
 def of_severities(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str, Any]]]]) -> tuple[str, str]:
@@ -70,7 +78,9 @@ def of_severities(results: Mapping[str, Mapping[int, Mapping[str, Mapping[str, A
         ((model, last),) = found.items()
         words = f"ECE after calibration {_grown(clean[model], last)} at severity {worst}"
     else:
-        words = f"At severity {worst}, after calibration: {_calibrated(found)}"
+        grown = all(last[1] > clean[model][2] for model, last in found.items())
+        words = f"{'After calibration every ECE grows' if grown else 'ECE after calibration'}; at severity {worst} "
+        words += _calibrated(found)
     return words, f"{words}. {numbers}"
 
 
@@ -92,10 +102,10 @@ def _calibrated(found: Mapping[str, Ranged]) -> str:
     best, worst = (choose(found, key=lambda model: found[model][0]) for choose in (min, max))
     if found[worst][1] > found[best][2]:
         ends = (f"with {short(model)} ({found[model][0]:.1%})" for model in (best, worst))
-        return f"ECE is lowest {', highest '.join(ends)}"
-    shown = f"ECE {_span(found[best][0], found[worst][0], '.1%')}"
+        return f"it is lowest {', highest '.join(ends)}"
+    shown = _span(found[best][0], found[worst][0], ".1%")
     known = np.isfinite([*found[best], *found[worst]]).all()
-    return f"{'no model is clearly better calibrated, ' * bool(known)}{shown}"
+    return f"no model is clearly better calibrated ({shown})" if known else f"it is {shown}"
 
 
 def of_risk(curves: Mapping[str, Mapping[str, tuple[NDArray[Any], NDArray[Any]]]]) -> tuple[str, str]:

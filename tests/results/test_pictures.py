@@ -3,12 +3,18 @@
 
 import pickle
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from conftest import ROOT
+from launching import PAGES
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.legend import Legend
 from matplotlib.text import Text
@@ -26,7 +32,7 @@ from hf_focal.metrics.risk_coverage import risk_coverage_curve
 from hf_focal.results.plots.calibrators import draw_calibrators
 from hf_focal.results.plots.curves import Curve, comparison, rise
 from hf_focal.results.plots.reliability import class_noise
-from hf_focal.results.plots.style import COLOURS, looks, markup_free
+from hf_focal.results.plots.style import COLOURS, drawing, looks, markup_free
 from hf_focal.results.plots.words import Shown, class_finding, finding
 from hf_focal.robustness.words import auroc_error
 
@@ -53,7 +59,15 @@ def dynamics(epochs=12, seed=0, level=1.0, gradients=True, ranges=False):
             norms = (
                 list(generator.exponential(size=50)) if gradients and split == "train" and epoch in (1, 5) else None
             )
-            row = {"epoch": epoch, "split": split, **values, "weight_norm": level * epoch, "gradient_norms": norms}
+            row = {
+                "epoch": epoch,
+                "split": split,
+                "n_samples": 100,
+                "error": 0.5,
+                **values,
+                "weight_norm": level * epoch,
+                "gradient_norms": norms,
+            }
             if ranges:
                 row["ranges"] = {key: (value - 0.5, value + 0.5) for key, value in values.items()}
                 row["ranges"]["weight_norm"] = None
@@ -90,17 +104,13 @@ def pictures():
     lost = PairedComparison(-0.9, -1.0, -0.8, 1.0, "a_is_better")
     calibrators = {"temperature": None, "vector": gain, LONG: gain, "none": lost}
     found = {
-        "reliability": hf_focal.reliability_diagram(plain, labels),
         "few": hf_focal.reliability_diagram(plain[:3], labels[:3]),
         "two": hf_focal.reliability_diagram({"before": sharp, f"after ({LONG})": plain}, labels),
-        "five": hf_focal.reliability_diagram(dict.fromkeys(["a", "b", *ODD], plain), labels),
+        "three": hf_focal.reliability_diagram(dict.fromkeys(ODD, plain), labels),
         "report": make_report(Predictions(logits, labels), fit_calibrator(logits, labels)).diagram(),
         "classes": hf_focal.classwise_reliability_diagram(plain, labels, label_names=["a", *ODD]),
-        "class": hf_focal.classwise_reliability_diagram(plain, labels, classes=[2]),
         "histogram": hf_focal.confidence_histogram({"before": sharp, "after": plain, LONG: plain}, labels),
-        "flawless": hf_focal.confidence_histogram([[0.9, 0.1]] * 4, [0] * 4),
         "curves": hf_focal.nll_and_entropy_curves(runs),
-        "two runs": hf_focal.nll_and_entropy_curves({"focal": dynamics(), "brier": dynamics(level=2, ranges=True)}),
         "one epoch": hf_focal.nll_and_entropy_curves({"focal": dynamics(0)}),
         "diverged": hf_focal.nll_and_entropy_curves({"focal": broken, "brier": dynamics()}),
         "weights": hf_focal.weight_norm_curves(runs),
@@ -122,7 +132,7 @@ def texts(figure):
 
 def shown(figure):
     """All texts within a canvas: ticks beyond the ends of an axis are there, but not drawn."""
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     hidden = set()
     for axes in figure.axes:
         if not axes.axison:
@@ -152,14 +162,14 @@ def test_no_legend_covers_data(pictures):
         legends = figure.findobj(Legend)
         assert legends, name
         for legend in legends:
-            box = legend.get_window_extent(figure.canvas.get_renderer())
+            box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
             for axes in figure.axes:
                 assert not axes.axison or not box.overlaps(axes.get_window_extent()), name
 
 
 def test_titles_do_not_run_into_each_other(pictures):
     for name, figure in pictures.items():
-        renderer = figure.canvas.get_renderer()
+        renderer = FigureCanvasAgg(figure).get_renderer()
         boxes = [axes.title.get_window_extent(renderer) for axes in figure.axes if axes.get_title()]
         boxes.append(figure._suptitle.get_window_extent(renderer))
         assert not any(one.overlaps(other) for one, other in combinations(boxes, 2)), name
@@ -206,8 +216,8 @@ def test_what_is_drawn_differs_by_more_than_colour(pictures):
             for one in legend.legend_handles
         ]
         assert len(set(map(str, faces))) == len(faces), name
-    for lines in (pictures["severity"].axes[0].lines[:2], pictures["roc"].axes[0].lines[:2]):
-        before, after = lines
+    for name in ("severity", "roc"):
+        before, after, *_ = [line for line in pictures[name].axes[0].lines if line.get_marker() != "None"]
         assert before.get_linestyle() == "--" and after.get_linestyle() == "-"
     for axis in pictures["curves"].axes:
         assert len({(line.get_color(), line.get_linestyle()) for line in axis.lines}) == 12
@@ -245,13 +255,29 @@ def test_settings_of_the_user_are_neither_changed_nor_heeded():
     assert dict(mpl.rcParams) == before
 
 
+def test_pictures_are_drawn_in_several_threads():
+    before = dict(mpl.rcParams)
+
+    def draw(width):
+        with drawing(width, 2.0) as figure:
+            size = mpl.rcParams["font.size"]
+            figure.suptitle("x")
+            time.sleep(0.02)
+        return size, figure
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(draw, [6.0, 8.0, 10.0, 12.0] * 2))
+    assert [size for size, _ in found] == [9.0, 12.0, 15.0, 18.0] * 2
+    assert dict(mpl.rcParams) == before
+
+
 # ---- Files ----------------------------------------------------------------------------------------------------------
 
 
 def test_files_hold_what_the_picture_shows(pictures, tmp_path):
     for figure in pictures.values():
         assert figure.finding and figure.alt_text and figure._suptitle.get_text()
-    figure = pictures["report"]
+    figure = pictures["risk"]
     figure.savefig(tmp_path / "a.png", metadata={"Author": "me"})
     with Image.open(tmp_path / "a.png") as image:
         held = {key: image.text[key] for key in ("Title", "Description", "Author")}
@@ -292,6 +318,19 @@ def test_the_alt_text_of_a_report_tells_its_numbers():
     assert below > 3 and f"of {filled} bins with samples {below} lie below the band" in report.alt_text
 
 
+def test_pictures_of_the_docs_are_small_and_told_of_as_they_tell():
+    found = set()
+    for page in PAGES:
+        for alt, name in re.findall(r"!\[(.*?)\]\((.*?\.png)\)", page.read_text(encoding="utf-8")):
+            path = page.parent / name
+            with Image.open(path) as image:
+                assert image.text["Description"] == alt and image.text["Title"].rstrip(".") in alt, name
+                assert image.width >= 400
+            assert path.stat().st_size < 60_000
+            found.add(path.name)
+    assert found == {path.name for path in (ROOT / "docs" / "images").iterdir()} - {"reliability.png"}
+
+
 # ---- Titles ---------------------------------------------------------------------------------------------------------
 
 
@@ -301,7 +340,7 @@ def test_titles_say_which_way_a_model_is_off(scale, verdict):
     probabilities = softmax(logits, axis=1)
     error = hf_focal.expected_calibration_error(probabilities, labels)
     figure = hf_focal.reliability_diagram(probabilities, labels)
-    assert figure.finding.startswith(f"{verdict}: ECE {error:.2%}, by chance ")
+    assert figure.finding.startswith(f"{verdict}: ECE {error:.2%}, by chance up to ")
     assert figure._suptitle.get_text().replace("\n", " ") == figure.finding
     calibrated = softmax(logits / scale, axis=1)
     two = hf_focal.reliability_diagram({"before": probabilities, "after": calibrated}, labels)
@@ -311,9 +350,19 @@ def test_titles_say_which_way_a_model_is_off(scale, verdict):
     assert back.finding == f"Within noise before: ECE {rest:.2%}; after: {error:.2%}, {verdict.lower()}"
     between = softmax(logits / scale**0.5, axis=1)
     half = hf_focal.reliability_diagram({"before": probabilities, "after": between}, labels)
-    assert half.finding.endswith(f", still {verdict.lower()}, but less")
+    left = hf_focal.expected_calibration_error(between, labels)
+    assert half.finding == f"{verdict} before: ECE {error:.2%}; still so after, but less: {left:.2%}"
     same = hf_focal.reliability_diagram({"before": probabilities, "after": probabilities}, labels)
     assert same.finding.startswith(f"{verdict} and left as it was: ECE {error:.2%}")
+
+
+def test_of_one_sample_nothing_is_claimed():
+    with pytest.warns(UserWarning, match="1 sample"):
+        fit = fit_calibrator([[1.0, 0.0]], [0])
+    report = make_report(Predictions(np.array([[1.0, 0.0]]), np.array([0])), fit)
+    error = 1 - softmax([1.0, 0.0]).max()
+    assert report.diagram().finding == f"Left as it was: ECE {error:.2%}"
+    assert "of 1 bin with samples 0 lie below" in report.alt_text and report.alt_text.endswith("): the same.")
 
 
 def test_titles_claim_of_calibrated_models_no_more_than_chance_does():
@@ -328,6 +377,17 @@ def test_titles_claim_of_calibrated_models_no_more_than_chance_does():
     assert said["model"] <= 12 and said["class"] <= 12  # a twentieth, and of four classes at most that, would be 5
     assert class_finding(3, 10, 2) == "3 of 10 classes are off by more than noise"
     assert class_finding(2, 10, 2).startswith("Of 10 classes no more are off than chance")
+
+
+def test_mistakes_of_great_confidence_are_counted():
+    logits, labels = logits_and_labels(scale=2)
+    probabilities = softmax(logits, axis=1)
+    wrong = probabilities.argmax(1) != labels
+    sure = (wrong & (probabilities.max(1) > 14 / 15)).sum()
+    assert sure > 20 and hf_focal.confidence_histogram(probabilities, labels).finding == (
+        f"{sure} of {wrong.sum()} wrong answers have a confidence above 93.3%"
+    )
+    assert hf_focal.confidence_histogram([[0.9, 0.1]] * 4, [0] * 4).finding == "no answer of 4 is wrong"
 
 
 def test_what_several_panels_show_is_gathered():
@@ -352,6 +412,9 @@ def test_curves_are_compared_where_they_end_apart_for_good():
     assert rise("a", curve([5, 3, 2, 3.0, 2.2, 3.1, 2.4, 3.2, 2.6]), "NLL", " nats") == ""  # no more than its jumps
     late = curve([3, 2, 1, 0.99, 1.0, 1.05, 1.3, 1.35, 1.4, 1.5])
     assert rise("a", late, "NLL") == "NLL rises again with a, from 0.99 after epoch 3 to 1.5"
+    few = {key: replace(one, counts=np.full(6, 2.0)) for key, one in apart.items()}
+    assert not comparison(few, "X") and not rise("a", replace(late, counts=np.full(10, 20.0)), "NLL")
+    assert rise("a", replace(late, counts=np.full(10, 2000.0)), "NLL")
     generator = np.random.default_rng(0)
     said = sum(bool(comparison({key: curve(generator.normal(size=20)) for key in "ab"}, "X")) for _ in range(500))
     assert said <= 15
@@ -372,16 +435,21 @@ def test_models_are_ranked_only_beyond_their_intervals():
     first, second, third = figure.finding.split("; ")
     assert first == f"x: model 1 tells it apart best (AUROC {hf_focal.auroc(*clear['model 1']['after']):.1%})"
     assert second.startswith("y: no model is clearly best (AUROC ") and third.startswith("z: no better than chance")
+    figure = hf_focal.roc_diagram({"x": scores(-1), "y": scores(0, -1)})
+    assert re.fullmatch("x: taken for more familiar .*; y: no model is better than chance .*", figure.finding)
     grown = hf_focal.severity_diagram({"m": severities(0.01, 0.1)})
     assert grown.finding == "ECE after calibration grows from 1.0% to 10.0% at severity 1"
     still = hf_focal.severity_diagram({"m": severities(0.05, 0.06)})
     assert "grows" not in still.finding and "within noise" in still.finding
     pair = {"a": severities(0.01, 0.1), "b": severities(0.01, 0.3)}
     assert hf_focal.severity_diagram(pair).finding == (
-        "At severity 1, after calibration: ECE is lowest with a (10.0%), highest with b (30.0%)"
+        "After calibration every ECE grows; at severity 1 it is lowest with a (10.0%), highest with b (30.0%)"
     )
     near = {"a": severities(0.01, 0.1), "b": severities(0.01, 0.11)}
-    assert "no model is clearly better calibrated" in hf_focal.severity_diagram(near).finding
+    assert (
+        "at severity 1 no model is clearly better calibrated (10.0% to 11.0%)"
+        in hf_focal.severity_diagram(near).finding
+    )
     assert re.search("surest half of the answers: m 0.00% .of all 25.00%", hf_focal.risk_coverage_diagram(
         {"m": {"after": (np.array([0.25, 0.5, 0.75, 1]), np.array([0, 0, 0, 0.25]))}}
     ).finding)  # fmt: skip

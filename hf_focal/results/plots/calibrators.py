@@ -23,7 +23,7 @@ Drawn = tuple[PairedComparison | None, float, tuple[float, float], NoiseFloor]
 
 def draw_calibrators(found: Mapping[str, Drawn], level: float) -> Picture:
     """One line for each method, by its name; the first on top."""
-    with drawing(8.0, 2.4 + 0.34 * len(found)) as figure:
+    with drawing(8.0, 1.4 + 0.34 * len(found)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         _gains(left, {method: gain for method, (gain, *_) in found.items()}, level)
         for place, (_, error, ends, floor) in enumerate(found.values()):

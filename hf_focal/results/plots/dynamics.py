@@ -67,7 +67,7 @@ def nll_and_entropy_curves(runs: Mapping[str, Rows], split: str = "test") -> Pic
     """
     parts = {"": "all samples", "_correct": "right answers", "_incorrect": "wrong answers"}
     found: dict[str, dict[str, Curve]] = {}
-    with drawing(8.0, 5.6 + 0.13 * len(runs)) as figure:
+    with drawing(8.0, 5.3) as figure:
         axes = figure.subplots(2, 3, sharex=True, squeeze=False)
         for row, (key, name) in zip(axes, {"nll": "NLL", "entropy": "entropy"}.items(), strict=True):
             for axis, (part, words) in zip(row, parts.items(), strict=True):
@@ -109,7 +109,7 @@ def weight_norm_curves(runs: Mapping[str, Rows]) -> Picture:
     Raises:
         ValueError: If there is no run.
     """
-    with drawing(5.0, 4.2) as figure:
+    with drawing(5.0, 3.8) as figure:
         axis = figure.subplots()
         found = _curves(axis, runs, None, "weight_norm")
         axis.set(xlabel="epoch", ylabel="weight norm of the last layer")
@@ -137,7 +137,7 @@ def gradient_ratio_curves(gammas: Sequence[float] = (1.0, 2.0, 3.0, 5.0)) -> Pic
     """
     if not gammas:
         raise ValueError("gammas is empty: give at least one.")
-    with drawing(5.0, 4.4) as figure:
+    with drawing(5.0, 3.8) as figure:
         axis = figure.subplots()
         p = np.linspace(0, 1, 501)
         axis.axhline(1, color=GREY, linestyle="--", linewidth=1, label="cross-entropy")
@@ -220,7 +220,7 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
     bins = np.geomspace(drawn.min() / 1.01, drawn.max() * 1.01, 41)  # rounding puts no sample outside
     columns = min(3, len(epochs))
     lines = math.ceil(len(epochs) / columns)
-    with drawing(max(5.0, 2.7 * columns), 1.5 + 2.6 * lines) as figure:
+    with drawing(max(5.0, 2.7 * columns), 0.5 + 2.6 * lines) as figure:
         axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for axis in axes.flat[len(epochs) :]:
             axis.set_axis_off()
@@ -231,7 +231,7 @@ def gradient_norm_histograms(runs: Mapping[str, Rows], split: str = "train") -> 
                 style = {"histtype": "step", "label": short(title), **look.line}
                 axis.hist(np.clip(values, _SMALLEST, None), bins, weights=weights, **style)
             axis.set_xscale("log")
-            plain_numbers(axis.xaxis)
+            plain_numbers(axis.xaxis, 3)
             axis.set_title(f"epoch {epoch:g}")
         for axis in axes[:, 0]:
             axis.set_ylabel(wrapped(figure, f"share of the {split} samples", 2.2))
@@ -290,6 +290,17 @@ def _curves(axis: Axes, runs: Mapping[str, Rows], split: str | None, key: str) -
         if "ranges" in rows[0]:
             low, high = np.array([row["ranges"][key] or (np.nan, np.nan) for row in rows]).T
             axis.fill_between(epochs, low, high, color=look.colour, alpha=0.2, linewidth=0)
-        found[title] = Curve.of(epochs, values, low, high)
+        found[title] = Curve.of(epochs, values, low, high, [_count(row, key) for row in rows])
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return found
+
+
+def _count(row: Mapping[str, Any], key: str) -> float:
+    """How many samples a number is the mean of: none are known where it was not written; a norm is of no samples."""
+    if key == "weight_norm":
+        return np.inf
+    count, error = row.get("n_samples") or 0, row.get("error")
+    part = key.partition("_")[2]
+    if part and error is None:
+        return 0
+    return count * {"correct": 1 - (error or 0), "incorrect": error or 0}.get(part, 1)

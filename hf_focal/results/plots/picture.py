@@ -7,13 +7,18 @@ matplotlib. This file imports matplotlib, and so is imported on use.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
+from threading import RLock
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib import style
 from matplotlib.figure import Figure
+
+
+_ONE_AT_A_TIME = RLock()
 
 
 class Picture(Figure):
@@ -33,11 +38,17 @@ class Picture(Figure):
         self._settings = settings
         super().__init__(**kwargs)
 
-    def in_style(self) -> AbstractContextManager[None]:
-        """Settings of matplotlib for as long as something is drawn. Fonts of the user serve where ours has no sign."""
-        fonts = {"font.family": ["DejaVu Sans", *mpl.rcParams["font.family"]]}
-        fonts["font.sans-serif"] = mpl.rcParams["font.sans-serif"]
-        return style.context(["default", self._settings, fonts])
+    @contextmanager
+    def in_style(self) -> Iterator[None]:
+        """
+        Settings of matplotlib for as long as something is drawn; one thread at a time, for there is one set of them.
+        Fonts of the user serve where ours has no sign.
+        """
+        with _ONE_AT_A_TIME:
+            fonts = {"font.family": list(dict.fromkeys(["DejaVu Sans", *mpl.rcParams["font.family"]]))}
+            fonts["font.sans-serif"] = mpl.rcParams["font.sans-serif"]
+            with style.context(["default", self._settings, fonts]):
+                yield
 
     def draw(self, renderer: Any) -> None:
         """matplotlib makes ticks as late as this."""

@@ -83,7 +83,7 @@ def draw_reliability(
     bands = {title: binomial_band(one.bins, level) for title, one in shown.items()} | dict(bands or {})
     columns = min(2, len(shown))
     rows = math.ceil(len(shown) / columns)
-    with drawing(4.0 * columns, 0.8 + (4.6 + 0.4 * columns) * rows) as figure:
+    with drawing(4.0 * columns, 0.2 + (4.2 + 0.2 * columns) * rows) as figure:
         axes = figure.subplots(
             2 * rows, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1] * rows
         )
@@ -111,7 +111,7 @@ def _numbers(axis: Axes, shown: Shown) -> None:
     axis.axvline(shown.mean, color=ORANGE, label="mean confidence")
     axis.axvline(shown.share, color=BLUE, linestyle="--", label="overall accuracy")
     axis.set_yscale("log")
-    axis.set_ylim(bottom=0.8)
+    axis.set_ylim(0.6, max(12, axis.get_ylim()[1]))
     plain_numbers(axis.yaxis)
     axis.set_xlabel(f"confidence\n(mean {shown.mean:.1%}, accuracy {shown.share:.1%})")
 
@@ -163,7 +163,7 @@ def classwise_reliability_diagram(
     width = max(4.0, 2.6 * columns)
     names = {index: short(str(index if label_names is None else label_names[index]), 18) for index in statistics}
     errors = {index: bins.expected_error() for index, bins in statistics.items()}
-    with drawing(width, 2.6 * rows + 1.6) as figure:
+    with drawing(width, 2.4 * rows + 0.6) as figure:
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axis in axes.flat[len(statistics) :]:
             axis.set_axis_off()
@@ -214,7 +214,7 @@ def confidence_histogram(
     statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    with drawing(4.0 * columns, 1.4 + 2.9 * rows) as figure:
+    with drawing(4.0 * columns, 0.4 + 2.9 * rows) as figure:
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axis in axes.flat[len(panels) :]:
             axis.set_axis_off()
@@ -226,7 +226,7 @@ def confidence_histogram(
             axis.bar(bins.edges[:-1] + width / 2, wrong, width / 2, color=ORANGE, hatch="////", label="wrong", **place)
             axis.set_yscale("log")
             axis.set_xlim(0, 1)
-            axis.set_ylim(bottom=0.8)
+            axis.set_ylim(bottom=0.6)
             plain_numbers(axis.yaxis)
             axis.set_title(wrapped(figure, title, 3.5))
         for axis in axes[:, 0]:
@@ -246,7 +246,7 @@ def _of_wrong(title: str, bins: BinStatistics) -> str:
         return f"{head}no answer of {bins.counts.sum():,} is wrong"
     place = int(np.flatnonzero(bins.counts)[-1])
     sure = round(wrong[place])
-    return f"{head}{sure:,} of {total:,} wrong answers have a confidence above {bins.edges[place]:.0%}"
+    return f"{head}{sure:,} of {total:,} wrong answers have a confidence above {bins.edges[place]:.1%}"
 
 
 def _bars(axis: Axes, bins: BinStatistics, level: float, name: str, band: NDArray[np.float64] | None = None) -> None:
@@ -266,7 +266,7 @@ def _bars(axis: Axes, bins: BinStatistics, level: float, name: str, band: NDArra
     axis.errorbar(
         middle, accuracy, whiskers, fmt="none", ecolor=DARK, elinewidth=1, capsize=2, label=f"{level:.0%} interval"
     )
-    axis.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    axis.plot([0, 1], [0, 1], color=DARK, linestyle=":", linewidth=1, label="perfect calibration")
     axis.set(xlim=(0, 1), ylim=(0, 1))
 
 

@@ -6,6 +6,7 @@ matplotlib is imported on use, and nothing of its state is changed for longer th
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,6 +126,7 @@ def tell(figure: Picture, finding: str, alt_text: str) -> None:
     """Give a picture its title, wrapped, and its alt text."""
     figure.finding, figure.alt_text = one_line(finding), markup_free(alt_text)
     title = wrapped(figure, figure.finding, figure.get_figwidth(), bold=True)
+    _grow(figure, title.count("\n"))
     figure.suptitle(title, x=0.01, horizontalalignment="left", fontweight="bold")
 
 
@@ -132,6 +134,12 @@ def wrapped(figure: Picture, text: str, inches: float, bold: bool = False) -> st
     """Text in lines that fit into so many inches of a figure, four at most."""
     letters = max(12, int(_letters(figure, inches) * (0.8 if bold else 1)))
     return "\n".join(textwrap.wrap(one_line(text), letters, max_lines=4, placeholder=" …"))
+
+
+def _grow(figure: Picture, lines: int) -> None:
+    """Room for so many more lines of text, which is not taken from the panels."""
+    size = font_size(figure.get_figwidth())
+    figure.set_figheight(figure.get_figheight() + 1.5 * lines * size / 72)
 
 
 def _letters(figure: Picture, inches: float) -> float:
@@ -175,7 +183,7 @@ def titled_panels(probabilities: ArrayLike | Mapping[str, ArrayLike]) -> dict[st
 
 
 def add_legend(figure: Picture, *axes: Axes, columns: int = 3) -> None:
-    """One legend for all panels, below them, where it hides nothing, with as many columns as fit."""
+    """One legend for all panels, below them, where it hides nothing: the figure grows by its lines."""
     handles: list[Any] = []
     names: list[str] = []
     for axis in axes:
@@ -185,20 +193,21 @@ def add_legend(figure: Picture, *axes: Axes, columns: int = 3) -> None:
         return
     longest = max(map(len, names)) + 6  # with the line or the patch before it
     fitting = max(1, min(columns, len(names), int(_letters(figure, figure.get_figwidth()) / longest)))
+    _grow(figure, math.ceil(len(names) / fitting))
     figure.legend(handles, names, loc="outside lower center", ncols=fitting)
 
 
-def plain_numbers(axis: Any) -> None:
+def plain_numbers(axis: Any, ticks: int = 5) -> None:
     """Ticks of a logarithmic axis as numbers, for exponents are too small to be read."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(numticks=5))
+    axis.set_major_locator(LogLocator(numticks=ticks))
     axis.set_major_formatter(FuncFormatter(_as_number))
     axis.set_minor_formatter(NullFormatter())
 
 
 def _as_number(value: float, _: int | None = None) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}".replace("e-0", "e-")
 
 
 def legend_below(axis: Axes, title: str) -> None:

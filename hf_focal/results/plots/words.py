@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...metrics.bins import BinStatistics
 from ...metrics.chance import NoiseFloor
+from ...metrics.noise import binomial_band
 from .style import listed, one_line
 
 
@@ -26,8 +27,8 @@ WITHIN, BEYOND = "within noise", "not calibrated everywhere"
 @dataclass(frozen=True)
 class Shown:
     """
-    One panel: what was counted, what chance alone would show, if that is known, and what is known from elsewhere of an
-    error beyond that.
+    One panel: what was counted, what chance alone would show, if that is known, and the verdict, where it was given
+    by more than is drawn.
     """
 
     bins: BinStatistics
@@ -52,25 +53,23 @@ class Shown:
     @property
     def verdict(self) -> str:
         """What may be said of it; nothing where chance is not known."""
-        if self.floor is None:
-            return ""
+        if self.known or self.floor is None:
+            return self.known
         if self.error <= self.floor.high:
             return WITHIN
-        if self.known or abs(self.mean - self.share) <= self.floor.high:
-            return self.known or BEYOND
+        if abs(self.mean - self.share) <= self.floor.high:
+            return BEYOND
         return "over-confident" if self.mean > self.share else "under-confident"
 
     def after(self, before: Shown) -> str:
-        """The verdict, of what comes after `before`."""
-        if self.verdict != before.verdict or not self.verdict:
-            turned = self.verdict.endswith("confident") and before.verdict.endswith("confident")
-            return f"now {self.verdict}" if turned else self.verdict
-        if self.verdict == WITHIN or self.floor is None or before.floor is None:
-            return f"{self.verdict} too"
+        """What is to be said of it as of what came after `before`."""
+        error, verdict = f"{self.error:.2%}", self.verdict
+        off = verdict == BEYOND or verdict.endswith("confident")
+        if verdict != before.verdict or not off or self.floor is None or before.floor is None:
+            return f"after: {error}, {verdict}".removesuffix(", ")
         change, noise = self.error - before.error, math.hypot(self.floor.high, before.floor.high)
-        return f"still {self.verdict}" + (
-            ", but less" if change < -noise else ", and more so" if change > noise else ""
-        )
+        less = ", but less" if change < -noise else ", and more" if change > noise else ""
+        return f"still so after{less}: {error}"
 
 
 def finding(panels: Mapping[str, Shown]) -> str:
@@ -78,7 +77,7 @@ def finding(panels: Mapping[str, Shown]) -> str:
     titles, shown = list(panels), list(panels.values())
     if len(shown) == 1:
         (one,) = shown
-        return _capital(f"{one.verdict or 'reliability'}: ECE {one.error:.2%}") + _chance(one)
+        return _capital(f"{one.verdict or 'reliability'}: ECE {one.error:.2%}") + _most(one)
     if len(shown) == 2 and titles[0] == "before" and titles[1].startswith("after"):
         return _pair(*shown)
     if len(shown) < 4:
@@ -93,14 +92,21 @@ def finding(panels: Mapping[str, Shown]) -> str:
 
 
 def _pair(before: Shown, after: Shown) -> str:
-    same = np.array_equal(before.bins.counts, after.bins.counts) and before.error == after.error
-    if same:
-        return _capital(f"{before.verdict or 'reliability'} and left as it was: ECE {before.error:.2%}") + _chance(
-            before
-        )
-    told = after.after(before)
+    if _same(before, after):
+        left = f"{before.verdict} and left as it was".removeprefix(" and ")
+        return _capital(f"{left}: ECE {before.error:.2%}") + _most(before)
     head = f"{before.verdict} before" if before.verdict else "before"
-    return _capital(f"{head}: ECE {before.error:.2%}; after: {after.error:.2%}, {told}").removesuffix(", ")
+    return _capital(f"{head}: ECE {before.error:.2%}; {after.after(before)}")
+
+
+def _same(one: Shown, other: Shown) -> bool:
+    """Whether two panels show the same."""
+    keys = ("counts", "confidence_sums", "correct_sums")
+    return all(np.array_equal(getattr(one.bins, key), getattr(other.bins, key)) for key in keys)
+
+
+def _most(one: Shown) -> str:
+    return "" if one.floor is None else f", by chance up to {one.floor.high:.2%}"
 
 
 def _chance(one: Shown) -> str:
@@ -115,23 +121,28 @@ def alt_text(
     panels: Mapping[str, Shown], level: float, bands: Mapping[str, NDArray[np.float64]], unit: str = "samples"
 ) -> str:
     """What the panels of a reliability diagram show, for somebody who does not see them."""
-    n_bins = len(next(iter(panels.values())).bins.counts)
+    first = next(iter(panels.values()))
     head = (
-        f"Reliability diagram: accuracy against confidence in {n_bins} bins, with the {level:.0%} band where the bins "
-        "of a calibrated model would lie."
+        f"Reliability diagram: accuracy against confidence in {len(first.bins.counts)} bins, with the "
+        f"{level:.0%} band where the bins of a calibrated model would lie."
     )
     if len(panels) > 3:
         return f"{head} {len(panels)} panels. {finding(panels)}."
-    sentences = []
+    sentences: list[str] = []
     for title, one in panels.items():
+        if sentences and _same(first, one):
+            sentences.append(f"{title}: the same.")
+            continue
         filled = one.bins.counts > 0
-        accuracy, (least, most) = one.bins.accuracy[filled], bands[title][:, filled]
+        band = bands[title] if title in bands else binomial_band(one.bins, level)
+        accuracy, (least, most) = one.bins.accuracy[filled], band[:, filled]
         below, above = int((accuracy < least - 1e-12).sum()), int((accuracy > most + 1e-12).sum())
-        sentences.append(
-            f"{title}: mean confidence {one.mean:.1%}, accuracy {one.share:.1%} of {one.bins.counts.sum():,} {unit}, "
-            f"ECE {one.error:.2%}{_chance(one)}{', ' * bool(one.verdict)}{one.verdict}; of {filled.sum()} bins with "
-            f"{unit} {below} lie below the band and {above} above it.".removeprefix(": ")
+        told = (
+            f"mean confidence {one.mean:.1%}, accuracy {one.share:.1%} of {one.bins.counts.sum():,} {unit}, "
+            f"ECE {one.error:.2%}{_chance(one)}{', ' * bool(one.verdict)}{one.verdict}; of {filled.sum()} "
+            f"{'bin' if filled.sum() == 1 else 'bins'} with {unit} {below} lie below the band and {above} above it."
         )
+        sentences.append(f"{title}: {told}".removeprefix(": "))
     return " ".join([head, *map(_capital, sentences)])
 
 
