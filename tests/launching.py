@@ -9,6 +9,7 @@ import sys
 
 from conftest import ROOT
 
+from hf_focal.cli.commands import COMMANDS
 from hf_focal.results.lock import release_all
 
 
@@ -28,9 +29,22 @@ def launch(*arguments, processes=1, check=True, cwd=ROOT):
 README, PAGES = ROOT / "README.md", sorted((ROOT / "docs").glob("*.md"))
 
 
+_WITHOUT_LAUNCHER = ("compare", "compare-calibrators", "plot-dynamics", "linear-model")
+
+
+def as_scripts(text):
+    """A text in which the commands of `hf-focal` are those of the scripts, which run the same code."""
+
+    def script(found):
+        start = "python" if found[2] in _WITHOUT_LAUNCHER else "accelerate launch"
+        return f"{found[1]}{start} scripts/{COMMANDS[found[2]].module}.py"
+
+    return re.sub(r"(^|&& )hf-focal ([a-z-]+)(?=\s|$)", script, text, flags=re.MULTILINE)
+
+
 def blocks(language, pages=(README, *PAGES)):
-    """The different blocks of code in the README and the pages of `docs/`, or in others."""
-    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    """The different blocks of code in the README and the pages of `docs/`, or in others, see [`as_scripts`]."""
+    text = as_scripts("\n".join(page.read_text(encoding="utf-8") for page in pages))
     return list(dict.fromkeys(re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)))
 
 

@@ -80,6 +80,8 @@ class RunArguments(CalibrationTrainingArguments):
         if not 0 <= self.num_train_epochs < float("inf"):
             raise ValueError(f"num_train_epochs must be a number of at least 0, got {self.num_train_epochs}.")
         super().__post_init__()
+        if self.n_gpu > 1:
+            self._n_gpu = 1  # a process uses one: DataParallel would scale losses wrong, see [`start_run`]
         if self.lr_scheduler_kwargs:
             kind = SchedulerType(self.lr_scheduler_type)
             schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
@@ -214,7 +216,7 @@ def parse_arguments(
     parser = _FlagParser(list(dataclass_types), allow_abbrev=False, parents=[early], **parser_kwargs)
     if given.help_all:
         print(parser.format_help(everything=True), end="")
-        sys.exit()
+        sys.exit(0)
     if len(given.config) > 1:
         raise ValueError(f"--config is given {len(given.config)} times. Give one file.")
     config = given.config[0].expanduser() if given.config else None

@@ -31,7 +31,7 @@ class Command:
         """Do what the command line says; errors stay as they are. For `--help` nothing is imported."""
         if not {"-h", "--help"}.isdisjoint(sys.argv[1:]) and self.help_text.is_file():
             print(self.help_text.read_text(encoding="utf-8").replace(PROGRAM, Path(sys.argv[0]).name), end="")
-            sys.exit()
+            sys.exit(0)
         import_module(f".{self.module}", __package__).main()
 
 

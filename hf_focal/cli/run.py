@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 
 from ..results.folder import home_of, prepare_output_dir, refuse_own_input
@@ -29,6 +30,10 @@ def start_run(args: RunArguments, data: str, model: str, *names: str) -> str | N
     from.
     """
     start_logging(logging.INFO if args.should_log else logging.ERROR)
+    if args.n_gpu == 1 == args.world_size and (found := torch.cuda.device_count()) > 1:
+        program = Path(sys.argv[0])
+        module = f"-m hf_focal {program.name.split()[-1]}" if " " in program.name else str(program)
+        logger.warning("Using one of %d GPUs: accelerate launch %s uses all of them.", found, module)
     if args.output_dir == AUTO:
         args.output_dir = str(Path("outputs", "-".join(Path(name).name for name in (data, model, *names))))
     if args.resume_from_checkpoint is None:

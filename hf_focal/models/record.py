@@ -96,7 +96,7 @@ def calibration_record(model: PreTrainedModel) -> dict[str, Any] | None:
             f"config.calibration of this {type(model).__name__} is of another head, so its {_named(record)} is not "
             f"applied: {reason}. Fit one for this head: delete the entry 'calibration' (del model.config.calibration, "
             "or in config.json; for an adapter the file calibration.json) and calibrate the model, for example by "
-            "CalibrationTrainer.calibrate or scripts/calibrate.py."
+            "CalibrationTrainer.calibrate or hf-focal calibrate."
         )
     forget_record(model, reason)
     return None

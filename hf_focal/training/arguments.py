@@ -211,8 +211,8 @@ def settle(args: TrainingArguments) -> None:
     if args.n_gpu > 1:
         raise ValueError(
             f"One process sees {args.n_gpu} GPUs and would use torch.nn.DataParallel, which scales losses wrong. "
-            "Start one process per GPU, as 'accelerate launch script.py' and 'accelerate launch -m "
-            "hf_focal.cli.run_image' do, or show it one: CUDA_VISIBLE_DEVICES=0."
+            "Start one process per GPU (accelerate launch --num_processes <number of GPUs> script.py), or let it see "
+            "a single one (CUDA_VISIBLE_DEVICES=0)."
         )
     if args.label_names and LABELS not in args.label_names:
         raise ValueError(

@@ -6,11 +6,15 @@ import sys
 from importlib import import_module
 
 import pytest
+import torch
 from conftest import ROOT
 
-from hf_focal import __version__
+from hf_focal import CalibrationTrainingArguments, __version__
+from hf_focal.cli.arguments import RunArguments
 from hf_focal.cli.commands import COMMANDS
 from hf_focal.cli.main import main
+from hf_focal.cli.run import start_run
+from hf_focal.results.lock import release_all
 
 
 @pytest.fixture
@@ -101,3 +105,24 @@ def test_the_command_runs_what_the_script_runs(program, monkeypatch, tmp_path):
         assert end.value.code is None
         assert seen == [(command.module, ["--flag", "value"])] * 3
         seen.clear()
+
+
+@pytest.mark.parametrize(
+    ("argv", "start"),
+    [("/bin/hf-focal run-image", "-m hf_focal run-image"), ("scripts/run_image.py", "scripts/run_image.py")],
+)
+def test_one_process_uses_one_of_several_gpus_and_says_how_all_are_used(argv, start, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(sys, "argv", [argv])
+    assert CalibrationTrainingArguments(str(tmp_path)).n_gpu == 2  # which trainers refuse
+    args = RunArguments(str(tmp_path))
+    assert args.n_gpu == 1 and args.train_batch_size == args.per_device_train_batch_size
+    with caplog.at_level("WARNING"):
+        start_run(args, "data", "model")
+    assert f"Using one of 2 GPUs: accelerate launch {start} uses all of them." in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with caplog.at_level("WARNING"):
+        start_run(RunArguments(str(tmp_path)), "data", "model")
+    release_all()
+    assert "GPU" not in caplog.text

@@ -179,11 +179,19 @@ def missing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_mistake_is_the_last_line_under_accelerate(tmp_path, processes):
-    script, folder = missing(tmp_path)
-    result = launch(script, folder, processes=processes, check=False)
-    line = f"compare_runs.py: error: There is no such folder: {folder}."
+@pytest.mark.parametrize(
+    ("processes", "start", "name"),
+    [
+        (1, [str(ROOT / "scripts" / "compare_runs.py")], "compare_runs.py"),
+        (2, [str(ROOT / "scripts" / "compare_runs.py")], "compare_runs.py"),
+        (1, ["-m", "hf_focal.cli.compare_runs"], "compare_runs.py"),
+        (2, ["-m", "hf_focal", "compare"], "hf-focal compare"),
+    ],
+)
+def test_a_mistake_is_the_last_line_under_accelerate(tmp_path, processes, start, name):
+    _, folder = missing(tmp_path)
+    result = launch(*start, folder, processes=processes, check=False)
+    line = f"{name}: error: There is no such folder: {folder}."
     assert result.returncode == 1 and result.stderr.splitlines()[-1] == line
     assert result.stderr.count(line) == 2  # by one process, before and after what the launcher says
 

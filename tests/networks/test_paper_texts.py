@@ -15,7 +15,7 @@ import torch
 import yaml
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
-from launching import launch, run_main
+from launching import as_scripts, launch, run_main
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from scipy.special import softmax
@@ -313,7 +313,7 @@ def parsed(name, *flags):
 
 def commands():
     """Of the page on the paper and of the recipes: the recipe, its data and further flags."""
-    text = "".join((ROOT / name).read_text() for name in ("docs/paper.md", "configs/README.md"))
+    text = as_scripts("".join((ROOT / name).read_text() for name in ("docs/paper.md", "configs/README.md")))
     found = re.findall(r"^accelerate launch scripts/run_text.py --config configs/(.*)$", text, flags=re.MULTILINE)
     return [shlex.split(line) for line in found]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
-from launching import run_main
+from launching import as_scripts, run_main
 from PIL import Image as PILImage
 from safetensors.numpy import load_file
 from scipy.special import softmax
@@ -270,7 +270,7 @@ def test_a_model_of_other_classes_is_refused(models, tmp_path, start):
 
 
 def test_commands_of_the_readme_run(models, pictures, tmp_path, start):
-    text = (ROOT / "docs" / "shift.md").read_text()
+    text = as_scripts((ROOT / "docs" / "shift.md").read_text())
     commands = re.findall(r"^accelerate launch scripts/run_ood.py (.*)$", text, flags=re.MULTILINE)
     assert len(commands) == 2
     for index, command in enumerate(commands):

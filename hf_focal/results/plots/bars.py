@@ -42,7 +42,7 @@ def draw_bars(
         axes[0].set_yticks(range(len(runs)), [short(run, 22) for run in runs])
         axes[0].set_ylim(len(runs) - 0.5, -0.5)
         add_legend(figure, axes[0], columns=2)
-        words = "; ".join(_range(title, by_run, style, after) for title, by_run in list(found.items())[:2])
+        words = _range(*next(iter(found.items())), style, after)
         told = {
             title: [f"{run} {row['before'][0]:{style}}, {row['after'][0]:{style}}" for run, row in rows.items()]
             for title, rows in found.items()
