@@ -1,17 +1,17 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
 Train the grid of runs behind the paper's tables and figures, and write pages that set ours beside the paper's, with
-intervals and a verdict for each claim. Started in the checkout:
+intervals and a verdict for each claim. Started in the checkout (or as scripts/reproduce.py):
 
-    python scripts/reproduce.py --preset smoke                                         # minutes, offline
-    python scripts/reproduce.py --preset cpu --data_root path/to/data --jobs 2 --dry_run
-    python scripts/reproduce.py --preset cpu --data_root path/to/data --jobs 2
-    python scripts/reproduce.py --preset gpu --data_root path/to/data --only cifar10/cifar_resnet50
+  hf-focal reproduce --preset smoke
+  hf-focal reproduce --preset cpu --data_root path/to/data --dry_run
+  hf-focal reproduce --preset cpu --data_root path/to/data --jobs 2
+  hf-focal reproduce --preset gpu --data_root path/to/data --only sst
 
-Each cell of the grid (data set, model, loss, seed; configs/grid/*.yaml) is one run of run_image.py or run_text.py in a
+Each cell of a grid (data set, model, loss, seed; configs/grid/*.yaml) is one run of run_image.py or run_text.py in a
 process of its own. Finished ones are skipped, and those that were stopped go on from their last checkpoint: whatever
-ends this command, start it again. Several of them may work on one grid. Pages and the small files of finished cells
-are in `results`; runs that are there already are not trained anew.
+ends this command, start it again; several of them may work on one grid. `results` holds the pages and the small files
+of finished cells, and what is there is not trained anew.
 """
 
 if __name__ == "__main__":  # before the imports: they take seconds, and --help needs none of them
