@@ -28,9 +28,8 @@ class Progress:
         usual = sum(known) / len(known) if known else 60.0
         self._expected = {name: one or usual for name, one in expected.items()}
         self._guessed = len(known) < len(expected)
-        shape = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
-        self._bar = tqdm(total=max(1.0, sum(self._expected.values())), bar_format=shape, disable=None)
-        self._begun: dict[str, float] = {}
+        total, shape = max(1.0, sum(self._expected.values())), "{desc} {percentage:3.0f}%|{bar}|"
+        self._bar = tqdm(desc=f"{len(cells)} cells", total=total, bar_format=shape, disable=None)
 
     def __call__(self, running: Sequence[Job], event: Job | None) -> None:
         """Show what runs, and a job that has begun or ended."""
@@ -41,8 +40,7 @@ class Progress:
         done = len(self._cells) - len(waiting)
         if event is not None:
             tqdm.write(f"{self._told(event)} {self._tally(done, left)}")
-        self._bar.set_description_str(f"{done} of {len(self._cells)} cells", refresh=False)
-        self._bar.set_postfix_str(f"{self._time(left)} left", refresh=False)
+        self._bar.set_description_str(f"{done} of {len(self._cells)} cells, {self._time(left)} left", refresh=False)
         self._bar.n = self._bar.total - left
         self._bar.refresh()
 

@@ -186,7 +186,8 @@ def _run(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         runs = [run for of_loss in row.runs.values() for run in of_loss]
-        seconds = [seconds_of(run.folder) for run in runs]
+        # Of a run that outlived its grid the training alone is known.
+        seconds = [seconds_of(run.folder) or float(run.results.get("train_runtime", 0)) for run in runs]
         taken = duration(sum(seconds)) if all(seconds) else "not noted"
         machines = "; ".join(dict.fromkeys(run.facts.get("machine", "not noted") for run in runs))
         lines.append([row.title, row.model, str(len(row.runs)), str(len(runs)), taken, machines, _versions(runs)])
