@@ -137,7 +137,7 @@ PAGES = (
         Page(
             f"table_f_{key}", f"Appendix F: {METRICS[key].title}",
             f"{METRICS[key].title}, {'in nats' if key == 'nll' else 'in percent'}. The order that is judged is that "
-            "of the paper's text, a lower one than that of cross-entropy.",
+            "of the paper's text: focal losses below cross-entropy.",
             ((key, "before"), (key, "after")), True,
         )
         for key in ("adaptive_ece", "classwise_ece", "mce", "nll")
