@@ -71,7 +71,7 @@ class Page:
     title: str
     words: str
     columns: tuple[tuple[str, str], ...]
-    # Whether all losses are claimed to be lower than cross-entropy; else the paper's own figures say.
+    # Whether focal losses are claimed to be lower than cross-entropy; else the paper's own figures say.
     lower: bool = False
 
     def entries(self, rows: Sequence[Row]) -> list[Entry]:
@@ -85,8 +85,9 @@ class Page:
                 against, claim = None, ""
                 if key != "temperature" and loss != PLAIN and PLAIN in row.runs:
                     against = difference(runs, row.runs[PLAIN], key, moment)
-                    claim = "lower" if self.lower else _order(paper, paper_value(row.name, PLAIN, key, moment))
-                    claim = claim or ("lower" if key == "ece" and not row.in_paper and _is_focal(loss) else "")
+                    claim = _order(paper, paper_value(row.name, PLAIN, key, moment))
+                    text = self.lower or (key == "ece" and not row.in_paper)
+                    claim = claim or ("lower" if text and _is_focal(loss) else "")
                 yield Entry(row, loss, key, moment, estimate(runs, key, moment), paper, "", claim, against)
 
 
