@@ -50,6 +50,8 @@ def main() -> None:
     options = _options()
     start_logging()
     check_count("jobs", options.jobs)
+    if options.data_root is not None:
+        options.data_root = options.data_root.expanduser().absolute()
     tables = _tables(options)
     output = options.output_dir or Path("outputs", "grid", options.grid.stem if options.grid else options.preset)
     kept = options.results_dir / "runs" / (options.grid.stem if options.grid else options.preset)

@@ -168,6 +168,15 @@ def test_dry_run_tells_what_is_left_and_how_long_it_takes(checkout, monkeypatch,
         reproduce.main()
 
 
+def test_data_that_are_not_there_are_named_before_anything_is_run(checkout, monkeypatch):
+    grid(checkout, "a", dataset_name={"folder": "sst"})
+    for flags, missing in ((["--data_root", "data"], str(checkout / "data" / "sst")), ([], "--dataset_name of t")):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "--preset", "cpu", *flags])
+        with pytest.raises(ValueError, match=f"These data are not there: {missing}. Give --data_root"):
+            reproduce.main()
+    assert started(checkout) == []
+
+
 # ---- In processes of their own --------------------------------------------------------------------------------------
 
 GRID = "import sys\nfrom hf_focal.cli import reproduce\nfrom hf_focal.reproduction import runner\n"
