@@ -32,8 +32,9 @@ from typing import Any
 from ..checks import check_count
 from ..names import suggestion
 from ..reproduction.grid import Cell, Table, missing_places, read_grid
+from ..reproduction.place import Place, check_cell, expected_seconds, how_to_go_on
 from ..reproduction.progress import Progress, duration
-from ..reproduction.runner import Place, check_cell, expected_seconds, how_to_go_on, run_cells
+from ..reproduction.runner import run_cells
 from ..reproduction.summary import write_pages
 from ..results.folder import check_folder
 from ..results.tables import text_table

@@ -26,7 +26,7 @@ from ..results.report import LEVEL
 from ..robustness.ood import auroc_of_rows
 from ..robustness.study import ENTROPIES, FAMILIAR
 from .grid import OOD, Cell, Table
-from .runner import read_cell
+from .place import read_cell
 
 
 MOMENTS = ("before", "after")

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from .grid import Cell
-from .runner import Job, Place
+from .place import Place
+from .runner import Job
 
 
 class Progress:

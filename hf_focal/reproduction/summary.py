@@ -21,8 +21,8 @@ from .grid import Table
 from .measured import BEST, FAILS, HOLDS, MOMENTS, OPEN, Row, Run, difference, estimate, read_rows_of
 from .pages import PAGES, Entry, Page, csv_page, markdown_page, tally
 from .paper import SOURCE
+from .place import seconds_of
 from .progress import duration
-from .runner import seconds_of
 
 
 README, NOTES, CELLS = "README.md", "notes.md", "cells.csv"
