@@ -117,6 +117,7 @@ def _readme(
         _pages(found),
         "## Which claims hold",
         *_claims(rows),
+        (results / NOTES).read_text("utf-8").strip() if (results / NOTES).is_file() else "",
         "## What is left of a loss's advantage",
         "NLL in nats, before calibration, after the paper's temperature (of least validation ECE), and after the best "
         "map that the validation data choose (`--calibrator auto`, by NLL); in the last column less that of "
@@ -131,8 +132,6 @@ def _readme(
         "## Appendix H: very confident answers",
         _sure(done),
     ]
-    if (results / NOTES).is_file():
-        parts.append((results / NOTES).read_text("utf-8").strip())
     parts += ["## Figures"] * bool(drawn)
     for title, lines in drawn.items():
         parts += [f"### {title}", *lines]
@@ -213,6 +212,7 @@ def _not_run(rows: Sequence[Row]) -> Iterable[str]:
         for cell in row.waiting:
             cells.setdefault(cell.seed, []).append(cell.loss)
         told = "; ".join(f"seed {seed}: {', '.join(losses)}" for seed, losses in cells.items())
+        told = told if row.runs else f"all {len(row.waiting)} cells"
         flags = f"--preset {row.preset} --data_root path/to/data --only {row.table.name}/{row.model}-"
         if row.table.name.endswith("-released"):
             flags = f"--released {flags}"
