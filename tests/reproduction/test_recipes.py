@@ -112,7 +112,12 @@ def arguments(script, cell, folder, **changed):
     return parse_arguments(types, words(flags))[-1]
 
 
-@pytest.mark.parametrize("loss", IMAGES)
+FAST = ("cross_entropy", "flsd-53", "label_smoothing", "brier", "mmce")
+
+
+@pytest.mark.parametrize(
+    "loss", [*FAST, *(pytest.param(one, marks=pytest.mark.slow) for one in IMAGES if one not in FAST)]
+)
 def test_three_steps_on_images_are_those_of_the_published_code(loss, tmp_path, monkeypatch):
     """
     SGD with momentum 0.9 and a decay of 5e-4 on all weights, at 0.1, after the gradient is clipped to norm 2. The
