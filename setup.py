@@ -66,6 +66,7 @@ setup(
     package_data={
         "hf_focal": ["py.typed", "*.pyi"],
         "hf_focal.cli": ["help/*.txt"],
+        "hf_focal.reproduction": ["*.json"],
         "hf_focal.results": ["*.md"],
         **{module: ["*.md", "*.txt"] for module in modules},
     },

@@ -108,6 +108,7 @@ from .results.compare import compare_runs as compare_runs
 from .results.compare_calibrators import CalibratorComparison as CalibratorComparison
 from .results.compare_calibrators import compare_calibrators as compare_calibrators
 from .results.dynamics_file import read_dynamics as read_dynamics
+from .results.error_bars import calibration_error_bars as calibration_error_bars
 from .results.folder import prepare_output_dir as prepare_output_dir
 from .results.gain import Refinement as Refinement
 from .results.logit_files import load_logits as load_logits

@@ -44,6 +44,7 @@ COMMANDS = {
     "compare-calibrators": Command("compare_calibrators", "Fit every calibrator to logits that you have."),
     "plot-dynamics": Command("plot_dynamics", "Draw what training did to calibration."),
     "linear-model": Command("linear_model", "Appendix C of the paper, drawn."),
+    "reproduce": Command("reproduce", "The paper's tables: a grid of runs, and its pages."),
 }
 
 

@@ -97,7 +97,7 @@ def compare_runs_in(width: int, folders: Sequence[str | Path], aligned: bool = F
 def _columns(folders: Sequence[str | Path]) -> tuple[list[tuple[str, list[str]]], int]:
     """Titles of the columns, each with a cell for every row; and how many of them tell the rows apart."""
     groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
-    for folder, results in _read(folders).items():
+    for folder, results in read_runs(folders).items():
         alone = folder if results.get("seed") is None else ""  # of unknown seed: not to be taken for one of several
         runs = groups.setdefault((*(setting(results) for setting in _SETTINGS.values()), alone), {})
         for other, known in runs.items():
@@ -141,7 +141,8 @@ def _metrics(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _read(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
+def read_runs(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
+    """The results of finished runs by their folders; what [`compare_runs`] says of errors holds."""
     if not folders:
         raise ValueError("folders is empty: give at least one.")
     runs: dict[str, dict[str, Any]] = {}

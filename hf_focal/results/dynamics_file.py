@@ -112,13 +112,13 @@ def read_dynamics(folders: Sequence[str | Path], average: bool = False) -> dict[
             raise ValueError(f"{folder / DYNAMICS} is empty: it holds no epochs.")
     losses = [rows[0]["loss"] for rows in runs.values()]
     if average:
-        return {loss: _average([rows for rows in runs.values() if rows[0]["loss"] == loss]) for loss in losses}
+        return {loss: average_rows([rows for rows in runs.values() if rows[0]["loss"] == loss]) for loss in losses}
     by_loss = len(set(losses)) == len(losses)
     return {loss if by_loss else str(folder): runs[folder] for folder, loss in zip(runs, losses, strict=True)}
 
 
-def _average(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One run of several, row by row; empty numbers and gradients are passed over."""
+def average_rows(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One run of several (seeds of one loss), row by row; empty numbers and gradients are passed over."""
     places = [[(row["split"], row["epoch"]) for row in rows] for rows in runs]
     if any(other != places[0] for other in places[1:]):
         raise ValueError(

@@ -98,7 +98,7 @@ def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
     >>> auroc([0.1, 0.2, 0.3], [0.2, 0.9])
     0.75
     """
-    statistic, num_in, num_out = _auroc_of_rows(in_scores, out_scores)
+    statistic, num_in, num_out = auroc_of_rows(in_scores, out_scores)
     return statistic(np.arange(num_in), np.arange(num_out))
 
 
@@ -123,14 +123,14 @@ def auroc_interval(
         TypeError: If `n_resamples` is not a whole number.
     """
     check_options(level, n_resamples)
-    statistic, num_in, num_out = _auroc_of_rows(in_scores, out_scores)
+    statistic, num_in, num_out = auroc_of_rows(in_scores, out_scores)
     draw = np.random.default_rng(seed).integers
     resamples = progress(range(n_resamples), "bootstrap of the AUROC")
     values = [statistic(draw(0, num_in, num_in), draw(0, num_out, num_out)) for _ in resamples]
     return interval_ends(np.array(values), level)
 
 
-def _auroc_of_rows(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[Callable[..., float], int, int]:
+def auroc_of_rows(in_scores: ArrayLike, out_scores: ArrayLike) -> tuple[Callable[..., float], int, int]:
     """AUROC as a function of the rows of either set, and their sizes. Scores are sorted once, then only counted."""
     inside, outside = check_scores("in_scores", in_scores), check_scores("out_scores", out_scores)
     num_in, num_out = len(inside), len(outside)

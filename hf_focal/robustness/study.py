@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import save_file
 from torchvision.transforms import Compose
 from transformers import Trainer, TrainingArguments
 
@@ -42,6 +43,8 @@ from .plots import risk_coverage_diagram, roc_diagram, severity_diagram
 
 
 RESULTS, TABLES = "ood_results.json", "ood_results.txt"
+ENTROPIES = "ood_entropies.safetensors"  # by title of a model, then of data, then moment; what the AUROC is made of
+FAMILIAR = "familiar"  # there, in the place of a title of other data
 LEVEL = 0.9  # of the intervals
 INTERVALS = ("accuracy", "nll", "ece")  # the metrics that are drawn against severity
 
@@ -301,6 +304,17 @@ def save(study: Study, folder: str | Path) -> list[str]:
     with replacing(folder, "files") as staged:
         (staged / RESULTS).write_text(json.dumps(whole, indent=2, default=asdict) + "\n", encoding="utf-8")
         (staged / TABLES).write_text(tables(study) + "\n", encoding="utf-8")
+        save_file(dict(_entropies(study)), staged / ENTROPIES)
         for name, figure in drawn.items():
             figure.savefig(staged / name)
-    return [RESULTS, TABLES, *drawn]
+    return [RESULTS, TABLES, ENTROPIES, *drawn]
+
+
+def _entropies(study: Study) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Those of the familiar samples once for each model, and of each of the other data."""
+    for title, found in study.models.items():
+        for index, (panel, by_moment) in enumerate(found.entropies.items()):
+            for moment, (inside, outside) in by_moment.items():
+                yield f"{title}/{panel}/{moment}", np.asarray(outside, np.float32)
+                if index == 0:
+                    yield f"{title}/{FAMILIAR}/{moment}", np.asarray(inside, np.float32)

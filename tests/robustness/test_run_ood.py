@@ -13,6 +13,7 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from launching import as_scripts, run_main
 from PIL import Image as PILImage
+from safetensors.numpy import load_file
 from scipy.special import softmax
 from transformers import AutoImageProcessor
 
@@ -109,8 +110,15 @@ def test_folded_and_unfolded_checkpoints_give_the_same_tables(models, pictures, 
     assert re.search(r"^after +0 \(0.00%\) +- +[\d.]+%$", text, flags=re.MULTILINE)
     assert "gaussian_noise 5" in text and "gaussian_noise 1" not in text  # in the JSON
     assert {path.name for path in tmp_path.iterdir()} == {
-        "ood_results.json", "ood_results.txt", "roc.png", "risk_coverage.png", "severity_gaussian_noise.png"
+        "ood_results.json", "ood_results.txt", "roc.png", "risk_coverage.png", "severity_gaussian_noise.png",
+        "ood_entropies.safetensors",
     }  # fmt: skip
+    entropies = load_file(tmp_path / "ood_entropies.safetensors")
+    for panel in ("noise", "gaussian_noise 1"):
+        for moment in ("before", "after"):
+            pair = [entropies[f"folded/{data}/{moment}"] for data in ("familiar", panel)]
+            assert [*map(len, pair)] == [50, 50]
+            assert auroc(*pair) == pytest.approx(one["ood"][panel]["entropy"][moment]["auroc"], abs=1e-3)
     assert "it/s" in output.err  # progress bars
 
 
