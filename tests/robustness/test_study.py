@@ -108,7 +108,9 @@ def test_only_what_was_asked_for_is_measured_shown_and_saved(tmp_path):
     assert [line.split()[:3] for line in lines] == [
         ["noise", name, "62.50%"] for name in ("entropy", "max_probability", "energy")
     ]
-    assert save(study, tmp_path / "new" / "folder") == ["ood_results.json", "ood_results.txt", "roc.png"]
+    assert save(study, tmp_path / "new" / "folder") == [
+        "ood_results.json", "ood_results.txt", "ood_entropies.safetensors", "roc.png",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="finite"):
         found(others=[("noise", OTHER * np.nan)])
 
@@ -138,7 +140,8 @@ def test_the_file_holds_all_figures_and_the_pictures_show_some(tmp_path):
         "focal": found(FocalRecalibration(gamma=3.0, temperature=2.0), model="b", loss="focal"),
     }
     study = Study("digits", 4, 3, ["contrast 3"], models)
-    names = ["ood_results.json", "ood_results.txt", "severity_contrast.png", "roc.png", "risk_coverage.png"]
+    names = ["ood_results.json", "ood_results.txt", "ood_entropies.safetensors", "severity_contrast.png", "roc.png",
+             "risk_coverage.png"]  # fmt: skip
     assert save(study, tmp_path) == names and {path.name for path in tmp_path.iterdir()} == set(names)
     results = json.loads((tmp_path / names[0]).read_text())
     assert {key: value for key, value in results.items() if key != "models"} == {
