@@ -102,9 +102,10 @@ def test_the_end_of_the_output_is_the_table_and_a_verdict(run):
     output = run[1].stdout
     cell, noise = r" +[\d.]+%? \([\d.]+%? to [\d.]+%?\)", r" +[\d.]+%( \(within noise\))?"
     for title in ("Error", "NLL", "Brier", "- by chance"):
-        assert re.search(rf"^{title}{cell}{cell}$", output, flags=re.MULTILINE), title
+        assert re.search(rf"^{title}{cell}{cell}( +better| +worse)?$", output, flags=re.MULTILINE), title
     for title in ("ECE", "AdaECE", "Classwise-ECE", "MCE"):
-        assert re.search(rf"^{title}{noise}{noise}\n- true value +[\d.]+% to ", output, flags=re.MULTILINE), title
+        row = rf"^{title}{noise}{noise}(?: +better| +worse)?\n- true value +[\d.]+% to "
+        assert re.search(row, output, flags=re.MULTILINE), title
     assert re.search(r"(over|under)-confident", output)
     assert "it/s" in run[1].stderr  # progress bars
 

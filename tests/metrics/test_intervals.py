@@ -10,6 +10,7 @@ import pytest
 from scipy.special import softmax
 
 import hf_focal.metrics.classwise_ece
+import hf_focal.progress
 from hf_focal import bootstrap_interval, confidence_interval, metrics, paired_bootstrap
 from hf_focal.metrics import METRICS
 
@@ -129,12 +130,13 @@ def test_nll_interval_reaches_infinity_where_true_classes_have_probability_zero(
     assert low == pytest.approx(math.log(2)) and high == math.inf
 
 
-def test_own_functions_show_their_progress_and_ours_do_not(capsys):
+def test_a_bootstrap_shows_its_progress_in_a_terminal_where_it_takes_long(capsys, monkeypatch):
     probabilities, labels = draw(7)
-    bootstrap_interval("ece", probabilities, labels, n_resamples=5)
-    assert capsys.readouterr().err == ""
-    assert bootstrap_interval(lambda p, y: float(p[:, 0].mean()), probabilities, labels, n_resamples=5)[0] > 0
-    assert "bootstrap" in capsys.readouterr().err
+    own = functools.partial(bootstrap_interval, lambda p, y: float(p[:, 0].mean()), n_resamples=5)
+    monkeypatch.setattr(hf_focal.progress, "_is_terminal", lambda: True)
+    assert own(probabilities, labels)[0] > 0 and capsys.readouterr().err == ""
+    monkeypatch.setattr(hf_focal.progress, "DELAY", 0.0)
+    assert own(probabilities, labels)[0] > 0 and "bootstrap" in capsys.readouterr().err
 
 
 # ---- Two models -----------------------------------------------------------------------------------------------------

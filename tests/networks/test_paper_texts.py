@@ -109,7 +109,7 @@ def test_the_recipe_trains_on_phrases_with_a_third_class(phrases):
         measured = calibration_metrics_from_logits(arrays["test_logits"], arrays["test_labels"], 15, temperature)
         for key in METRICS:
             assert results[f"test_{moment}_{key}"] == pytest.approx(measured[key], abs=1e-12)
-    assert re.search(r"mean confidence (of the model )?is [\d.]+%", result.stdout)
+    assert re.search(r"mean confidence (of the model )?is [\d.]+%", " ".join(result.stdout.split()))
 
 
 def test_whoever_has_the_package_gets_its_probabilities_from_trees(phrases, treebank):

@@ -2,6 +2,7 @@
 """Every task that is registered, and one that is registered here: from a folder of data to a calibrated checkpoint."""
 
 import json
+import re
 import runpy
 import sys
 from types import SimpleNamespace
@@ -276,8 +277,9 @@ def test_the_script_calibrates_it(task, tmp_path, monkeypatch, capsys):
     if task.name == PLUGIN:
         assert arrays["test_sentences"].tolist() == [row // 2 for row in range(60)]
     table = capsys.readouterr().out
-    assert (f"test {task.unit}" in table) is (task.unit != "samples")
-    assert (f"intervals, by {task.group})" in table) is (task.group is not None)
+    counted = "test" if task.unit == "samples" else f"test {task.unit}"
+    assert re.search(rf"^{counted} +before +after", table, flags=re.MULTILINE)
+    assert (f"intervals, by {task.group}." in " ".join(table.split())) is (task.group is not None)
     loaded = from_pretrained(tmp_path / "out", task=task.name)
     torch.testing.assert_close(loaded.classifier.weight, model.classifier.weight / results["temperature"])
 

@@ -409,7 +409,7 @@ def test_two_processes_give_the_results_of_one(run, treebank, tmp_path):
     result = launch(SCRIPT, *flags(folder, *MEASURED, "--model_name_or_path", str(bert), "--output_dir", str(two)),
                     "--per_device_train_batch_size", "10", processes=2)  # fmt: skip
     assert "in 2 process(es)" in result.stdout and result.stdout.count("Saved to") == 1
-    assert "test tokens" in result.stdout and "90% intervals, by sentence)" in result.stdout
+    assert "\ntest tokens " in result.stdout and "90% intervals, by sentence." in " ".join(result.stdout.split())
     arrays, results = load_file(two / "predictions.safetensors"), json.loads((two / "all_results.json").read_text())
     for key, value in run[1].items():
         assert value.shape == arrays[key].shape and np.abs(value - arrays[key]).max() < 1e-3, key
