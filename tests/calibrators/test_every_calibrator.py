@@ -301,7 +301,7 @@ def test_the_trainer_fits_records_and_heeds_it(method, fold, batches, tmp_path):
     trainer.create_model_card()
     card = (tmp_path / "README.md").read_text()
     if fit.unchanged:
-        assert f"so they are as they were trained. {fit.why}" in card
+        assert "so they are as they were trained." in card and card.count(fit.why) == 1
         return
     assert str(fit.calibrator) in card and (f"{fit.calibrator.noun} was fitted" in card)
     assert ("is folded into the classification head" in card) is folded

@@ -285,7 +285,7 @@ def test_a_temperature_that_stayed_one_is_said_with_the_reason():
     assert fit.temperature == 1 and not fit.helped and fit.why in made.words and made.notes == ""
     record = {"temperature": 1.0, "folded": True, "helped": False, "why": fit.why}
     text = create_model_card(About("m", "text-classification", calibration=record), made).text
-    assert "No map was found" in text and text.count(fit.why) == 2 and "scores are those of the plain softmax" in text
+    assert "No map was found" in text and text.count(fit.why) == 1 and "scores are those of the plain softmax" in text
     assert "calibrated probabilities" not in text.split("## Training")[0]
     unfolded = create_model_card(About("m", "text-classification", calibration={**record, "folded": False}), made).text
     assert "from transformers import pipeline" in unfolded
