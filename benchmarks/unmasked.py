@@ -5,7 +5,7 @@ What the neutral output of a Tree-LSTM on SST does to its calibration: the same 
     python scripts/reproduce.py --preset cpu --data_root path/to/data --only sst/
     python benchmarks/unmasked.py path/to/data/sst/binary outputs/grid/cpu/sst/*-seed1
 
-Of each run, before scaling, in percent of the test trees: ECE and error, and the mean probability of the neutral class.
+Of each run, before scaling, in percent of the test trees: ECE and error, and the mean probability of neutral.
 """
 
 import argparse
