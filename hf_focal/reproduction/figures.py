@@ -72,7 +72,7 @@ def left(rows: Sequence[Row]) -> Picture | None:
         for loss, runs in row.runs.items() if row.in_paper and len(row.runs) > 1 else ():
             both = {moment: estimate(runs, "nll", place) for moment, place in (("before", "before"), ("after", BEST))}
             bars = {moment: (one.mean, float(one.low or 0), float(one.high or 0)) for moment, one in both.items()}
-            found.setdefault(f"{row.name}: NLL", {})[loss] = bars
+            found.setdefault(f"{row.name} ({row.preset}/{row.table.name}): NLL", {})[loss] = bars
     return draw_bars(found, LEVEL, "nats", "after the best map") if found else None
 
 

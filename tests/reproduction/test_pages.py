@@ -4,6 +4,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from hf_focal import Predictions
 from hf_focal.predictions import save_predictions
 from hf_focal.reproduction.claims import judged
+from hf_focal.reproduction.figures import left
 from hf_focal.reproduction.grid import read_grid
 from hf_focal.reproduction.measured import Difference, read_rows_of
 from hf_focal.reproduction.paper import paper_auroc, paper_value
@@ -127,6 +129,17 @@ def test_tables_hold_our_numbers_the_papers_and_a_verdict(tmp_path):
     own = -np.log(softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]).mean()
     assert float(nll["label_smoothing", "before"]["ours"]) == pytest.approx(own, abs=1e-5)
     assert (nll["label_smoothing", "before"]["verdict"], nll["flsd-53", "before"]["verdict"]) == ("", "holds")
+
+
+def test_runs_of_two_grids_never_share_a_panel(tmp_path):
+    """Two sizes of one row of the paper are two networks."""
+    for loss in ("cross_entropy", "focal-3"):
+        finished(tmp_path, loss)
+    (row,) = read_rows_of("g", grid(tmp_path, "cross_entropy", "focal-3"), tmp_path / "results" / "runs" / "g")
+    figure = left([row, replace(row, preset="other")])
+    assert [axis.get_xlabel().replace("\n", " ") for axis in figure.axes] == [
+        f"{PAPER} (g/t): NLL in nats", f"{PAPER} (other/t): NLL in nats",
+    ]  # fmt: skip
 
 
 def test_what_was_not_run_stands_as_its_command(tmp_path):
