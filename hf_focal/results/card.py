@@ -48,7 +48,7 @@ class About:
         model_type (`str`, *optional*):
             `config.model_type`, by which servers know a model; by default that is the architecture.
         facts (`Mapping[str, str]`, *optional*):
-            What else is known of the model and its training, by what it is: rows of a table.
+            What else is known of the model and its training, by what it is: entries of a list.
         masked (`Sequence[str]`, *optional*):
             Classes that never count at evaluation, see [`mask_classes`].
         adapter (`bool`, *optional*, defaults to `False`):
@@ -201,7 +201,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
 
 
 def _facts(about: About) -> dict[str, str]:
-    """The facts as cells of a table, with what a checkpoint was made from."""
+    """The facts as entries of a list, with what a checkpoint was made from."""
     base = {"base model": about.base_model} if about.base_model and _HUB_ID.fullmatch(about.base_model) else {}
     return {key: _one_line(text) for key, text in {**about.facts, **base}.items()}
 
