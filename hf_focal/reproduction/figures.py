@@ -69,10 +69,10 @@ def left(rows: Sequence[Row]) -> Picture | None:
     """The NLL of each loss before calibration and after its best map: what is left of its advantage."""
     found: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
     for row in rows:
-        for loss, runs in row.runs.items() if row.in_paper and len(row.runs) > 1 else ():
+        for loss, runs in row.runs.items() if row.in_paper and len(row.runs) > 1 and not row.is_stopped else ():
             both = {moment: estimate(runs, "nll", place) for moment, place in (("before", "before"), ("after", BEST))}
             bars = {moment: (one.mean, float(one.low or 0), float(one.high or 0)) for moment, one in both.items()}
-            found.setdefault(f"{row.name} ({row.preset}/{row.table.name}): NLL", {})[loss] = bars
+            found.setdefault(f"{row.network} ({row.preset}/{row.table.name}): NLL", {})[loss] = bars
     return draw_bars(found, LEVEL, "nats", "after the best map") if found else None
 
 

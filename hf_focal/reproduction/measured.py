@@ -70,6 +70,11 @@ class Run:
         return calibrator_of(config["calibration"])
 
     @property
+    def stopped(self) -> dict[str, dict[str, float]]:
+        """By criterion, and `last`, what the model has that it would have stopped at; empty where none was asked."""
+        return self.results.get("stopping_criteria", {})
+
+    @property
     def temperature(self) -> float | None:
         """Of its calibrator, if that has one."""
         return self.results["temperature"]
@@ -152,9 +157,26 @@ class Row:
         return bool(self.paper)
 
     @property
+    def network(self) -> str:
+        """The row in full: with the network that stands for the paper's, where it is another one."""
+        data, _, network = self.paper.rpartition(", ")
+        if not network or _plain(network) in _plain(self.model):
+            return self.name
+        return f"{data}, {self.model} for {network}"
+
+    @property
     def title(self) -> str:
         """The same, and which table of which grid it is."""
-        return f"{self.name} (`{self.preset}/{self.table.name}`)"
+        return f"{self.network} (`{self.preset}/{self.table.name}`)"
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its runs tell where other criteria would have stopped them."""
+        return any(run.stopped for runs in self.runs.values() for run in runs)
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 def read_rows_of(preset: str, tables: Sequence[Table], kept: Path) -> list[Row]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from transformers.utils import CONFIG_NAME
 
-from ..results.dynamics_file import DYNAMICS
+from ..results.dynamics_file import DYNAMICS, read_rows, write_rows
 from ..results.folder import last_complete_checkpoint
 from ..results.replace import PREDICTIONS, RESULTS, UNFINISHED, checkpoints_of, of_a_run
 from ..robustness.study import ENTROPIES
@@ -67,11 +67,15 @@ class Place:
         for left in (copy, old):
             shutil.rmtree(left, ignore_errors=True)
         for name in _KEPT:
-            if (home / name).is_file():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            if not (home / name).is_file():
+                continue
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            if Path(name).suffix == ".json":
+                (copy / name).write_text(self._told((home / name).read_text("utf-8")), "utf-8")
+            elif name == DYNAMICS:
+                write_rows(copy / name, [_without_norms_of_test(row) for row in read_rows(home / name)])
+            else:
                 shutil.copyfile(home / name, copy / name)
-                if Path(name).suffix == ".json":
-                    (copy / name).write_text(self._told((home / name).read_text("utf-8")), "utf-8")
         if kept.exists():
             kept.rename(old)
         copy.rename(kept)
@@ -87,6 +91,11 @@ class Place:
 def is_trained(home: Path) -> bool:
     """Whether a run was finished in this folder."""
     return (home / RESULTS).is_file() and not (home / UNFINISHED).is_dir()
+
+
+def _without_norms_of_test(row: dict[str, Any]) -> dict[str, Any]:
+    """Gradient norms are drawn of training samples alone, and are most of the file."""
+    return row if row["split"] == "train" else {**row, "gradient_norms": None}
 
 
 def _has_ood(cell: Cell, home: Path) -> bool:

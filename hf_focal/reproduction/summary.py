@@ -10,6 +10,10 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ..results.dynamics_file import read_dynamics
 from ..results.plots.dynamics import nll_and_entropy_curves, weight_norm_curves
@@ -24,6 +28,9 @@ from .paper import SOURCE
 from .place import seconds_of
 from .progress import duration
 
+
+if TYPE_CHECKING:
+    from ..results.plots.picture import Picture
 
 README, NOTES, CELLS = "README.md", "notes.md", "cells.csv"
 FIGURES, RUNS = "figures", "runs"
@@ -79,7 +86,7 @@ def _draw(folder: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir(parents=True)
         for name, told, picture in figures(row):
-            picture.savefig(own / f"{name}.png")
+            save_picture(picture, own / f"{name}.png")
             lines.setdefault(row.title, []).append(_shown(told, picture.alt_text, own / f"{name}.png", folder))
     for curves in sorted(folder.with_name(CURVES).glob("*/")):
         runs = read_dynamics(sorted(curves.glob("*/")))
@@ -87,7 +94,7 @@ def _draw(folder: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
             own = folder / curves.name
             own.mkdir(parents=True, exist_ok=True)
             picture = draw(runs)
-            picture.savefig(own / f"{name}.png")
+            save_picture(picture, own / f"{name}.png")
             shown = _shown(f"Figure {name[-1]}", picture.alt_text, own / f"{name}.png", folder)
             lines.setdefault(f"Curves alone: {curves.name.replace('_', ' ')}", []).append(shown)
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,9 +102,20 @@ def _draw(folder: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
     if (remaining := left(rows)) is not None:
         of_all["which_loss"] = ("What is left of a loss's advantage", remaining)
     for name, (told, drawn) in of_all.items():
-        drawn.savefig(folder / f"{name}.png")
+        save_picture(drawn, folder / f"{name}.png")
         lines.setdefault("Of all", []).append(_shown(told, drawn.alt_text, folder / f"{name}.png", folder))
     return lines
+
+
+def save_picture(picture: Picture, file: Path) -> None:
+    """In a palette of its own, which takes a third of the space: these files are kept under version control."""
+    picture.savefig(file)
+    told = PngInfo()
+    with Image.open(file) as image:
+        for key, text in image.info.items():
+            if isinstance(key, str) and isinstance(text, str):
+                told.add_itxt(key, text)
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, pnginfo=told, optimize=True)
 
 
 def _shown(told: str, alt_text: str, file: Path, folder: Path) -> str:
@@ -131,6 +149,7 @@ def _readme(
         *_not_run(rows),
         "## Appendix H: very confident answers",
         _sure(done),
+        *_stopped(done),
     ]
     parts += ["## Figures"] * bool(drawn)
     for title, lines in drawn.items():
@@ -217,7 +236,8 @@ def _not_run(rows: Sequence[Row]) -> Iterable[str]:
         if row.table.name.endswith("-released"):
             flags = f"--released {flags}"
         yield f"- **Not run**: {row.title}, {row.model}; {told}. `python scripts/reproduce.py {flags}`"
-    yield f"- **Not run**: Appendix J, early stopping by three criteria. `{_EARLY}`"
+    if not any(row.is_stopped for row in rows):
+        yield f"- **Not run**: Appendix J, early stopping by three criteria. `{_EARLY}`"
 
 
 def _sure(rows: Sequence[Row]) -> str:
@@ -230,6 +250,23 @@ def _sure(rows: Sequence[Row]) -> str:
             )
     header = ("of", "loss", "seed", "moment", f"answers of confidence {SURE:g} and more", "share", "of these right")
     return markdown_table(header, lines)
+
+
+def _stopped(rows: Sequence[Row]) -> Iterable[str]:
+    """Appendix J: the models that three criteria of the validation data would have stopped at."""
+    lines = []
+    for row in rows:
+        for run in (run for of_loss in row.runs.values() for run in of_loss):
+            for criterion, one in run.stopped.items():
+                told = [f"{100 * (1 - one['test_before_accuracy']):.2f}"]
+                told += [f"{100 * one[f'test_{moment}_ece']:.2f}" for moment in MOMENTS]
+                place = [row.title, run.cell.loss, str(run.cell.seed), criterion, f"{one['epoch']:g}"]
+                lines.append([*place, f"{one['temperature']:.1f}", *told])
+    if lines:
+        yield "## Appendix J: early stopping"
+        yield "The best model by each metric of the validation data, and the last one; test data, in percent."
+        header = ("of", "loss", "seed", "stopped by", "epoch", "T", "error", "ECE before", "ECE after")
+        yield markdown_table(header, lines)
 
 
 def _cells(rows: Sequence[Row]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.numpy import save_file
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
@@ -20,7 +21,7 @@ from hf_focal.reproduction.figures import left
 from hf_focal.reproduction.grid import read_grid
 from hf_focal.reproduction.measured import Difference, read_rows_of
 from hf_focal.reproduction.paper import paper_auroc, paper_value
-from hf_focal.reproduction.summary import write_pages
+from hf_focal.reproduction.summary import save_picture, write_pages
 from hf_focal.results.dynamics_file import NUMBERS, write_rows
 
 
@@ -42,13 +43,14 @@ def drawn(seed, size, sharpness):
     return (sharpness * (logits + 0.05 * noise)).astype(np.float32), labels
 
 
-def finished(tmp_path, loss, seed=1, sharpness=1.0, temperature=1.0, size=1500, ood=None, dynamics=()):
+def finished(tmp_path, loss, seed=1, sharpness=1.0, temperature=1.0, size=1500, ood=None, dynamics=(), **facts):
     home = tmp_path / "results" / "runs" / "g" / "t" / f"net-{loss}-seed{seed}"
     (home / "ood").mkdir(parents=True)
     logits, labels = drawn(seed, size, sharpness)
     parts = {"validation": Predictions(logits[:500], labels[:500]), "test": Predictions(logits, labels)}
     save_predictions(home / "predictions.safetensors", parts)
     results = {"loss": loss, "seed": seed, "temperature": temperature, "calibrator": "temperature", "n_bins": 15}
+    results |= facts
     (home / "all_results.json").write_text(json.dumps(results))
     if ood is not None:
         save_file({f"{loss}/{name}": values.astype(np.float32) for name, values in ood.items()},
@@ -138,7 +140,7 @@ def test_runs_of_two_grids_never_share_a_panel(tmp_path):
     (row,) = read_rows_of("g", grid(tmp_path, "cross_entropy", "focal-3"), tmp_path / "results" / "runs" / "g")
     figure = left([row, replace(row, preset="other")])
     assert [axis.get_xlabel().replace("\n", " ") for axis in figure.axes] == [
-        f"{PAPER} (g/t): NLL in nats", f"{PAPER} (other/t): NLL in nats",
+        "CIFAR-10, net for ResNet-50 (g/t): NLL in nats", "CIFAR-10, net for ResNet-50 (other/t): NLL in nats",
     ]  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def test_what_was_not_run_stands_as_its_command(tmp_path):
     finished(tmp_path, "cross_entropy")
     write_pages(tmp_path / "results", {"g": grid(tmp_path, "cross_entropy", "brier", seeds=(1, 2))}, pictures=False)
     text = (tmp_path / "results" / "README.md").read_text()
-    told = "**Not run**: CIFAR-10, ResNet-50 (`g/t`), net; seed 1: brier; seed 2: cross_entropy, brier. "
+    told = "**Not run**: CIFAR-10, net for ResNet-50 (`g/t`), net; seed 1: brier; seed 2: cross_entropy, brier. "
     assert told + "`python scripts/reproduce.py --preset g --data_root path/to/data --only t/net-`" in text
 
 
@@ -225,6 +227,59 @@ def test_a_larger_gamma_and_a_temperature_near_one_are_judged(tmp_path):
     assert [one.verdict for one in found["Focal"]] == ["holds"]
     assert [one.verdict for one in found["The"]] == ["undecided"]  # one seed of two
     assert "flsd-53 1.0 and 1.3" in found["The"][0].numbers
+
+
+def stopped(**by_criterion):
+    """By criterion, and `last`: error and ECE of the test data, in percent."""
+    numbers = {
+        criterion: {"test_before_accuracy": 1 - error / 100, "test_before_ece": ece / 100, "test_after_ece": 0.01,
+                    "epoch": 3.0, "temperature": 1.2}
+        for criterion, (error, ece) in by_criterion.items()
+    }  # fmt: skip
+    return {"stopping_criteria": numbers}
+
+
+def test_early_stopping_is_judged_by_each_criterion(tmp_path):
+    finished(tmp_path, "cross_entropy", **stopped(last=(9, 9), ece=(30, 2), nll=(8, 4), accuracy=(7, 7)))
+    finished(tmp_path, "flsd-53", **stopped(last=(1, 1), ece=(20, 1), nll=(7, 5), accuracy=(7.5, 8)))
+    tables = grid(tmp_path, "cross_entropy", "flsd-53")
+    (found,) = [one for claim, one in verdicts(tmp_path, tables) if claim.words.startswith("Whatever")]
+    assert [(one.row.rpartition("best ")[2], one.verdict) for one in found] == [
+        ("ece", "holds"), ("nll", "does not hold"), ("accuracy", "does not hold"),
+    ]  # fmt: skip
+    assert found[0].numbers == "error 20.00 against 30.00, ECE 1.00 against 2.00"
+    write_pages(tmp_path / "results", {"g": tables}, pictures=False)
+    text = (tmp_path / "results" / "README.md").read_text()
+    assert "| CIFAR-10, net for ResNet-50 (`g/t`) | flsd-53 | 1 | nll | 3 | 1.2 | 7.00 | 5.00 | 1.00 |" in text
+    assert "**Not run**: Appendix J" not in text
+
+
+def test_a_network_that_stands_for_the_papers_is_named(tmp_path):
+    table = {"script": "run_image", "losses": ["a"], "seeds": [1], "models": {
+        "cifar_wide_resnet26_10": {"paper": "CIFAR-10, Wide-ResNet-26-10"},
+        "small": {"paper": "SST Binary, Tree-LSTM"}, "tree-lstm": {"paper": "SST Binary, Tree-LSTM"}, "other": {},
+    }}  # fmt: skip
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump({"t": table}, sort_keys=False))
+    rows = read_rows_of("g", read_grid(tmp_path / "g.yaml"), tmp_path)
+    assert [row.title for row in rows] == [
+        "CIFAR-10, Wide-ResNet-26-10 (`g/t`)", "SST Binary, small for Tree-LSTM (`g/t`)",
+        "SST Binary, Tree-LSTM (`g/t`)", "t, other (`g/t`)",
+    ]  # fmt: skip
+
+
+def test_pictures_are_small_and_still_say_what_they_show(tmp_path):
+    for loss in ("cross_entropy", "focal-3"):
+        finished(tmp_path, loss)
+    (row,) = read_rows_of("g", grid(tmp_path, "cross_entropy", "focal-3"), tmp_path / "results" / "runs" / "g")
+    picture, file = left([row]), tmp_path / "left.png"
+    save_picture(picture, file)
+    with Image.open(file) as image:
+        assert image.mode == "P" and image.info["Description"] == picture.alt_text
+        shown = np.asarray(image.convert("RGB"), np.int64)
+    picture.savefig(tmp_path / "whole.png")
+    with Image.open(tmp_path / "whole.png") as image:
+        assert np.abs(np.asarray(image.convert("RGB"), np.int64) - shown).mean() < 0.5
+    assert file.stat().st_size < 0.6 * (tmp_path / "whole.png").stat().st_size
 
 
 def test_errors_that_scale_alone_are_in_the_same_range(tmp_path):

@@ -18,6 +18,7 @@ from hf_focal import Predictions
 from hf_focal.cli import reproduce
 from hf_focal.predictions import save_predictions
 from hf_focal.reproduction import runner
+from hf_focal.results.dynamics_file import DYNAMICS, NUMBERS, read_rows, write_rows
 from hf_focal.results.lock import release_all
 
 
@@ -106,6 +107,17 @@ def test_what_is_kept_says_how_it_was_made_and_names_no_folder_of_the_machine(ch
     assert " ".join(facts["starts"][0]["command"]) == f"{command} --disable_tqdm true"
     assert facts["versions"]["torch"] and facts["starts"][0]["seconds"] > 0 and facts["starts"][0]["code"] == 0
     assert str(checkout) not in (kept / "all_results.json").read_text() + (kept / "cell.json").read_text()
+
+
+def test_gradients_of_test_samples_are_not_kept(checkout, monkeypatch):
+    grid(checkout, "a")
+    home = checkout / "outputs" / "grid" / "cpu" / "t" / "m-a-seed1"
+    row = {"epoch": 1.0, "step": 3, "loss": "a", "n_samples": 2, **dict.fromkeys(NUMBERS, 0.5)}
+    rows = [{**row, "split": split, "gradient_norms": [0.25, 2.0]} for split in ("train", "test")]
+    write_rows(home / DYNAMICS, rows)
+    assert reproduce_main(monkeypatch) == 0
+    kept = read_rows(checkout / "results" / "runs" / "cpu" / "t" / "m-a-seed1" / DYNAMICS)
+    assert kept == [rows[0], {**rows[1], "gradient_norms": None}]
 
 
 def test_a_cell_that_fails_does_not_stop_the_others_and_is_run_again(checkout, monkeypatch, capsys):
