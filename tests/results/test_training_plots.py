@@ -154,6 +154,16 @@ def test_histograms_show_every_sample(runs):
     assert heights[0] == pytest.approx(4 / 16) and heights.sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("low", "high", "ends"), [(1.1, 4.8, ["2"]), (0.4, 7.0, ["0.5", "5"]), (1e-5, 9.0, ["1e-5"])])
+def test_a_logarithmic_axis_always_has_numbers(low, high, ends):
+    row = {"epoch": 1.0, "split": "train", "gradient_norms": list(np.geomspace(low, high, 50))}
+    (axis,) = gradient_norm_histograms({"a": [row]}).axes
+    axis.figure.canvas.draw()
+    told = [tick.get_text() for tick in axis.xaxis.get_ticklabels(which="both") if tick.get_text()]
+    shown = [text for text in told if low <= float(text.replace(",", "")) <= high]
+    assert {*ends} <= {*shown} and len(shown) <= 7
+
+
 def test_the_gradient_ratio_crosses_one_where_the_paper_says():
     known = {1: 0.3679, 2: 0.2976, 3: 0.2526, 4: 0.2207, 5: 0.1968, 7: 0.1629}
     figure = gradient_ratio_curves(list(known))

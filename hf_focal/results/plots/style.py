@@ -199,11 +199,16 @@ def add_legend(figure: Picture, *axes: Axes, columns: int = 3) -> None:
 
 def plain_numbers(axis: Any, ticks: int = 5) -> None:
     """Ticks of a logarithmic axis as numbers, for exponents are too small to be read."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    def between(value: float, _: int | None = None) -> str:
+        """Twos and fives, where the powers of ten alone may be one or none."""
+        low, high = sorted(axis.get_view_interval())
+        return _as_number(value) if high < 30 * low and f"{value:e}"[0] in "25" else ""
 
     axis.set_major_locator(LogLocator(numticks=ticks))
     axis.set_major_formatter(FuncFormatter(_as_number))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_formatter(FuncFormatter(between))
 
 
 def _as_number(value: float, _: int | None = None) -> str:
