@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Protocol
@@ -203,17 +203,19 @@ class _ClosedForm(torch.autograd.Function):
         ctx.loss, ctx.ignore_index, ctx.keep = loss, ignore_index, keep
         ctx.ignored = None if all_count else (labels == ignore_index).unsqueeze(-1)
         ctx.index = labels.unsqueeze(-1) if ctx.ignored is None else torch.where(ctx.ignored, 0, labels.unsqueeze(-1))
+        size = _block_size(logits)
         if keep:
             wide = widen(logits)
             ctx.softmax = _softmax(wide)
-            losses, ctx.carried = loss.value(wide, ctx.softmax, ctx.index)
+            whole = (wide, ctx.softmax, ctx.index)
+            blocks: Iterable[Any] = (
+                [whole] if len(wide) <= size else zip(*(part.split(size) for part in whole), strict=True)
+            )
         else:
-            scratch = _scratch(logits)
-            parts = []
-            for block, index in zip(logits.split(len(scratch)), ctx.index.split(len(scratch)), strict=True):
-                wide = widen(block)
-                p = _softmax(wide, scratch[: len(block)])
-                parts.append(loss.value(wide, p, index))
+            blocks = _with_softmax(logits, ctx.index, size)
+        parts = [loss.value(*block) for block in blocks]
+        losses, ctx.carried = parts[0]
+        if len(parts) > 1:
             losses = torch.cat([losses for losses, _ in parts])
             ctx.carried = tuple(torch.cat(values) for values in zip(*(carried for _, carried in parts), strict=True))
         if ctx.ignored is not None:  # what a row that does not count carries may be infinite, and 0 times that is NaN
@@ -238,9 +240,10 @@ class _ClosedForm(torch.autograd.Function):
             return result.to(logits.dtype), *unused
         half = logits.dtype in HALF
         result = logits.new_empty(logits.shape)
-        scratch = _scratch(logits)
+        size = _block_size(logits)
+        scratch = _scratch(logits, size)
         vectors = (logits, result, ctx.index, scale, *ctx.carried)
-        for block, target, index, scales, *carried in zip(*(v.split(len(scratch)) for v in vectors), strict=True):
+        for block, target, index, scales, *carried in zip(*(v.split(size) for v in vectors), strict=True):
             p = _softmax(widen(block), scratch[: len(block)] if half else target)
             ctx.loss.slopes(block, p, index, scales, carried)
             if half:
@@ -256,6 +259,14 @@ def _softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.softmax(logits, dim=-1, out=out)
 
 
+def _with_softmax(logits: Tensor, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Blocks of `size` rows, each in single precision with its softmax, which the next one overwrites."""
+    scratch = _scratch(logits, size)
+    for block, of_block in zip(logits.split(size), index.split(size), strict=True):
+        wide = widen(block)
+        yield wide, _softmax(wide, scratch[: len(block)]), of_block
+
+
 def _block_rows(logits: Tensor) -> int:
     # Few enough for the caches of a CPU and enough to keep threads or an accelerator busy.
     threads = torch.get_num_threads()
@@ -263,9 +274,13 @@ def _block_rows(logits: Tensor) -> int:
     return max(1, numbers // logits.shape[1])
 
 
-def _scratch(logits: Tensor) -> Tensor:
+def _block_size(logits: Tensor) -> int:
+    return max(1, min(_block_rows(logits), len(logits)))
+
+
+def _scratch(logits: Tensor, size: int) -> Tensor:
     """A buffer for the softmax of a block."""
-    return widen(logits.new_empty(0)).new_empty(max(1, min(_block_rows(logits), len(logits))), logits.shape[1])
+    return widen(logits.new_empty(0)).new_empty(size, logits.shape[1])
 
 
 class NLL:
