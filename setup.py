@@ -29,7 +29,7 @@ install_requires = [
     "timm>=1.0.20",
     "torch>=2.6",
     "torchvision>=0.21",
-    "tqdm>=4.66",
+    "tqdm>=4.66.3",
     "transformers>=5.0.0",
     "typing-extensions>=4.10",
 ]
