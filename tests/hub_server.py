@@ -7,7 +7,8 @@ A stand-in for the Hugging Face Hub, for tests: the real `huggingface_hub` clien
         print([commit.message for commit in hub.commits("ann/model")])
 
 Repositories live in memory: commits, branches, tags, private ones, and large files by the LFS protocol. `fail` makes
-requests go wrong: an error status so many times, a connection that closes half way, damaged bytes, a change in between.
+requests go wrong: an error status so many times, a connection that closes half way, damaged bytes, or a change of what
+lies on the server between two of them.
 """
 
 import base64

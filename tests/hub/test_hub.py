@@ -569,18 +569,19 @@ def replace_model(hub, repo):
 PUSHES = {
     "dies once": ("REPO/preupload/", {}, None),
     "dies": ("REPO/commit/", {"times": 1000}, "Cannot push"),
-    "throttles a while": ("REPO/commit/", {"status": 429, "times": 3}, None),
+    "throttles a while": ("REPO/preupload/", {"status": 429, "times": 3}, None),
     "throttles": ("REPO/preupload/", {"status": 429, "times": 1000}, "429"),
     "is no Hub": ("REPO/preupload/", {"damage": lambda data: b"<html>Sign in</html>"}, "Cannot push"),
     "forgets what was asked": ("REPO/preupload/", {"damage": lambda data: b'{"files": []}'}, "Cannot push"),
     "loses its answer": ("REPO/commit/", {"damage": lambda data: data[:5]}, "Cannot push"),
-    "says that it has the weights": ("REPO.git/.*/batch", {"damage": without_uploads}, "Cannot push"),
+    "says that it has the weights": (
+        "REPO.git/.*/batch", {"damage": without_uploads, "then": lambda hub, repo: hub.large.clear()}, "Cannot push"
+    ),
     "forgets the user": ("REPO/commit/", {"status": 401, "times": 1000}, "401"),
     "loses the repository": ("REPO/preupload/", {"then": lambda hub, repo: hub.repositories.pop(repo)}, "Cannot push"),
     "gets a commit of somebody's": ("REPO/commit/", {"then": lambda hub, repo: note(hub, repo)}, None),
-}
+}  # fmt: skip
 PULLS = {
-    "dies once": ("HEAD /REPO/.*/config.json", {}, None),
     "dies": ("HEAD /REPO/.*/config.json", {"times": 1000}, "OSError"),
     "dies within the weights": ("GET /REPO/.*/model.safetensors", {"cut": True}, None),
     "dies within the weights for ever": ("GET /REPO/.*/model.safetensors", {"cut": True, "times": 1000}, "OSError"),
@@ -589,9 +590,12 @@ PULLS = {
     "is no Hub": ("GET /REPO/.*/config.json", {"damage": lambda data: b"<html>Sign in</html>"}, "OSError"),
     "sends other weights": ("GET /REPO/.*/model.safetensors", {"damage": lambda data: flip(data)}, "damaged"),
     "forgets the user": ("GET /REPO/.*/model.safetensors", {"status": 401, "times": 1000}, "OSError"),
-    "loses the repository": ("HEAD /REPO/.*/model.safetensors", {"then": lambda hub, repo: hub.repositories.pop(repo)},
-                             "OSError"),
-    "gets another model": ("HEAD /REPO/.*/model.safetensors", {"then": lambda hub, repo: replace_model(hub, repo)}, None),
+    "loses the repository": (
+        "HEAD /REPO/.*/model.safetensors", {"then": lambda hub, repo: hub.repositories.pop(repo)}, "OSError"
+    ),
+    "gets another model": (
+        "HEAD /REPO/.*/model.safetensors", {"then": lambda hub, repo: replace_model(hub, repo)}, None
+    ),
 }  # fmt: skip
 
 ATTEMPTS = """
