@@ -28,7 +28,6 @@ from hf_focal import (
     read_dynamics,
     save_predictions,
 )
-from hf_focal.calibrators.confidence import describe_confidence
 from hf_focal.cli.config_file import read_config
 from hf_focal.models.record import check_record, refuse_unusable
 from hf_focal.results.dynamics_file import DYNAMICS, NUMBERS, write_rows
@@ -36,7 +35,7 @@ from hf_focal.results.dynamics_file import DYNAMICS, NUMBERS, write_rows
 
 pytestmark = pytest.mark.slow
 LOOPS = {
-    "accuracy": references.accuracy, "nll": references.nll, "brier_score": references.brier_score,
+    "accuracy": references.accuracy, "nll": references.nll, "brier": references.brier_score,
     "ece": references.ece, "mce": references.mce, "adaptive_ece": references.adaptive_ece,
     "classwise_ece": references.classwise_ece,
 }  # fmt: skip
@@ -96,6 +95,7 @@ def mean_nll(logits, labels):
     return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
 
 
+@pytest.mark.filterwarnings("ignore:The .* fitted on:UserWarning")
 def test_a_fit_is_finite_and_no_worse_on_its_data_than_what_a_search_finds():
     for number, generator in cases("fits", 1000):
         n, k = generator.integers(2, 60), generator.integers(2, 6)
@@ -108,7 +108,6 @@ def test_a_fit_is_finite_and_no_worse_on_its_data_than_what_a_search_finds():
         probabilities = fit.probabilities(logits)
         assert np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1), number
         assert calibrator_of(fit.calibrator.to_record()) == fit.calibrator, number
-        assert describe_confidence(fit.calibrator), number
         if guard:
             assert fit.after["nll"] <= fit.before["nll"] + 1e-9, (number, method)
         elif method == "temperature":

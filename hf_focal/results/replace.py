@@ -105,7 +105,7 @@ def replacing(folder: str | Path, kind: str, writes: bool = True) -> Iterator[Pa
     if not writes:
         yield staged
         return
-    with held(folder), room(folder, "do it again: what was there is as it was"):
+    with room(folder, "do it again: what was there is as it was"), held(folder):
         _finish(folder)
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()

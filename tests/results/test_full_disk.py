@@ -27,10 +27,10 @@ FULL = r"The disk is full: .* could not be written\. Make room, and "
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MB in memory; only root may make one."""
+    """A file system in memory, of 1 MB and 300 files; only root may make one."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=300", "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     yield place
@@ -61,9 +61,10 @@ def test_predictions_and_dynamics_that_do_not_fit(small_disk):
     fill(small_disk, 100_000)
     with pytest.raises(OSError, match=FULL + "do it again"):
         save_predictions(small_disk / "predictions.safetensors", many(2000))
-    with pytest.raises(ValueError, match="is damaged"):
-        load_predictions(small_disk / "predictions.safetensors")
-    (small_disk / "predictions.safetensors").unlink()
+    if (small_disk / "predictions.safetensors").exists():  # as of older versions of safetensors
+        with pytest.raises(ValueError, match="is damaged"):
+            load_predictions(small_disk / "predictions.safetensors")
+        (small_disk / "predictions.safetensors").unlink()
     with pytest.raises(OSError, match=FULL):
         write_rows(small_disk / DYNAMICS, dynamics(100_000))
     assert [len(row["gradient_norms"]) for row in read_rows(small_disk / DYNAMICS)] == [10]
@@ -75,9 +76,9 @@ WRITERS = {
     "torch": lambda folder: torch.save(torch.zeros(500_000), folder / "training_args.bin"),
     "text": lambda folder: (folder / "README.md").write_text("x" * 2_000_000),
     "picture": lambda folder: hf_focal.reliability_diagram([[0.9, 0.1]], [0]).savefig(
-        folder / "reliability.png", dpi=2000, pil_kwargs={"compress_level": 0}
+        folder / "reliability.png", dpi=200, pil_kwargs={"compress_level": 0}
     ),
-    "folder": lambda folder: [(folder / str(number)).mkdir() for number in range(10**6)],
+    "folder": lambda folder: [(folder / str(number)).mkdir() for number in range(1000)],
 }
 
 
