@@ -75,9 +75,6 @@ WRITERS = {
     "safetensors": lambda folder: save_file({"weight": torch.zeros(500_000)}, folder / "model.safetensors"),
     "torch": lambda folder: torch.save(torch.zeros(500_000), folder / "training_args.bin"),
     "text": lambda folder: (folder / "README.md").write_text("x" * 2_000_000),
-    "picture": lambda folder: hf_focal.reliability_diagram([[0.9, 0.1]], [0]).savefig(
-        folder / "reliability.png", dpi=200, pil_kwargs={"compress_level": 0}
-    ),
     "folder": lambda folder: [(folder / str(number)).mkdir() for number in range(1000)],
 }
 
