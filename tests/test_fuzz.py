@@ -7,6 +7,7 @@ error of another kind nor a quiet wrong number. Each case is drawn from its own 
 import json
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -91,6 +92,10 @@ def test_metrics_are_those_of_a_plain_loop():
 # ---- Fits: 1,000 ----------------------------------------------------------------------------------------------------
 
 
+def again(calibrator):
+    return calibrator_of({"method": calibrator.method, **calibrator.to_record()})
+
+
 def mean_nll(logits, labels):
     return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
 
@@ -107,7 +112,7 @@ def test_a_fit_is_finite_and_no_worse_on_its_data_than_what_a_search_finds():
         fit = fit_calibrator(logits, labels, method, guard=guard)
         probabilities = fit.probabilities(logits)
         assert np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1), number
-        assert calibrator_of(fit.calibrator.to_record()) == fit.calibrator, number
+        assert again(fit.calibrator) == fit.calibrator, number
         if guard:
             assert fit.after["nll"] <= fit.before["nll"] + 1e-9, (number, method)
         elif method == "temperature":
@@ -120,7 +125,7 @@ def test_a_fit_is_finite_and_no_worse_on_its_data_than_what_a_search_finds():
 # ---- Records: 2,000 -------------------------------------------------------------------------------------------------
 
 RECORDS = [
-    {"method": "temperature", "temperature": 1.5, "folded": True, "criterion": "nll"},
+    {"method": "temperature", "temperature": 1.5},
     {"temperature": 2.0, "folded": False},
     {"method": "vector", "temperature": 1.5, "scale": [1.0, 2.0, 0.5], "shift": [0.0, 0.1, -0.1]},
     {"method": "matrix", "temperature": 1.5, "matrix": np.eye(3).tolist(), "shift": [0.0] * 3},
@@ -128,6 +133,7 @@ RECORDS = [
     {"method": "prior", "source": [0.2, 0.3, 0.5], "target": [0.5, 0.3, 0.2]},
     {"method": "focal", "temperature": 1.2, "gamma": 3.0},
 ]
+RECORDS = [{"folded": True, "criterion": "nll", **record} for record in RECORDS]
 KEYS = ["temperature", "gamma", "shift", "then", "method", "folded", "x", "scale"]
 
 
@@ -144,7 +150,7 @@ def spoiled(generator, value):
 
 
 def test_a_record_is_refused_or_is_a_calibrator_that_gives_probabilities():
-    logits, usable = np.random.default_rng(0).normal(size=(4, 3)), 0
+    logits, usable = np.random.default_rng(0).normal(size=(4, 3)), Counter()
     for number, generator in cases("records", 2000):
         record = spoiled(generator, pick(generator, RECORDS))
         try:
@@ -154,12 +160,12 @@ def test_a_record_is_refused_or_is_a_calibrator_that_gives_probabilities():
         except ValueError as error:
             assert len(str(error)) < 2000, number
             continue
-        usable += 1
         with np.errstate(all="ignore"):
             found = calibrator.probabilities(logits)
         assert np.isfinite(found).all() and np.allclose(found.sum(axis=1), 1), (number, record)
-        assert calibrator_of(calibrator.to_record()) == calibrator, number
-    assert 200 < usable < 1800  # so that both happen
+        assert again(calibrator) == calibrator, number
+        usable[calibrator.method] += 1
+    assert 200 < sum(usable.values()) < 1800 and len(usable) >= 6 and min(usable.values()) > 3, usable
 
 
 # ---- Configs: 1,500 -------------------------------------------------------------------------------------------------
