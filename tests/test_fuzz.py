@@ -100,7 +100,7 @@ def mean_nll(logits, labels):
     return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
 
 
-@pytest.mark.filterwarnings("ignore:The .* fitted on:UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_fit_is_finite_and_no_worse_on_its_data_than_what_a_search_finds():
     for number, generator in cases("fits", 1000):
         n, k = generator.integers(2, 60), generator.integers(2, 6)
@@ -109,7 +109,11 @@ def test_a_fit_is_finite_and_no_worse_on_its_data_than_what_a_search_finds():
         logits = truth * 10.0 ** generator.uniform(-1.5, 1.5) + 10.0 ** generator.uniform(-2, 3)
         method = pick(generator, ["temperature"] * 3 + ["bias", "vector"])
         guard = bool(generator.integers(2))
-        fit = fit_calibrator(logits, labels, method, guard=guard)
+        try:
+            fit = fit_calibrator(logits, labels, method, guard=guard)
+        except ValueError as error:
+            assert method != "temperature" and "needs at least" in str(error), number
+            continue
         probabilities = fit.probabilities(logits)
         assert np.isfinite(probabilities).all() and np.allclose(probabilities.sum(axis=1), 1), number
         assert again(fit.calibrator) == fit.calibrator, number
@@ -157,15 +161,15 @@ def test_a_record_is_refused_or_is_a_calibrator_that_gives_probabilities():
             known = check_record(record)
             refuse_unusable(known, 3)
             calibrator = calibrator_of(known)
+            with np.errstate(all="ignore"):
+                found = calibrator.probabilities(logits)  # refuses what is for another number of classes
         except ValueError as error:
             assert len(str(error)) < 2000, number
             continue
-        with np.errstate(all="ignore"):
-            found = calibrator.probabilities(logits)
         assert np.isfinite(found).all() and np.allclose(found.sum(axis=1), 1), (number, record)
         assert again(calibrator) == calibrator, number
         usable[calibrator.method] += 1
-    assert 200 < sum(usable.values()) < 1800 and len(usable) >= 6 and min(usable.values()) > 3, usable
+    assert 200 < sum(usable.values()) < 1800 and len(usable) == 5 and min(usable.values()) > 3, usable
 
 
 # ---- Configs: 1,500 -------------------------------------------------------------------------------------------------
