@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help style quality test slow-test help-texts
+.PHONY: help style quality test slow-test lowest-test help-texts
 
 sources := hf_focal metrics scripts tests benchmarks setup.py
 
@@ -21,6 +21,9 @@ help-texts:  ## Write what --help of each command prints
 
 test:  ## Run the tests
 	python -m pytest
+
+lowest-test:  ## Run the tests with the lowest versions that setup.py allows, in an environment of their own
+	python tests/lowest_versions.py
 
 slow-test:  ## Run the tests that take minutes
 	python -m pytest -m slow

@@ -1,9 +1,11 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Files of a checkpoint that were copied by half, or are not what their names say: named, in place of deep errors."""
+"""Files of a checkpoint that were copied by half, or are not what their names say, and a disk that is full: named."""
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ _READ = (
     "config.json", "*_config.json", "*.index.json", "tokenizer.json", "vocab.json", "added_tokens.json",
     "special_tokens_map.json", "calibration.json", "*.model", "*.safetensors", "pytorch_model*.bin",
 )  # fmt: skip
+# What libraries say where a disk, or what somebody may have of it, is full; PyTorch gives no number.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAY_FULL = re.compile("No space left on device|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos")
 _MAPPINGS = ("config.json", ".index.json", "tokenizer.json")
 
 
@@ -53,6 +58,25 @@ def explained(folder: str | Path) -> Iterator[None]:
         if isinstance(error, RecursionError):
             raise ValueError(f"What a file of {folder} holds is nested too deep.") from None
         raise
+
+
+@contextmanager
+def room(place: str | Path, mend: str = "do it again") -> Iterator[None]:
+    """
+    Where a file or folder is written: a disk that is full is an `OSError` of one sentence, whatever library met it.
+
+    Args:
+        place (`str` or `Path`):
+            What is written.
+        mend (`str`, *optional*):
+            What to do once there is room.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if getattr(error, "errno", None) not in _FULL and not _SAY_FULL.search(str(error)):
+            raise
+        raise OSError(f"The disk is full: {place} could not be written. Make room, and {mend}.") from error
 
 
 def _refuse(path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from .arrays import check_groups, to_numpy
 from .checks import check_logits
+from .files import room
 
 
 IGNORED = -100  # the label that no loss and no metric counts
@@ -135,7 +136,8 @@ def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metad
                 dtype = np.float32 if field == "logits" else np.int64
                 arrays[f"{part}_{suffix}"] = np.ascontiguousarray(values, dtype=dtype)
     splits = json.dumps({part: predictions.split for part, predictions in parts.items()})
-    save_file(arrays, str(path), metadata={**metadata, "splits": splits})
+    with room(path):
+        save_file(arrays, str(path), metadata={**metadata, "splits": splits})
 
 
 def load_predictions(path: str | Path) -> tuple[dict[str, Predictions], dict[str, str]]:

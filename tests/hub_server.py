@@ -7,7 +7,8 @@ A stand-in for the Hugging Face Hub, for tests: the real `huggingface_hub` clien
         print([commit.message for commit in hub.commits("ann/model")])
 
 Repositories live in memory: commits, branches, tags, private ones, and large files by the LFS protocol. `fail` makes
-requests go wrong: an error status so many times, a connection that closes half way, damaged bytes.
+requests go wrong: an error status so many times, a connection that closes half way, damaged bytes, or a change of what
+lies on the server between two of them.
 """
 
 import base64
@@ -83,6 +84,12 @@ class Fault:
     times: int
     damage: Callable[[bytes], bytes] | None
     echo: bool = False
+    cut: bool = False
+    then: Callable[[], object] | None = None
+
+    @property
+    def closes(self) -> bool:
+        return not (self.status or self.damage or self.cut or self.then)
 
 
 class Reply(Exception):
@@ -137,13 +144,16 @@ class HubServer:
         times: int = 1,
         damage: Callable[[bytes], bytes] | None = None,
         echo: bool = False,
+        cut: bool = False,
+        then: Callable[[], object] | None = None,
     ) -> None:
         """
         Let requests go wrong: answered with `status`, and under `echo` with the header that holds the token; or their
-        body through `damage`; with neither, the connection is closed in the middle of the request. `times` requests,
+        body through `damage`, or but half of it under `cut`; with none of these, the connection is closed in the
+        middle of the request. Or something else happens on the server, `then`, before it answers. `times` requests,
         and then all is well again.
         """
-        self.faults.append(Fault(pattern, status, times, damage, echo))
+        self.faults.append(Fault(pattern, status, times, damage, echo, cut, then))
 
     def fault(self, line: str) -> Fault | None:
         with self.lock:
@@ -208,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.log.append(line)
         fault = self.hub.fault(line)
         size = int(self.headers.get("Content-Length") or 0)
-        if fault and fault.status is None and fault.damage is None:
+        if fault and fault.closes:
             self.rfile.read(size // 2)
             self.close_connection = True
             return self.connection.close()
@@ -224,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Reply(fault.status, "A fault that the test asked for")
             self.user = self._user()
             with self.hub.lock:
+                if fault and fault.then:
+                    fault.then()
                 status, result = 200, self._route(url.path, parse_qs(url.query))
             if isinstance(result, tuple):
                 result, headers = result
@@ -244,7 +256,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            cut = fault is not None and fault.cut
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+            if cut:
+                self.close_connection = True
 
     def _chunks(self) -> bytes:
         data = b""

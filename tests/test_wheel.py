@@ -68,6 +68,32 @@ def test_the_source_distribution_holds_what_a_checkout_does(built_files):
     assert {"README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "SECURITY.md", "Makefile"} <= {*held}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sdist", "wheel"])
+def test_what_pip_installs_of_it_does_the_main_job_in_an_empty_folder(built_files, tmp_path, kind):
+    """With the dependencies that are here, and nothing of the checkout."""
+    pytest.importorskip("pip", reason="an installer, which the tests do not install")
+    (sdist,) = built_files[1].parent.glob("*.tar.gz")
+    target, empty = tmp_path / "installed", tmp_path / "empty"
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(target)]
+    what = str(built_files[1] if kind == "wheel" else sdist)
+    command = [sys.executable, "-m", "pip", "install", "-q", *offline, what]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    empty.mkdir()
+    flags = ["--max_steps", "2", "--max_train_samples", "64", "--max_eval_samples", "240", "--use_cpu", "true"]
+    command = [str(target / "bin" / "hf-focal"), "run-image", "--output_dir", "out", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(target), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=empty, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    left = {path.name for path in (empty / "out").iterdir()}
+    assert {"model.safetensors", "config.json", "README.md", "all_results.json"} <= left
+    code = "import hf_focal; print(hf_focal.__file__, hf_focal.from_pretrained('out').config.calibration)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=empty, env=environment)
+    assert result.returncode == 0 and result.stdout.startswith(str(target)), result.stderr[-3000:]
+
+
 def test_it_works_in_an_empty_folder(built_files, tmp_path):
     with zipfile.ZipFile(built_files[1]) as archive:
         archive.extractall(tmp_path / "installed")

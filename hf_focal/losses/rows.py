@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import is_dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,9 @@ from ..checks import MASK
 HALF = (torch.float16, torch.bfloat16)
 
 # Measured, in numbers of logits: up to here the softmax is kept from the forward pass and turned into the gradient in
-# place; above, memory is slower than computing the softmax again.
+# place; above, memory is slower than computing the softmax again. Half precision is then in single from end to end.
 KEPT_UP_TO = 2**22
+HALF_KEPT_UP_TO = 2**20
 
 
 def extract_logits(outputs: Any) -> Tensor:
@@ -54,7 +55,8 @@ def replace_logits(outputs: Any, logits: Tensor) -> Any:
     return changed
 
 
-class Rows(NamedTuple):
+@dataclass(eq=False)  # torch 2.6 compiles no properties of a named tuple
+class Rows:
     """Logits `(M, K)` and labels `(M,)` of a batch, checked; what a loss gives where a label is ignored is dropped."""
 
     logits: Tensor
@@ -146,14 +148,28 @@ def _check_range(labels: Tensor, num_labels: int, ignore_index: int) -> bool:
     return False
 
 
-def row_losses(loss: NLL | Brier, rows: Rows) -> Tensor:
+class RowLoss(Protocol):
+    """A loss of each row by itself, which knows its slopes."""
+
+    def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        """The losses by differentiable operations: what torch traces, and what a second derivative is taken of."""
+
+    def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Losses `(M, 1)` of a block given its softmax, and what the slopes need of it, each `(M, 1)`."""
+
+    def slopes(self, logits: Tensor, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
+        """Turn the softmax into `scale` times the gradient, in place."""
+
+
+def row_losses(loss: RowLoss, rows: Rows) -> Tensor:
     """The loss of each row; 0 where the label is ignored."""
     logits = rows.logits
     if is_traced():
         return loss.plain(widen(logits), rows.labels, rows.ignore_index)
     differentiated = torch.is_grad_enabled() and logits.requires_grad
-    keep = differentiated and logits.numel() <= KEPT_UP_TO and logits.dtype not in HALF
-    return _ClosedForm.apply(*rows, loss, keep)
+    most = min(KEPT_UP_TO, HALF_KEPT_UP_TO) if logits.dtype in HALF else KEPT_UP_TO
+    keep = differentiated and logits.numel() <= most
+    return _ClosedForm.apply(logits, rows.labels, rows.ignore_index, rows.all_count, loss, keep)
 
 
 def is_traced() -> bool:
@@ -163,7 +179,12 @@ def is_traced() -> bool:
 
 def ruled_out(logits: Tensor) -> Tensor:
     """Which classes a mask takes out: those at -inf, or at the lowest number of a dtype, which models use for it."""
-    return logits <= max(MASK, torch.finfo(logits.dtype).min)
+    return logits <= highest_mask(logits.dtype)
+
+
+def highest_mask(dtype: torch.dtype) -> float:
+    """Logits of a dtype from here on down rule a class out."""
+    return max(MASK, torch.finfo(dtype).min)
 
 
 def widen(logits: Tensor) -> Tensor:
@@ -176,27 +197,30 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, all_count: bool, loss: NLL | Brier, keep: bool
+        ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, all_count: bool, loss: RowLoss, keep: bool
     ) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.loss, ctx.ignore_index, ctx.keep = loss, ignore_index, keep
         ctx.ignored = None if all_count else (labels == ignore_index).unsqueeze(-1)
         ctx.index = labels.unsqueeze(-1) if ctx.ignored is None else torch.where(ctx.ignored, 0, labels.unsqueeze(-1))
+        size = _block_size(logits)
         if keep:
-            ctx.softmax = _softmax(logits)
-            losses, ctx.carried = loss.value(logits, ctx.softmax, ctx.index)
+            wide = widen(logits)
+            ctx.softmax = _softmax(wide)
+            whole = (wide, ctx.softmax, ctx.index)
+            blocks: Iterable[Any] = (
+                [whole] if len(wide) <= size else zip(*(part.split(size) for part in whole), strict=True)
+            )
         else:
-            scratch = _scratch(logits)
-            parts = []
-            for block, index in zip(logits.split(len(scratch)), ctx.index.split(len(scratch)), strict=True):
-                wide = widen(block)
-                p = torch.softmax(wide, dim=-1, out=scratch[: len(block)])
-                parts.append(loss.value(wide, p, index))
+            blocks = _with_softmax(logits, ctx.index, size)
+        parts = [loss.value(*block) for block in blocks]
+        losses, ctx.carried = parts[0]
+        if len(parts) > 1:
             losses = torch.cat([losses for losses, _ in parts])
             ctx.carried = tuple(torch.cat(values) for values in zip(*(carried for _, carried in parts), strict=True))
         if ctx.ignored is not None:  # what a row that does not count carries may be infinite, and 0 times that is NaN
             losses = torch.where(ctx.ignored, 0.0, losses)
-            ctx.carried = tuple(torch.where(ctx.ignored, 0.0, values) for values in ctx.carried)
+            ctx.carried = tuple(torch.where(ctx.ignored, 0, values) for values in ctx.carried)
         return losses.squeeze(-1)
 
     @staticmethod
@@ -211,26 +235,36 @@ class _ClosedForm(torch.autograd.Function):
             scale = torch.where(ctx.ignored, 0.0, scale)
         if ctx.keep:
             # Spent by the first pass: a second one (retain_graph=True) computes the softmax again.
-            result, ctx.softmax = _softmax(logits) if ctx.softmax is None else ctx.softmax, None
-            ctx.loss.slopes(result, ctx.index, scale, ctx.carried)
-            return result, *unused
+            result, ctx.softmax = _softmax(widen(logits)) if ctx.softmax is None else ctx.softmax, None
+            ctx.loss.slopes(logits, result, ctx.index, scale, ctx.carried)
+            return result.to(logits.dtype), *unused
         half = logits.dtype in HALF
         result = logits.new_empty(logits.shape)
-        scratch = _scratch(logits)
+        size = _block_size(logits)
+        scratch = _scratch(logits, size)
         vectors = (logits, result, ctx.index, scale, *ctx.carried)
-        for block, target, index, scales, *carried in zip(*(v.split(len(scratch)) for v in vectors), strict=True):
-            p = torch.softmax(widen(block), dim=-1, out=scratch[: len(block)] if half else target)
-            ctx.loss.slopes(p, index, scales, carried)
+        for block, target, index, scales, *carried in zip(*(v.split(size) for v in vectors), strict=True):
+            p = _softmax(widen(block), scratch[: len(block)] if half else target)
+            ctx.loss.slopes(block, p, index, scales, carried)
             if half:
                 target.copy_(p)
         return result, *unused
 
 
-def _softmax(logits: Tensor) -> Tensor:
+def _softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
     if logits.shape[1] < 16 and logits.device.type == "cpu":
         # PyTorch takes rows this short number by number, and columns by vectors: 3 to 10 times faster.
-        return torch.softmax(logits.mT.contiguous(), dim=0).mT
-    return torch.softmax(logits, dim=-1)
+        columns = torch.softmax(logits.mT.contiguous(), dim=0).mT
+        return columns if out is None else out.copy_(columns)
+    return torch.softmax(logits, dim=-1, out=out)
+
+
+def _with_softmax(logits: Tensor, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Blocks of `size` rows, each in single precision with its softmax, which the next one overwrites."""
+    scratch = _scratch(logits, size)
+    for block, of_block in zip(logits.split(size), index.split(size), strict=True):
+        wide = widen(block)
+        yield wide, _softmax(wide, scratch[: len(block)]), of_block
 
 
 def _block_rows(logits: Tensor) -> int:
@@ -240,9 +274,13 @@ def _block_rows(logits: Tensor) -> int:
     return max(1, numbers // logits.shape[1])
 
 
-def _scratch(logits: Tensor) -> Tensor:
+def _block_size(logits: Tensor) -> int:
+    return max(1, min(_block_rows(logits), len(logits)))
+
+
+def _scratch(logits: Tensor, size: int) -> Tensor:
     """A buffer for the softmax of a block."""
-    return widen(logits.new_empty(0)).new_empty(max(1, min(_block_rows(logits), len(logits))), logits.shape[1])
+    return widen(logits.new_empty(0)).new_empty(size, logits.shape[1])
 
 
 class NLL:
@@ -252,12 +290,10 @@ class NLL:
         self.shape = shape
 
     def plain(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        """The losses by differentiable operations: what torch traces, and what a second derivative is taken of."""
         nll = F.cross_entropy(logits, labels, reduction="none", ignore_index=ignore_index)
         return nll if self.shape is None else self.shape(nll)[0]
 
     def value(self, logits: Tensor, p: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Losses `(M, 1)` of a block given its softmax, and what the slopes need of it, each `(M, 1)`."""
         true = p.gather(-1, index)
         # Looking costs nothing where there is no device to wait for.
         if true.device.type == "cpu" and len(true) and true.amin().item() > 1e-30:
@@ -270,8 +306,7 @@ class NLL:
         losses, slope = self.shape(nll)
         return losses, (slope,)
 
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
-        """Turn the softmax into `scale` times the gradient, in place."""
+    def slopes(self, logits: Tensor, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
         # Proposition 1: the gradient of cross-entropy, p - onehot, times the slope.
         for slope in carried:
             scale = scale * slope
@@ -302,7 +337,7 @@ class Brier:
         p.scatter_(-1, index, true)
         return others + (1 - true).square_(), (true, others + true.square() - true)
 
-    def slopes(self, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
+    def slopes(self, logits: Tensor, p: Tensor, index: Tensor, scale: Tensor, carried: Sequence[Tensor]) -> None:
         # With errors e = p - onehot, the slope of e.e is 2 p_k (e_k - p.e), and p.e = p.p - p_y.
         true, product = carried
         scale = 2 * scale

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import room
 from ..names import refuse_missing_folder
 
 
@@ -34,8 +35,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), whole)
-    os.replace(whole, path)
+    try:
+        with room(path):
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), whole)
+        os.replace(whole, path)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

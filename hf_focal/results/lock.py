@@ -46,7 +46,9 @@ def hold(folder: Path) -> bool:
     """
     folder = folder.resolve()
     if folder in _held and _held[folder][0] == os.getpid():  # not of the process that this one was forked from
-        return False
+        if (folder / _LOCK).is_file():
+            return False
+        release(folder)  # somebody removed it, as after an error in a notebook
     made = [one for one in (folder, *folder.parents) if not one.is_dir()]
     while True:
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
+from ..files import room
 from ..models.original import ORIGINAL_HEAD
 from ..models.record import ADAPTER_RECORD
 from .dynamics_file import DYNAMICS
@@ -97,14 +98,14 @@ def replacing(folder: str | Path, kind: str, writes: bool = True) -> Iterator[Pa
             Whether this is the process that writes; others get the name of the folder.
 
     Raises:
-        OSError: If another process is writing into `folder`, or it cannot be written.
+        OSError: If another process is writing into `folder`, or it cannot be written, as where the disk is full.
     """
     folder = Path(folder)
     staged = folder / f"{SAVING}{kind}"
     if not writes:
         yield staged
         return
-    with held(folder):
+    with room(folder, "do it again: what was there is as it was"), held(folder):
         _finish(folder)
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()

@@ -29,6 +29,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from ..files import room
 from ..hub.push import check_access, plain_errors
 from ..online import clean_token, online
 from ..results.folder import (
@@ -257,7 +258,12 @@ class BaseTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(written, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        try:
+            with room(folder, "go on from the checkpoint before, by --resume_from_checkpoint last"):
+                super()._save_checkpoint(model, trial)
+        except OSError:
+            shutil.rmtree(written, ignore_errors=True)  # what is left of it takes room
+            raise
         self.accelerator.wait_for_everyone()
         name, best = f"checkpoint-{self.state.global_step}", f"checkpoint-{self.state.best_global_step}"
         if best == name or (folder / best).is_dir():

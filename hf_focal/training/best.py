@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..calibrators import fit_temperature
+from ..files import room
 from ..metrics import METRICS, Scored, measure
 from ..metrics.noise import floor_of
 from ..models.record import calibration_record
@@ -111,8 +112,9 @@ class KeepBestCallback(TrainerCallback):
             return
         unfinished = self._unfinished(criterion)
         shutil.rmtree(unfinished, ignore_errors=True)
-        self.trainer.save_model(str(unfinished), _internal_call=True)
-        (unfinished / BEST).write_text(json.dumps(self.best[criterion], indent=2) + "\n", encoding="utf-8")
+        with room(self.folder(criterion), "go on from the newest checkpoint"):
+            self.trainer.save_model(str(unfinished), _internal_call=True)
+            (unfinished / BEST).write_text(json.dumps(self.best[criterion], indent=2) + "\n", encoding="utf-8")
         self._replace(criterion)
 
     def _unfinished(self, criterion: str) -> Path:

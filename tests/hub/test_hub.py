@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
-from hub_server import HubServer
+from hub_server import File, HubServer
 from scipy.special import softmax
 
 
@@ -542,6 +543,133 @@ def test_a_damaged_download_is_refused_and_the_next_one_is_clean(hub, client, re
     error = client(load, fails=True)
     assert "OSError" in error
     assert client(load)["logits"] == halves(raw)
+
+
+def without_uploads(data):
+    """The answer of a server that says of each large file that it has it."""
+    answer = json.loads(data)
+    for entry in answer["objects"]:
+        entry.pop("actions", None)
+    return json.dumps(answer).encode()
+
+
+def note(hub, repo):
+    files = hub.commits(repo)[-1].files
+    hub.repositories[repo].commit("main", "A note", {**files, "NOTE.md": File(b"Of somebody's", False)})
+
+
+def replace_model(hub, repo):
+    """A commit with weights and config of another model, all in order."""
+    files, others = (hub.commits(one)[-1].files for one in (repo, f"{repo}-other"))
+    hub.repositories[repo].commit("main", "Another model", {**files, **others})
+
+
+# What goes wrong, and what then has to be: the error, or None where the client gets through. Each has a repository of
+# its own, in its place for REPO.
+PUSHES = {
+    "dies once": ("REPO/preupload/", {}, None),
+    "dies": ("REPO/commit/", {"times": 1000}, "Cannot push"),
+    "throttles a while": ("REPO/preupload/", {"status": 429, "times": 3}, None),
+    "throttles": ("REPO/preupload/", {"status": 429, "times": 1000}, "429"),
+    "is no Hub": ("REPO/preupload/", {"damage": lambda data: b"<html>Sign in</html>"}, "Cannot push"),
+    "forgets what was asked": ("REPO/preupload/", {"damage": lambda data: b'{"files": []}'}, "Cannot push"),
+    "loses its answer": ("REPO/commit/", {"damage": lambda data: data[:5]}, "Cannot push"),
+    "says that it has the weights": (
+        "REPO.git/.*/batch", {"damage": without_uploads, "then": lambda hub, repo: hub.large.clear()}, "Cannot push"
+    ),
+    "forgets the user": ("REPO/commit/", {"status": 401, "times": 1000}, "401"),
+    "loses the repository": ("REPO/preupload/", {"then": lambda hub, repo: hub.repositories.pop(repo)}, "Cannot push"),
+    "gets a commit of somebody's": ("REPO/commit/", {"then": lambda hub, repo: note(hub, repo)}, None),
+}  # fmt: skip
+PULLS = {
+    "dies": ("HEAD /REPO/.*/config.json", {"times": 1000}, "OSError"),
+    "dies within the weights": ("GET /REPO/.*/model.safetensors", {"cut": True}, None),
+    "dies within the weights for ever": ("GET /REPO/.*/model.safetensors", {"cut": True, "times": 1000}, "OSError"),
+    "throttles a while": ("GET /REPO/.*/model.safetensors", {"status": 429, "times": 2}, None),
+    "throttles": ("GET /REPO/.*/config.json", {"status": 429, "times": 1000}, "429"),
+    "is no Hub": ("GET /REPO/.*/config.json", {"damage": lambda data: b"<html>Sign in</html>"}, "OSError"),
+    "sends other weights": ("GET /REPO/.*/model.safetensors", {"damage": lambda data: flip(data)}, "damaged"),
+    "forgets the user": ("GET /REPO/.*/model.safetensors", {"status": 401, "times": 1000}, "OSError"),
+    "loses the repository": (
+        "HEAD /REPO/.*/model.safetensors", {"then": lambda hub, repo: hub.repositories.pop(repo)}, "OSError"
+    ),
+    "gets another model": (
+        "HEAD /REPO/.*/model.safetensors", {"then": lambda hub, repo: replace_model(hub, repo)}, None
+    ),
+}  # fmt: skip
+
+ATTEMPTS = """
+def attempt(action):
+    try:
+        return action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+"""
+
+
+def set_faults(hub, repo, table):
+    """A repository for each fault of a table, by what goes wrong."""
+    repos = {said: f"{repo}-{number}" for number, said in enumerate(table)}
+    for said, (pattern, fault, _) in table.items():
+        happens = {"then": partial(fault["then"], hub, repos[said])} if "then" in fault else {}
+        hub.fail(pattern.replace("REPO", re.escape(repos[said])), **{**fault, **happens})
+    return repos
+
+
+def unexpected(table, found, whole):
+    return {
+        said: found[said]
+        for said, (*_, error) in table.items()
+        if (found[said] != whole if error is None else error not in str(found[said]))
+    }
+
+
+def test_whatever_a_server_does_a_push_arrives_whole_or_is_one_plain_error(hub, client, repo, tmp_path):
+    repos = set_faults(hub, repo, PUSHES)
+    push = f"""
+for said, repo in {repos!r}.items():
+    result[said] = attempt(lambda: bool(hf_focal.push_to_hub("model", repo)))
+"""
+    hub.large.clear()
+    found = client(f'{ATTEMPTS}save("model"){push}')
+    assert not unexpected(PUSHES, found, True)
+    for said, answer in found.items():
+        assert answer is True or re.match("OSError: Cannot push to .* is complete: push it again by", answer), answer
+        commits = hub.commits(repos[said]) if repos[said] in hub.repositories else []
+        whole = [commit for commit in commits if "config.json" in commit.files]
+        assert len(whole) == (answer is True or said == "loses its answer"), said
+    hub.faults.clear()
+    assert set(client(f"{ATTEMPTS}{push}").values()) == {True}
+    for repo in repos.values():
+        pushed = {path: file.data for path, file in hub.commits(repo)[-1].files.items()}
+        assert {"config.json", "model.safetensors", "README.md"} <= {*pushed}
+        assert ("NOTE.md" in pushed) == (repo == repos["gets a commit of somebody's"])
+        for path in {*pushed} - {".gitattributes", "NOTE.md", "README.md"}:  # whose snippet names its repository
+            assert (tmp_path / "model" / path).read_bytes() == pushed[path]
+
+
+def test_whatever_a_server_does_what_is_loaded_is_one_commit_or_one_plain_error(hub, client, repo):
+    names = {said: f"{repo}-{number}" for number, said in enumerate(PULLS)}
+    raw = client(f"""
+result["raw"] = save("model")
+save("other", seed=7, temperature=0.5)
+for repo in {[*names.values()]!r}:
+    hf_focal.push_to_hub("model", repo)
+hf_focal.push_to_hub("other", {f"{names['gets another model']}-other"!r})
+""")["raw"]
+    assert set_faults(hub, repo, PULLS) == names
+    load = f"""
+for said, repo in {names!r}.items():
+    result[said] = attempt(lambda: logits(hf_focal.from_pretrained(repo)))
+"""
+    found = client(ATTEMPTS + load)
+    assert not unexpected(PULLS, found, halves(raw))
+    assert all(answer.startswith("OSError: ") for answer in found.values() if isinstance(answer, str)), found
+    hub.faults.clear()  # and no damage stays in the cache
+    again = client(ATTEMPTS + load)
+    gone, other = again.pop("loses the repository"), again.pop("gets another model")
+    assert gone.startswith("OSError: ") and other != halves(raw) and isinstance(other, list)
+    assert all(answer == halves(raw) for answer in again.values()), again
 
 
 def test_a_folder_that_is_no_classifier_or_does_not_exist_is_a_plain_error(client):

@@ -24,6 +24,7 @@ from hf_focal import (
     cross_entropy_loss,
     dual_focal_loss,
     focal_loss,
+    label_smoothing_loss,
     mmce_loss,
     sample_dependent_focal_loss,
 )
@@ -40,6 +41,9 @@ FUNCTIONS = {
     "flsd-53": sample_dependent_focal_loss,
     "adafocal": partial(adafocal_loss, gammas=GAMMAS, edges=EDGES),
     "mmce": mmce_loss,
+    "label_smoothing": label_smoothing_loss,
+    "dual-focal": dual_focal_loss,
+    "dual-focal-0.5": partial(dual_focal_loss, gamma=0.5),
     "weighted-focal": partial(focal_loss, class_weights=[0.5, 1.0, 2.0, 0.0, 3.0, 1.5, 1.0]),
 }
 FOR_EACH_FUNCTION = pytest.mark.parametrize("name", FUNCTIONS)
@@ -97,9 +101,13 @@ def test_blocks_agree_with_definitions_in_numpy(blockwise):
     p_y = p[np.arange(len(y)), y]
     ratio = rest**3 + 3 * p_y * rest**2 * nll
     errors = p - hot
+    smooth, count = 0.05, p.shape[1] - 1
+    target = (1 - smooth) * hot + smooth / count * (1 - hot)
+    log_p = z - z.max(1, keepdims=True) - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True))
     cases = {
         "cross_entropy": (nll, p - hot),
         "focal": (rest**3 * nll, ratio[:, None] * (p - hot)),
+        "label_smoothing": (-(target * log_p).sum(1), p - target),
         "brier": ((errors**2).sum(1), 2 * p * (errors - (p * errors).sum(1, keepdims=True))),
     }
     for name, (values, slopes) in cases.items():
@@ -207,7 +215,9 @@ class _LargeTensors(TorchDispatchMode):
 
 @pytest.mark.parametrize("kept_up_to", [0, 2**60], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["cross_entropy", "focal", "flsd-53", "brier", "adafocal"])
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "label_smoothing", "focal", "flsd-53", "brier", "dual-focal", "adafocal"]
+)
 def test_large_logits_take_one_buffer_of_their_size_and_evaluation_none(name, dtype, kept_up_to, monkeypatch):
     monkeypatch.setattr(row_losses, "KEPT_UP_TO", kept_up_to)
     monkeypatch.setattr(row_losses, "_block_rows", lambda logits: 100)
@@ -242,17 +252,14 @@ def test_transforms_of_large_logits_take_the_plain_form(name, blockwise):
     torch.testing.assert_close(losses, torch.stack([function(*pair) for pair in zip(*batches, strict=True)]))
 
 
-COMPILED = {**FUNCTIONS, "dual-focal": dual_focal_loss}
-
-
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_losses_compile_without_graph_breaks(name, backend):
     torch.compiler.reset()
     logits, labels = inputs(dtype=torch.float32)
     labels[5] = -100
-    expected = outcome(COMPILED[name], logits, labels)
-    actual = outcome(torch.compile(COMPILED[name], backend=backend, fullgraph=True), logits, labels)
+    expected = outcome(FUNCTIONS[name], logits, labels)
+    actual = outcome(torch.compile(FUNCTIONS[name], backend=backend, fullgraph=True), logits, labels)
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
