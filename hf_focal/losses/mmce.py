@@ -31,11 +31,11 @@ class MMCELoss(CalibrationLoss):
     `"sum"` is the number of samples times the mean. With `gather` the samples of all processes at one step of training
     are paired, as if one process had them: the value is the same in each, and the gradient is that of one process once
     the processes average (mean) or add up (sum) theirs, as a `Trainer` does. Accumulation still cuts: samples of
-    different micro-batches are never paired, and each micro-batch counts by its share of the labels. Every process must
-    then call the loss equally often. It is computed in float64 where the device has it.
+    different micro-batches are never paired, and each micro-batch counts by its share of the labels. Every process
+    must then call the loss equally often. It is computed in float64 where the device has it.
 
-    Where all samples share one confidence r, the weighted form is |1 - 2r|: a model of two classes starts at its least,
-    and for `lam` of 1 or more cross-entropy, whose slope in r is at most 2, may never pull it away.
+    Where all samples share one confidence r, the weighted form is |1 - 2r|: a model of two classes starts at its
+    least, and for `lam` of 1 or more cross-entropy, whose slope in r is at most 2, may never pull it away.
 
     Args:
         lam (`float`, *optional*, defaults to `2.0`):

@@ -47,6 +47,29 @@ def _prints(modules: list[nn.Module]) -> list[dict[str, Any]]:
     return [{name: _print(one) for name, one in of_module.items() if one is not None} for of_module in weights]
 
 
+def fingerprint_of(name: str, modules: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """As [`fingerprint`], of weights that are in no model, of one whose class has that name."""
+    found = [{part: one.double() for part, one in tensors.items()} for tensors in modules]
+    if not all(one.isfinite().all() for tensors in found for one in tensors.values()):
+        return {}
+    prints = [{part: _print(one) for part, one in tensors.items()} for tensors in found]
+    return {"head": {"kind": _kind_of(name), "modules": prints}}
+
+
+def why_not_of(name: str, modules: list[dict[str, Tensor]], found: Mapping[str, Any]) -> str:
+    """As [`difference`], of weights that are in no model."""
+    kind = _kind_of(name)
+    if found["kind"] and kind and kind != found["kind"]:
+        return f"that was one of a model *{found['kind']}, and this is {name}"
+    for head in found["modules"]:
+        if not any(
+            head.keys() == one.keys() and all(_is_same(one[part].double(), head[part], False) for part in one)
+            for one in modules
+        ):
+            return "its weights are others"
+    return ""
+
+
 def difference(model: nn.Module, found: Mapping[str, Any]) -> str:
     """
     Why no head of a model has that fingerprint, as the end of a sentence; `""` where one has, or that cannot be told.
@@ -270,6 +293,11 @@ def _kind(model: nn.Module) -> str | None:
     for module in model.modules():  # of wrappers, too
         if isinstance(module, PreTrainedModel):
             names = [cls.__name__ for cls in reversed(type(module).__mro__)]  # anybody may subclass one
-            for match in filter(None, (re.search("For[A-Z].*$", name) for name in names)):
-                return match.group()
+            for kind in filter(None, map(_kind_of, names)):
+                return kind
     return None
+
+
+def _kind_of(name: str) -> str | None:
+    found = re.search("For[A-Z].*$", name)
+    return found.group() if found else None

@@ -25,11 +25,15 @@ from .record import has_adapter
 
 def check_single_label(model: PreTrainedModel) -> int:
     """The number of classes, or a refusal of models whose outputs are not one softmax over at least two of them."""
-    config = getattr(model, "config", None)
+    return check_labels(getattr(model, "config", None), type(model).__name__)
+
+
+def check_labels(config: Any, name: str) -> int:
+    """[`check_single_label`] by the config of a model of that name."""
     num_labels = getattr(config, "num_labels", None)
     if not isinstance(num_labels, int):
         raise ValueError(
-            f"{type(model).__name__} has no config.num_labels. Supported: transformers classifiers; a timm network "
+            f"{name} has no config.num_labels. Supported: transformers classifiers; a timm network "
             "goes through AutoModelForImageClassification (TimmWrapper)."
         )
     problem_type = getattr(config, "problem_type", None)
