@@ -239,7 +239,7 @@ def _mapped(
         exact = map_weights({part: one.double() for part, one in tensors.items()}, affine, 1.0)
         for part, tensor in mapped[name].items():
             off = float((tensor.double() - exact[part]).abs().max())
-            size = max(float(exact[part].abs().max()), float(tensors[part].abs().max() * np.abs(affine.scale).max()))
+            size = max(float(exact[part].abs().max()), float(tensors[part].abs().max()) * np.abs(affine.scale).max())
             if not off <= max(1e-4, 8 * torch.finfo(tensor.dtype).eps) * size:
                 raise UnfoldableError(
                     f"Cannot fold a {calibrator.noun} into {kind}: its weights cannot hold the numbers, so that those "
