@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..calibrators.base import short
+from .sharded import is_part, whole
 
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)  # their square roots are phases that never repeat
@@ -27,12 +28,13 @@ _COARSEST = 8  # bits of a significand, those of bfloat16
 def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[str, Any]:
     """
     What a record keeps of these modules of a model, as its entry `"head"`, or nothing where weights cannot be read.
+    Where FSDP2 has parts of them in several processes, all of these must call it.
 
     Of each weight and bias it holds the shape, the bits of significand in use, the norm and eight projections. Of a
     model without given modules they are the likely head, and that of an adapter's layers which comes last.
     """
     prints = _prints(_likely_head(model) if heads is None else heads)
-    if not prints or _is_sharded(model):
+    if not prints or any(_is_part(one) and not is_part(one) for one in model.parameters()):
         return {}
     found: dict[str, Any] = {"kind": _kind(model), "modules": prints}
     if heads is None and (adapter := _prints(_adapter_part(model))):
@@ -41,7 +43,7 @@ def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[
 
 
 def _prints(modules: list[nn.Module]) -> list[dict[str, Any]]:
-    weights = [_weights(module) for module in modules]
+    weights = [_weights(module, gather=True) for module in modules]
     if any(one is None or not one.isfinite().all() for of_module in weights for one in of_module.values()):
         return []
     return [{name: _print(one) for name, one in of_module.items() if one is not None} for of_module in weights]
@@ -152,7 +154,7 @@ def _changed(module: nn.Module) -> bool:
     return hasattr(module, "base_layer") and hasattr(module, "get_base_layer")
 
 
-def _weights(module: Any) -> dict[str, Tensor | None]:
+def _weights(module: Any, gather: bool = False) -> dict[str, Tensor | None]:
     """Its own parameters in float64; `None` for one that is not here, sharded, or packed in an unknown way."""
     if _changed(module):  # as they are once the adapter is merged
         layer = module
@@ -163,7 +165,7 @@ def _weights(module: Any) -> dict[str, Tensor | None]:
             except (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError):
                 return dict.fromkeys(_shapes(module))
         return _weights(layer.get_base_layer())
-    return {name: _values(one) for name, one in _own(module).items()}
+    return {name: _values(whole(one.detach()) if gather else one) for name, one in _own(module).items()}
 
 
 def _own(module: Any) -> dict[str, Tensor]:

@@ -49,6 +49,7 @@ from .record import (
     stated_record,
     why_of_another_head,
 )
+from .sharded import reshard
 
 
 def fold_calibrator(
@@ -179,6 +180,7 @@ def unfold_calibrator(
     """
     if only_last:
         return _take_off(model, inputs)
+    reshard(model)
     record = stated_record(model)
     if record is None or not record["folded"]:
         raise ValueError("This model has no folded temperature: config.calibration['folded'] is not true.")
@@ -280,11 +282,13 @@ def _put(model: PreTrainedModel, record: Mapping[str, Any], fold: bool, inputs: 
 @contextmanager
 def rolled_back(model: Any) -> Iterator[None]:
     """After an error, head and record as they were. What [`apply_temperature`] did stays done."""
+    reshard(model)
     config, applied, kept, head = model.config, applies_temperature(model), kept_original(model), likely_heads(model)
     known, weights = dict(config.__dict__), Head(head).weights()
     try:
         yield
     except BaseException:
+        reshard(model)
         with torch.no_grad():
             Head(head).set(weights)
         forget_original(model)

@@ -23,6 +23,7 @@ from ..calibrators.base import Affine, Calibrator, calibrator_of, is_known, shor
 from .fingerprint import in_effect
 from .head import Head, map_weights
 from .record import has_adapter, stated_record, write_adapter_record
+from .sharded import is_part
 
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,8 @@ def _why_of_another(found: list[tuple[nn.Module, Original]], affine: Affine) -> 
     for module, original in found:
         wide = {name: tensor.double() for name, tensor in original.weights.items()}
         for name, expected in map_weights(wide, affine, original.share).items():
+            if is_part(getattr(module, name)):  # what one process holds tells nothing, and others may not be asked
+                continue
             actual, before = getattr(module, name).detach().cpu(), original.weights[name]
             if actual.shape != before.shape:
                 return "the head is of another size"

@@ -426,17 +426,23 @@ class CalibrationTrainer(SharingTrainer):
 
     def _is_to_fold(self, method: str, fold: bool | None) -> bool:
         """Whether a head is to do what a method fits; that it could not is an error."""
-        foldable = method == AUTO or calibrator_class(method).foldable()
+        asked, foldable = fold, method == AUTO or calibrator_class(method).foldable()
         if fold is None:
             fold = foldable and getattr(self.args, "fold_temperature", True)
         if fold and not foldable:
             raise ValueError(f"method={method!r} is not linear in the logits and cannot be folded: leave fold unset.")
-        if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError(
-                "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
-                "and calibrate it there, or pass fold=False."
-            )
+        if fold and self._head_is_elsewhere():
+            how = "Only FSDP of version 2 gathers it; hf_focal.fold_checkpoint(folder) folds a model once it is saved"
+            if asked:
+                raise ValueError(f"The head is sharded over processes and cannot be folded here. {how}.")
+            logger.warning("The head is sharded over processes, so that the calibrator stays in the config. %s.", how)
+            return False
         return fold
+
+    def _head_is_elsewhere(self) -> bool:
+        """Whether the processes hold parts of the head that cannot be put together here."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        return self.is_deepspeed_enabled or self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) != 2
 
     def _count_rounding(self, fit: Fit, held_out: Predictions, dataset: Any) -> None:
         """Write down how many answers are others since the head was rounded to half precision."""
