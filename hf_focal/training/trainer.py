@@ -165,7 +165,11 @@ class CalibrationTrainer(SharingTrainer):
             self.loss.set_progress(fraction=state.global_step / max(state.max_steps, 1), epoch=state.epoch or 0.0)
             if isinstance(num_items_in_batch, Tensor):  # no label of the batch counts: 0, not 0 / 0
                 num_items_in_batch = num_items_in_batch.clamp(min=1)
+        labels = inputs.get(LABELS)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if not torch.is_grad_enabled():
+            loss = self._loss_of_samples(loss, outputs, labels)
+            return (loss, {"logits": self._logits(outputs)}) if return_outputs else loss
         if self.loss.reduction == "sum" and not self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
         return (loss, {"logits": self._logits(outputs)}) if return_outputs else loss
