@@ -4,6 +4,7 @@
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -65,6 +66,10 @@ def train(folder, world, ignored=False, **options):
 def measure(trainer, count):
     """What evaluation, prediction and calibration give of so many samples."""
     samples = data("bert", count, seed=2)
+    with torch.no_grad():
+        answers = trainer.model.eval()(torch.stack([row["input_ids"] for row in samples])).logits.argmax(1).tolist()
+    for index, (row, answer) in enumerate(zip(samples, answers, strict=True)):  # two of three are right
+        row["labels"] = (answer + (index % 3 == 0)) % 5
     metrics = trainer.evaluate(samples)
     output = trainer.predict(samples)
     fit = trainer.calibrate(samples, predictions=output, guard=False, fold=False)
@@ -78,11 +83,14 @@ def run(folder, world):
     folder = Path(folder)
     written, pushed = watched(folder / "out"), []
     sharing.upload_run = lambda *args, **kwargs: pushed.append(str(args[0]))
+    warnings.simplefilter("ignore")  # that so few samples fit little
     weights, measured, predictions = {}, {}, {}
     for name, options in RUNS.items():
         trainer = train(folder / "out", world, **options)
         weights[name] = flat(trainer.model)
         if name == "focal":
+            with torch.no_grad():
+                trainer.model.classifier.weight.mul_(30)
             for count in COUNTS:
                 measured[count], predictions[str(count)] = measure(trainer, count)
             trainer.calibrate(guard=False)
@@ -113,6 +121,7 @@ def watched(folder):
 
 def run_sharded(folder, kind):
     """Calibrated and folded while FSDP2 has the weights in parts; each process says what it found."""
+    warnings.simplefilter("ignore")
     folder, samples = Path(folder), data(kind, 203, seed=1)
     args = arguments(folder / "out", loss="focal", max_steps=4, use_cpu=False, per_device_eval_batch_size=20)
     trainer = CalibrationTrainer(model=build(kind), args=args, train_dataset=data(kind, 100), eval_dataset=samples)

@@ -248,7 +248,8 @@ class BaseTrainer(Trainer):
             super()._save(output_dir, state_dict)
         finally:
             self.processing_class = processor
-        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+        if self.args.should_save:
+            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
     # A checkpoint is written in place, so that a killed run goes on from half of one; and whatever is called
     # "checkpoint-..." is taken for one of the run, and removed in its turn.

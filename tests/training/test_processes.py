@@ -3,6 +3,7 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
 import process_runs
@@ -126,7 +127,8 @@ def test_alone_and_in_evaluation_gathering_changes_nothing(as_process):
 def two(tmp_path_factory):
     """One process here and two by `accelerate launch`: the folders of both."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    process_runs.run(folders[0], world=1)
+    with warnings.catch_warnings():
+        process_runs.run(folders[0], world=1)
     launch(SCRIPT, str(folders[1]), processes=2)
     return folders
 
