@@ -22,7 +22,7 @@ from ..losses import extract_logits
 from ..tasks import task_of
 from .apply import unapplied
 from .record import has_adapter
-from .sharded import is_sharded, put, reshard, whole
+from .sharded import is_sharded, precisions, put, reshard, whole
 
 
 def check_single_label(model: PreTrainedModel) -> int:
@@ -185,7 +185,7 @@ def try_head(
     off = np.abs(after - expected).max()
     size = max(np.abs(expected).max(), np.abs(before).max() * np.abs(affine.scale).max())
     # Half precision rounds all factors but powers of 2.
-    rounding = max((torch.finfo(parameter.dtype).eps for parameter in _parameters(head.modules)), default=0.0)
+    rounding = max((torch.finfo(dtype).eps for dtype in precisions(model, head.modules)), default=0.0)
     exact = is_common_scale(affine) and affine.scale == 0.5
     return bool(off <= (1e-4 if exact else max(1e-4, 8 * rounding)) * size), off
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -33,6 +34,17 @@ def put(parameter: Tensor, values: Tensor) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Whether FSDP2 gathers the weights of a model while it is called."""
     return any(hasattr(module, "reshard") for module in model.modules())
+
+
+def precisions(model: Any, modules: list[nn.Module]) -> set[torch.dtype]:
+    """What the weights of modules are computed with, which may be less than FSDP2 keeps them in."""
+    gathers = is_sharded(model)
+    if gathers:
+        model.unshard()
+    found = {parameter.dtype for module in modules for parameter in module.parameters(recurse=False)}
+    if gathers:
+        reshard(model)
+    return found
 
 
 def reshard(model: nn.Module) -> None:
