@@ -169,15 +169,14 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _head_names(config: Any, files: Mapping[str, Path], folder: Path) -> list[str]:
     """The modules that make the logits, by their names."""
-    prefix, known = "", None
-    if config.model_type == "timm_wrapper":
-        prefix, known = "timm_model.", _timm_heads(config)
+    of_timm = config.model_type == "timm_wrapper"
+    prefix, known = ("timm_model.", _timm_heads(config)) if of_timm else ("", [])
     wide = [key for key in files if key.endswith(".weight") and _shape(files[key], key)[:1] == (config.num_labels,)]
     found = [key.removesuffix(".weight") for key in wide if key.startswith(prefix)]
-    if known is None:
-        pair = next((pair for pair in _PAIRS if {prefix + name for name in pair} <= {*found}), None)
-        known = pair or [name for one in found if _HEADS.fullmatch(name := one.removeprefix(prefix))]
-        known = known if pair or len(known) == 1 else []
+    if not known:
+        pairs = [list(pair) for pair in _PAIRS if {prefix + name for name in pair} <= {*found}]
+        single = [name for one in found if _HEADS.fullmatch(name := one.removeprefix(prefix))]
+        known = pairs[0] if pairs else single if len(single) == 1 else []
     names = [prefix + name for name in known]
     if not names or not {*names} <= {*found}:
         shown = ", ".join(found[:5]) or "none"
@@ -188,11 +187,11 @@ def _head_names(config: Any, files: Mapping[str, Path], folder: Path) -> list[st
     return names
 
 
-def _timm_heads(config: Any) -> list[str] | None:
-    """As timm names them for the network; `None` where it does not."""
+def _timm_heads(config: Any) -> list[str]:
+    """As timm names them for the network; none where it does not."""
     cfg = timm.get_pretrained_cfg(config.architecture, allow_unregistered=True)
     named = (getattr(config, "pretrained_cfg", None) or {}).get("classifier") or getattr(cfg, "classifier", None)
-    return [named] if isinstance(named, str) else list(named) if named else None
+    return [named] if isinstance(named, str) else list(named or ())
 
 
 def _shape(path: Path, key: str) -> tuple[int, ...]:

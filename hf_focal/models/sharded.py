@@ -14,9 +14,9 @@ def is_part(tensor: Any) -> bool:
     return hasattr(tensor, "full_tensor")  # a DTensor, whose module takes long to import
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """The tensor itself, or all of one that is in parts."""
-    return tensor.full_tensor() if is_part(tensor) else tensor  # type: ignore[operator]
+    return tensor.full_tensor() if is_part(tensor) else tensor
 
 
 def put(parameter: Tensor, values: Tensor) -> None:
@@ -49,6 +49,6 @@ def precisions(model: Any, modules: list[nn.Module]) -> set[torch.dtype]:
 
 def reshard(model: nn.Module) -> None:
     """Let go of the weights that the last call gathered: what is written into these would be lost."""
-    for module in model.modules():
-        if hasattr(module, "reshard"):
-            module.reshard()
+    parts: list[Any] = [module for module in model.modules() if hasattr(module, "reshard")]
+    for part in parts:
+        part.reshard()
