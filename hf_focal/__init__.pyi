@@ -19,6 +19,7 @@ from .gamma import gamma_for_threshold as gamma_for_threshold
 from .hub.load import from_pretrained as from_pretrained
 from .hub.load import pipeline as pipeline
 from .hub.push import push_to_hub as push_to_hub
+from .hub.saved import fold_checkpoint as fold_checkpoint
 from .losses.adafocal import AdaFocalLoss as AdaFocalLoss
 from .losses.adafocal import adafocal_loss as adafocal_loss
 from .losses.base import LOSSES as LOSSES

@@ -13,11 +13,14 @@ from hf_focal.cli.commands import COMMANDS
 from hf_focal.results.lock import release_all
 
 
-def launch(*arguments, processes=1, check=True, cwd=ROOT):
+def launch(*arguments, processes=1, check=True, cwd=ROOT, sharded=False):
+    """Run a script by `accelerate launch`; `sharded` leaves it to a `--config_file` how processes share the work."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     options = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no"]
-    if processes > 1:
+    if sharded:
+        options += ["--main_process_port", "0"]
+    elif processes > 1:
         environment["ACCELERATE_USE_CPU"] = "true"
         options += ["--multi_gpu"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, *arguments]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 REDUCTIONS = ("mean", "sum", "none")
-COMMON = {"reduction": "mean", "ignore_index": -100}  # what goes without saying
+COMMON = {"reduction": "mean", "ignore_index": -100, "gather": False}  # what goes without saying
 LOSSES: dict[str, Callable[..., CalibrationLoss]] = {}
 
 ClassWeights: TypeAlias = "Sequence[float] | Tensor | None"

@@ -1,12 +1,15 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Cross-entropy plus the Maximum Mean Calibration Error."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, as_function, check_number, register_loss
+from .processes import count_processes, gathered
 from .rows import PROBABILITY, Rows, row_losses, widen
 
 
@@ -24,10 +27,15 @@ class MMCELoss(CalibrationLoss):
     - 2 \sum_{cw} \frac{(1-r_i) r_j k}{mn}$, and 0 where m or n is 0; the unweighted one is
     $\sum_{ij} (c_i - r_i)(c_j - r_j) k / N^2$. The root is taken of both.
 
-    The term pairs samples, so it depends on how a batch is cut: under gradient accumulation samples are paired within
-    each micro-batch, and `"sum"` is the number of samples times the mean. It is computed in float64 where the device
-    has it. Where all samples share one confidence r, the weighted form is |1 - 2r|: a model of two classes starts at
-    its least, and for `lam` of 1 or more cross-entropy, whose slope in r is at most 2, may never pull it away.
+    The term pairs samples, so it depends on how a batch is cut: each process pairs those of its own micro-batch, and
+    `"sum"` is the number of samples times the mean. With `gather` the samples of all processes at one step of training
+    are paired, as if one process had them: the value is the same in each, and the gradient is that of one process once
+    the processes average (mean) or add up (sum) theirs, as a `Trainer` does. Accumulation still cuts: samples of
+    different micro-batches are never paired, and each micro-batch counts by its share of the labels. Every process
+    must then call the loss equally often. It is computed in float64 where the device has it.
+
+    Where all samples share one confidence r, the weighted form is |1 - 2r|: a model of two classes starts at its
+    least, and for `lam` of 1 or more cross-entropy, whose slope in r is at most 2, may never pull it away.
 
     Args:
         lam (`float`, *optional*, defaults to `2.0`):
@@ -38,33 +46,56 @@ class MMCELoss(CalibrationLoss):
             `"definition"`, or `"released"`: what the paper's published code computes and Table 1 was made with. Its
             weighted form divides the means once more by m^2, n^2 and mn (each plus 1e-5) and adds 1e-10 under the
             root; its unweighted form takes no root.
+        gather (`bool`, *optional*, defaults to `False`):
+            Pair samples of all processes of torch.distributed while gradients are computed; without such processes,
+            and in evaluation, it changes nothing.
         reduction, ignore_index: As in [`CalibrationLoss`]; `"none"` adds the batch's term to each cross-entropy.
     """
 
     batch_coupled = True
 
     def __init__(
-        self, *, lam: float = 2.0, weighted: bool = True, normalization: str = "definition", **options: Unpack[Options]
-    ) -> None:
+        self, *, lam: float = 2.0, weighted: bool = True, normalization: str = "definition", gather: bool = False,
+        **options: Unpack[Options],
+    ) -> None:  # fmt: skip
         super().__init__(**options)
         self.lam = check_number("lam", lam)
         if normalization not in ("definition", "released"):
             raise ValueError(f"normalization must be 'definition' or 'released', got {normalization!r}.")
-        self.weighted, self.normalization = weighted, normalization
+        if not isinstance(gather, bool):
+            raise ValueError(f"gather must be true or false, got {gather!r}.")
+        self.weighted, self.normalization, self.gather = weighted, normalization, gather
 
     def of_rows(self, rows: Rows) -> Tensor:
+        return self._of_rows(rows, averaged=False)
+
+    def compute(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        """As for every loss; how the processes put theirs together decides what share of the slope is this one's."""
+        rows = Rows.of(logits, labels, self.ignore_index)
+        losses = self._of_rows(rows, averaged=reduction == "mean")
+        return rows.reduced(losses, reduction, labels.shape, self._buffers["class_weights"])
+
+    def _of_rows(self, rows: Rows, averaged: bool) -> Tensor:
         nll, released = rows.nll(), self.normalization == "released"
-        return nll + self.lam * _mmce(rows.logits, rows.labels, ~rows.ignored, self.weighted, released).to(nll.dtype)
+        together = self.gather and torch.is_grad_enabled() and rows.logits.requires_grad and count_processes() > 1
+        share = ("averaged" if averaged else "added") if together else None
+        term = _mmce(rows.logits, rows.labels, ~rows.ignored, self.weighted, released, share)
+        return nll + self.lam * term.to(nll.dtype)
 
 
 mmce_loss = as_function(MMCELoss)
 
 
-def _mmce(logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released: bool) -> Tensor:
+def _mmce(
+    logits: Tensor, labels: Tensor, kept: Tensor, weighted: bool, released: bool, processes: str | None = None
+) -> Tensor:
+    """Of these rows, or of those of all processes, which average or add up what comes of it."""
     wide = widen(logits) if logits.device.type == "mps" else logits.double()
     predictions = wide.detach().max(dim=-1).indices  # argmax takes three times as long
     confidences = row_losses(PROBABILITY, Rows(wide, predictions, ignore_index=-1, all_count=True))
     correct = (predictions == labels) & kept
+    if processes is not None:
+        confidences, correct, kept = gathered(confidences, correct, kept, averaged=processes == "averaged")
     if not weighted:
         residuals = torch.where(kept, correct.to(wide.dtype) - confidences, 0.0)
         squared = _kernel_forms(confidences, residuals.unsqueeze(0))[0, 0] / kept.sum().clamp(min=1) ** 2

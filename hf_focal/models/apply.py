@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -50,6 +52,18 @@ def pending_calibrator(model: PreTrainedModel) -> Calibrator | None:
 def applies_temperature(model: Any) -> bool:
     """Whether [`apply_temperature`] was called on this model."""
     return _calibrate_logits in getattr(model, "_forward_hooks", {}).values()
+
+
+@contextmanager
+def unapplied(model: Any) -> Iterator[None]:
+    """As if [`apply_temperature`] had not been called."""
+    applied = applies_temperature(model)
+    stop_applying(model)
+    try:
+        yield
+    finally:
+        if applied:
+            model.register_forward_hook(_calibrate_logits)
 
 
 def stop_applying(model: Any) -> None:

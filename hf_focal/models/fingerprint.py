@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..calibrators.base import short
+from .sharded import is_part, whole
 
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)  # their square roots are phases that never repeat
@@ -27,12 +28,13 @@ _COARSEST = 8  # bits of a significand, those of bfloat16
 def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[str, Any]:
     """
     What a record keeps of these modules of a model, as its entry `"head"`, or nothing where weights cannot be read.
+    Where FSDP2 has parts of them in several processes, all of these must call it.
 
     Of each weight and bias it holds the shape, the bits of significand in use, the norm and eight projections. Of a
     model without given modules they are the likely head, and that of an adapter's layers which comes last.
     """
     prints = _prints(_likely_head(model) if heads is None else heads)
-    if not prints or _is_sharded(model):
+    if not prints or any(_is_part(one) and not is_part(one) for one in model.parameters()):
         return {}
     found: dict[str, Any] = {"kind": _kind(model), "modules": prints}
     if heads is None and (adapter := _prints(_adapter_part(model))):
@@ -41,10 +43,33 @@ def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[
 
 
 def _prints(modules: list[nn.Module]) -> list[dict[str, Any]]:
-    weights = [_weights(module) for module in modules]
+    weights = [_weights(module, gather=True) for module in modules]
     if any(one is None or not one.isfinite().all() for of_module in weights for one in of_module.values()):
         return []
     return [{name: _print(one) for name, one in of_module.items() if one is not None} for of_module in weights]
+
+
+def fingerprint_of(name: str, modules: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """As [`fingerprint`], of weights that are in no model, of one whose class has that name."""
+    found = [{part: one.double() for part, one in tensors.items()} for tensors in modules]
+    if not all(one.isfinite().all() for tensors in found for one in tensors.values()):
+        return {}
+    prints = [{part: _print(one) for part, one in tensors.items()} for tensors in found]
+    return {"head": {"kind": _kind_of(name), "modules": prints}}
+
+
+def why_not_of(name: str, modules: list[dict[str, Tensor]], found: Mapping[str, Any]) -> str:
+    """As [`difference`], of weights that are in no model."""
+    kind = _kind_of(name)
+    if found["kind"] and kind and kind != found["kind"]:
+        return f"that was one of a model *{found['kind']}, and this is {name}"
+    for head in found["modules"]:
+        if not any(
+            head.keys() == one.keys() and all(_is_same(one[part].double(), head[part], False) for part in one)
+            for one in modules
+        ):
+            return "its weights are others"
+    return ""
 
 
 def difference(model: nn.Module, found: Mapping[str, Any]) -> str:
@@ -129,7 +154,7 @@ def _changed(module: nn.Module) -> bool:
     return hasattr(module, "base_layer") and hasattr(module, "get_base_layer")
 
 
-def _weights(module: Any) -> dict[str, Tensor | None]:
+def _weights(module: Any, gather: bool = False) -> dict[str, Tensor | None]:
     """Its own parameters in float64; `None` for one that is not here, sharded, or packed in an unknown way."""
     if _changed(module):  # as they are once the adapter is merged
         layer = module
@@ -140,7 +165,7 @@ def _weights(module: Any) -> dict[str, Tensor | None]:
             except (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError):
                 return dict.fromkeys(_shapes(module))
         return _weights(layer.get_base_layer())
-    return {name: _values(one) for name, one in _own(module).items()}
+    return {name: _values(whole(one.detach()) if gather else one) for name, one in _own(module).items()}
 
 
 def _own(module: Any) -> dict[str, Tensor]:
@@ -270,6 +295,11 @@ def _kind(model: nn.Module) -> str | None:
     for module in model.modules():  # of wrappers, too
         if isinstance(module, PreTrainedModel):
             names = [cls.__name__ for cls in reversed(type(module).__mro__)]  # anybody may subclass one
-            for match in filter(None, (re.search("For[A-Z].*$", name) for name in names)):
-                return match.group()
+            for kind in filter(None, map(_kind_of, names)):
+                return kind
     return None
+
+
+def _kind_of(name: str) -> str | None:
+    found = re.search("For[A-Z].*$", name)
+    return found.group() if found else None

@@ -49,6 +49,7 @@ from .record import (
     stated_record,
     why_of_another_head,
 )
+from .sharded import reshard
 
 
 def fold_calibrator(
@@ -179,6 +180,7 @@ def unfold_calibrator(
     """
     if only_last:
         return _take_off(model, inputs)
+    reshard(model)
     record = stated_record(model)
     if record is None or not record["folded"]:
         raise ValueError("This model has no folded temperature: config.calibration['folded'] is not true.")
@@ -280,11 +282,13 @@ def _put(model: PreTrainedModel, record: Mapping[str, Any], fold: bool, inputs: 
 @contextmanager
 def rolled_back(model: Any) -> Iterator[None]:
     """After an error, head and record as they were. What [`apply_temperature`] did stays done."""
+    reshard(model)
     config, applied, kept, head = model.config, applies_temperature(model), kept_original(model), likely_heads(model)
     known, weights = dict(config.__dict__), Head(head).weights()
     try:
         yield
     except BaseException:
+        reshard(model)
         with torch.no_grad():
             Head(head).set(weights)
         forget_original(model)
@@ -300,25 +304,12 @@ def rolled_back(model: Any) -> Iterator[None]:
 @torch.no_grad()
 def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tensor] | None, noun: str) -> Head:
     """Change the head in place, proved on the probe batch, or leave it as it was."""
-    num_labels = check_single_label(model)
-    shift = np.zeros(num_labels) if affine.shift is None else affine.shift
-    if np.shape(affine.scale) not in ((), (num_labels,), (num_labels, num_labels)) or shift.shape != (num_labels,):
-        raise UnfoldableError(
-            f"The {noun} is for other classes than the {num_labels} of this {type(model).__name__}: it has a scale of "
-            f"shape {np.shape(affine.scale)} and a shift of shape {shift.shape}."
-        )
-    if not (np.isfinite(affine.scale).all() and np.isfinite(shift).all()):
-        raise UnfoldableError(f"The {noun} must be finite, got {affine}.")
-    affine.inverse()  # what cannot be undone is refused
+    check_map(affine, check_single_label(model), noun, type(model).__name__)
     with evaluating(model):
         probe = probe_of(model, inputs)
         head = find_head(model, probe, affine, noun)
         biases = [bias for one in head.modules if (bias := getattr(one, "bias", None)) is not None]
-        if np.ndim(affine.scale) == 2 and (masked_indices(model.config) or any((b < MASKED).any() for b in biases)):
-            raise UnfoldableError(
-                f"Cannot fold a {noun} that mixes classes into {type(model).__name__}, some of whose classes are "
-                "masked: what the head has for these would tell on the others. Keep it in the config (fold=False)."
-            )
+        check_mixing(affine, model.config, biases, noun, type(model).__name__)
         held, off = try_head(model, probe, head, affine, probe_logits(model, probe))
         if not held:
             raise UnfoldableError(
@@ -331,3 +322,25 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
         if not affine.is_identity:
             keep_original(model, head, weights)
     return head
+
+
+def check_map(affine: Affine, num_labels: int, noun: str, name: str) -> None:
+    """Refuse a map that is not for the classes of a model of that class, or cannot be undone."""
+    shift = np.zeros(num_labels) if affine.shift is None else affine.shift
+    if np.shape(affine.scale) not in ((), (num_labels,), (num_labels, num_labels)) or shift.shape != (num_labels,):
+        raise UnfoldableError(
+            f"The {noun} is for other classes than the {num_labels} of this {name}: it has a scale of shape "
+            f"{np.shape(affine.scale)} and a shift of shape {shift.shape}."
+        )
+    if not (np.isfinite(affine.scale).all() and np.isfinite(shift).all()):
+        raise UnfoldableError(f"The {noun} must be finite, got {affine}.")
+    affine.inverse()  # what cannot be undone is refused
+
+
+def check_mixing(affine: Affine, config: Any, biases: list[Tensor], noun: str, name: str) -> None:
+    """Refuse a matrix for a head of these biases some of whose classes are masked."""
+    if np.ndim(affine.scale) == 2 and (masked_indices(config) or any((b < MASKED).any() for b in biases)):
+        raise UnfoldableError(
+            f"Cannot fold a {noun} that mixes classes into {name}, some of whose classes are masked: what the head "
+            "has for these would tell on the others. Keep it in the config (fold=False)."
+        )

@@ -20,16 +20,22 @@ from transformers.utils import ModelOutput
 from ..calibrators.base import Affine, UnfoldableError
 from ..losses import extract_logits
 from ..tasks import task_of
+from .apply import unapplied
 from .record import has_adapter
+from .sharded import is_sharded, precisions, put, reshard, whole
 
 
 def check_single_label(model: PreTrainedModel) -> int:
     """The number of classes, or a refusal of models whose outputs are not one softmax over at least two of them."""
-    config = getattr(model, "config", None)
+    return check_labels(getattr(model, "config", None), type(model).__name__)
+
+
+def check_labels(config: Any, name: str) -> int:
+    """[`check_single_label`] by the config of a model of that name."""
     num_labels = getattr(config, "num_labels", None)
     if not isinstance(num_labels, int):
         raise ValueError(
-            f"{type(model).__name__} has no config.num_labels. Supported: transformers classifiers; a timm network "
+            f"{name} has no config.num_labels. Supported: transformers classifiers; a timm network "
             "goes through AutoModelForImageClassification (TimmWrapper)."
         )
     problem_type = getattr(config, "problem_type", None)
@@ -61,7 +67,7 @@ class Head:
     def weights(self) -> list[dict[str, Tensor]]:
         """Copies of the weights of each module, on the CPU."""
         return [
-            {name: one.detach().cpu().clone() for name, one in module.named_parameters(recurse=False)}
+            {name: whole(one.detach()).cpu().clone() for name, one in module.named_parameters(recurse=False)}
             for module in self.modules
         ]
 
@@ -69,7 +75,7 @@ class Head:
         """Change the modules in place."""
         for module, values in zip(self.modules, weights, strict=True):
             for name, parameter in module.named_parameters(recurse=False):
-                parameter.copy_(values[name])
+                put(parameter, values[name])
 
     def mapped(self, affine: Affine) -> list[dict[str, Tensor]]:
         """Weights by which the logits are `affine` of what they are."""
@@ -111,7 +117,7 @@ def find_head(
     with evaluating(model), restored(modules):
         draws = torch.Generator().manual_seed(0)
         for parameter in _parameters(modules):
-            parameter.copy_(torch.randn(parameter.shape, generator=draws) / parameter[0].numel() ** 0.5)
+            put(parameter, torch.randn(parameter.shape, generator=draws) / parameter.shape[1:].numel() ** 0.5)
         whole = probe_logits(model, probe)
         if 0 < np.abs(np.where(whole < MASKED, 0.0, whole)).max() < np.inf:
             for heads in candidates if is_common_scale(affine) else filter(_is_plain, candidates):
@@ -179,7 +185,7 @@ def try_head(
     off = np.abs(after - expected).max()
     size = max(np.abs(expected).max(), np.abs(before).max() * np.abs(affine.scale).max())
     # Half precision rounds all factors but powers of 2.
-    rounding = max((torch.finfo(parameter.dtype).eps for parameter in _parameters(head.modules)), default=0.0)
+    rounding = max((torch.finfo(dtype).eps for dtype in precisions(model, head.modules)), default=0.0)
     exact = is_common_scale(affine) and affine.scale == 0.5
     return bool(off <= (1e-4 if exact else max(1e-4, 8 * rounding)) * size), off
 
@@ -219,12 +225,12 @@ def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
 def restored(modules: list[nn.Module]) -> Iterator[None]:
     """Weights that are put back at the end."""
     parameters = _parameters(modules)
-    originals = [parameter.clone() for parameter in parameters]
+    originals = [whole(parameter.detach()).clone() for parameter in parameters]
     try:
         yield
     finally:
         for parameter, original in zip(parameters, originals, strict=True):
-            parameter.copy_(original)
+            put(parameter, original)
 
 
 @contextmanager
@@ -232,6 +238,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and each module's own again at the end."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    reshard(model)
     try:
         yield
     finally:
@@ -248,7 +255,7 @@ def probe_of(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> dic
 def probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """What its weights alone give on the batch, in float64: of no calibrator that a hook applies."""
     try:
-        outputs = model.forward(**probe)
+        outputs = _forward(model, probe)
     except Exception as error:
         shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in probe.items())
         raise UnfoldableError(
@@ -258,6 +265,15 @@ def probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> NDArray
         ) from error
     unnamed = isinstance(outputs, ModelOutput) and "logits" not in outputs  # PPLCNet gives hidden states of classes
     return extract_logits(outputs[0] if unnamed else outputs).double().cpu().numpy()
+
+
+def _forward(model: Any, probe: Mapping[str, Tensor]) -> Any:
+    if not is_sharded(model):
+        return model.forward(**probe)
+    with unapplied(model):  # the hooks of FSDP gather the weights
+        outputs = model(**probe)
+    reshard(model)
+    return outputs
 
 
 def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
-from ..calibrators.base import Affine, calibrator_of, is_known, short
+from ..calibrators.base import Affine, Calibrator, calibrator_of, is_known, short
 from .fingerprint import in_effect
 from .head import Head, map_weights
 from .record import has_adapter, stated_record, write_adapter_record
+from .sharded import is_part
 
 
 logger = logging.getLogger(__name__)
@@ -107,12 +108,23 @@ def save_original(model: Any, folder: str | Path) -> None:
         path.unlink(missing_ok=True)
         return
     paths = {id(module): _path(name) for name, module in model.named_modules()}
-    tensors = {
-        f"{_PREFIX}{paths[id(module)]}.{name}": tensor.to(getattr(module, name).dtype).contiguous()
+    modules = {
+        paths[id(module)]: {name: one.to(getattr(module, name).dtype) for name, one in original.weights.items()}
         for module, original in kept
-        for name, tensor in original.weights.items()
     }
-    about = {"head_of": _name(model), "before": str(calibrator_of(record or {})), "share": kept[0][1].share}
+    write_original(path, modules, _name(model), calibrator_of(record or {}), kept[0][1].share)
+
+
+def write_original(
+    path: Path, modules: Mapping[str, Mapping[str, Tensor]], head_of: str, before: Calibrator, share: float = 1.0
+) -> None:
+    """Write what the modules of a head of a class of models were before a calibrator."""
+    tensors = {
+        f"{_PREFIX}{place}.{name}": tensor.contiguous()
+        for place, weights in modules.items()
+        for name, tensor in weights.items()
+    }
+    about = {"head_of": head_of, "before": str(before), "share": share}
     save_file(tensors, path, metadata={_ABOUT: json.dumps(about)})  # several entries would be in any order
 
 
@@ -132,6 +144,8 @@ def _why_of_another(found: list[tuple[nn.Module, Original]], affine: Affine) -> 
     for module, original in found:
         wide = {name: tensor.double() for name, tensor in original.weights.items()}
         for name, expected in map_weights(wide, affine, original.share).items():
+            if is_part(getattr(module, name)):  # what one process holds tells nothing, and others may not be asked
+                continue
             actual, before = getattr(module, name).detach().cpu(), original.weights[name]
             if actual.shape != before.shape:
                 return "the head is of another size"

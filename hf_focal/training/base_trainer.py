@@ -98,6 +98,17 @@ def plain_module(model: Any) -> Any:
     return inner
 
 
+def _layers(model: Any) -> list[str]:
+    """The classes of layers that are not to be split, but for those around the embeddings."""
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # of models of images
+        embeddings = None
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__ in names]
+    return sorted({type(one).__name__ for one in layers if all(part is not embeddings for part in one.modules())})
+
+
 class BaseTrainer(Trainer):
     """A `Trainer` that measures every sample, resumes every model, saves no pickle and pushes nothing half-made."""
 
@@ -163,6 +174,28 @@ class BaseTrainer(Trainer):
                         setattr(callback, name, None)
             raise
 
+    # FSDP2 shards the embeddings of a model apart, and fails where they are in a layer that is sharded as a whole; and
+    # of a model whose state is kept in parts nothing is saved that `from_pretrained` could load.
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: DataLoader | None = None) -> Any:
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.fsdp_version == 2 and plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = _layers(model)
+        return super()._wrap_model(model, training, dataloader)
+
+    @contextmanager
+    def _whole_state(self) -> Iterator[None]:
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is None or "FULL" in str(plugin.state_dict_type):
+            yield
+            return
+        known = plugin.state_dict_type
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+        try:
+            yield
+        finally:
+            plugin.set_state_dict_type(known)
+
     # There is no schedule of steps, and decay passes over biases and normalisations.
 
     def create_scheduler(
@@ -216,7 +249,8 @@ class BaseTrainer(Trainer):
             super()._save(output_dir, state_dict)
         finally:
             self.processing_class = processor
-        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+        if self.args.should_save:
+            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
     # A checkpoint is written in place, so that a killed run goes on from half of one; and whatever is called
     # "checkpoint-..." is taken for one of the run, and removed in its turn.
@@ -296,9 +330,10 @@ class BaseTrainer(Trainer):
             logger.warning("Saved but not pushed: the model is not calibrated yet. push_to_hub() pushes it as it is.")
             _internal_call = True
         if output_dir is not None and _internal_call:  # whoever calls moves it to its place
-            super().save_model(output_dir, True)
+            with self._whole_state():
+                super().save_model(output_dir, True)
             return
-        with self.replacing("model", output_dir) as staged:
+        with self.replacing("model", output_dir) as staged, self._whole_state():
             super().save_model(str(staged), True)
         if output_dir is None:
             put_in_place(self.args)

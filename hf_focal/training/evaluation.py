@@ -152,6 +152,28 @@ class MeasuringTrainer(BaseTrainer):
             logits = self._logits(model(**inputs)).detach()
         return None, None if prediction_loss_only else logits, None
 
+    def _loss_of_samples(self, loss: Tensor, outputs: Any, labels: Tensor | None) -> Tensor:
+        """
+        The loss of a batch of an evaluation as one process would give it: by its own labels, whatever others have, and
+        without the samples that fill up the last batch of several processes, which come twice.
+        """
+        if self.accelerator.num_processes == 1 or labels is None:
+            return loss
+
+        def of(rows: int) -> Tensor:
+            kept: Any = labels[:rows]
+            own = replace_logits(outputs, extract_logits(outputs)[:rows])
+            counted: Any = self.compute_loss_func
+            return counted(own, kept, num_items_in_batch=(kept != -100).sum())
+
+        state, rows = self.accelerator.gradient_state, len(labels)
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return of(rows)
+        real = min(max(state.remainder - self.accelerator.process_index * rows, 0), rows)
+        share = of(real).detach().double() * real if real else loss.new_zeros((), dtype=torch.float64)
+        total: Any = self.accelerator.reduce(torch.stack([share, torch.full_like(share, real)]), "sum")
+        return (total[0] / total[1]).to(loss.dtype)
+
     def _logits(self, outputs: Any) -> Tensor:
         """The logits in what the model returned, one column for each class."""
         logits, num_labels = extract_logits(outputs), self.model.config.num_labels

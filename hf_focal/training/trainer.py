@@ -165,7 +165,11 @@ class CalibrationTrainer(SharingTrainer):
             self.loss.set_progress(fraction=state.global_step / max(state.max_steps, 1), epoch=state.epoch or 0.0)
             if isinstance(num_items_in_batch, Tensor):  # no label of the batch counts: 0, not 0 / 0
                 num_items_in_batch = num_items_in_batch.clamp(min=1)
+        labels = inputs.get(LABELS)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if not torch.is_grad_enabled():
+            loss = self._loss_of_samples(loss, outputs, labels)
+            return (loss, {"logits": self._logits(outputs)}) if return_outputs else loss
         if self.loss.reduction == "sum" and not self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # undoes the mean over processes, so that a sum stays one
         return (loss, {"logits": self._logits(outputs)}) if return_outputs else loss
@@ -426,17 +430,23 @@ class CalibrationTrainer(SharingTrainer):
 
     def _is_to_fold(self, method: str, fold: bool | None) -> bool:
         """Whether a head is to do what a method fits; that it could not is an error."""
-        foldable = method == AUTO or calibrator_class(method).foldable()
+        asked, foldable = fold, method == AUTO or calibrator_class(method).foldable()
         if fold is None:
             fold = foldable and getattr(self.args, "fold_temperature", True)
         if fold and not foldable:
             raise ValueError(f"method={method!r} is not linear in the logits and cannot be folded: leave fold unset.")
-        if fold and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError(
-                "The head is sharded over processes and cannot be folded here. Save the model, load it in one process "
-                "and calibrate it there, or pass fold=False."
-            )
+        if fold and self._head_is_elsewhere():
+            how = "Only FSDP of version 2 gathers it; hf_focal.fold_checkpoint(folder) folds a model once it is saved"
+            if asked:
+                raise ValueError(f"The head is sharded over processes and cannot be folded here. {how}.")
+            logger.warning("The head is sharded over processes, so that the calibrator stays in the config. %s.", how)
+            return False
         return fold
+
+    def _head_is_elsewhere(self) -> bool:
+        """Whether the processes hold parts of the head that cannot be put together here."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        return self.is_deepspeed_enabled or self.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) != 2
 
     def _count_rounding(self, fit: Fit, held_out: Predictions, dataset: Any) -> None:
         """Write down how many answers are others since the head was rounded to half precision."""
