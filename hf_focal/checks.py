@@ -21,7 +21,7 @@ BLOCK = 1 << 16  # values read at a time: they stay in the cache
 SUM_TOLERANCE = 1e-3  # of the sum of probabilities, without asking for a reason
 MASK = -3e38  # logits from here on down only masks have: -inf, and the lowest numbers of float32, bfloat16 and float64
 LARGEST = 1e6  # of gammas and weights: beyond it nothing changes but that numbers overflow
-_LARGE = 1 << 20  # values read at a time by what goes through all of them once
+LARGE_BLOCK = 1 << 20  # values read at a time by what goes through all of them once
 _MAPPED = 1 << 25  # bytes of a mapped file that are held at a time
 _NO_SOFTMAX = "If these are logits, apply a softmax over the classes first."
 
@@ -96,7 +96,7 @@ def check_probabilities(
 def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray[Any]:
     """Probabilities whose rows miss 1 by `off`, divided by their sums where rounding explains that."""
     num_labels, told = array.shape[1], []
-    half = all(map(_of_half_precision, _parts(array)))
+    half = all(map(_of_half_precision, parts_of(array)))
     below = 1e-3 if half else 1e-6  # 0
     if lowest < -below:
         row = int(array.min(axis=1).argmin())
@@ -108,14 +108,14 @@ def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray
     row = int(np.abs(off).argmax())
     far = abs(float(off[row]))
     if far > SUM_TOLERANCE:
-        digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in _parts(array))), None)
+        digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in parts_of(array))), None)
         by_decimals = 0.0 if digits is None else num_labels * 0.5 * 10.0**-digits * (1 + 1e-4)
         bound = min(by_decimals, 5e-2)
         if half and far <= 1e-2:
             told.append("rows sum to 1 only within 0.01, as after rounding to half precision")
         elif far <= bound:
             told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} decimals")
-        elif far <= 5e-3 and all(map(_of_three_digits, _parts(array))):
+        elif far <= 5e-3 and all(map(_of_three_digits, parts_of(array))):
             told.append("rows sum to 1 only within 0.005, as after rounding to 3 significant digits")
         else:
             hint = _NO_SOFTMAX
@@ -140,7 +140,7 @@ def _no_probabilities(found: str, hint: str) -> ValueError:
     )
 
 
-def _parts(array: NDArray[Any], size: int = BLOCK) -> Iterator[NDArray[Any]]:
+def parts_of(array: NDArray[Any], size: int = BLOCK) -> Iterator[NDArray[Any]]:
     """Some rows at a time. Of a file that is mapped into memory no more is held than is of use."""
     rows, read = max(1, size // max(1, array.shape[1])), 0
     for start in range(0, len(array), rows):
@@ -193,7 +193,7 @@ def warn_of_probabilities(name: str, array: NDArray[Any]) -> None:
     if len(array) < 5:
         return
     low, high, whole, off = np.inf, -np.inf, 0, 0.0
-    for part in _parts(array):
+    for part in parts_of(array):
         low, high = min(low, part.min()), max(high, part.max())
         if not (low >= 0 and high <= 1):  # logits, or NaN: mostly known after the first block
             return
@@ -219,7 +219,7 @@ def warn_of_probabilities(name: str, array: NDArray[Any]) -> None:
 def row_blocks(array: NDArray[Any], dtype: Any, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
     """Blocks of rows that stay in the cache, and the axis of their classes."""
     start, num_labels = 0, array.shape[1]
-    for values in _parts(array, size):
+    for values in parts_of(array, size):
         block = slice(start, start + len(values))
         start = block.stop
         if num_labels <= 128:  # NumPy reduces long contiguous rows far faster than many short ones
@@ -238,7 +238,7 @@ def check_logits(
     if labels is not None:
         logits, labels = leave_out_masked(**{name: logits, "labels": labels})
     array = _to_rows(name, logits)
-    low, high = _ends(array)
+    low, high = ends_of(array)
     floor = max(MASK, float(np.finfo(array.dtype).min))
     if not (low > floor and high < np.inf):
         array = _masked(name, array, floor)
@@ -246,10 +246,10 @@ def check_logits(
     return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
 
 
-def _ends(array: NDArray[Any]) -> tuple[float, float]:
+def ends_of(array: NDArray[Any]) -> tuple[float, float]:
     """The least and the largest value, or NaN where there is one."""
     with np.errstate(invalid="ignore"):  # NaN, which whoever asks reports
-        lows, highs = zip(*((part.min(), part.max()) for part in _parts(array, _LARGE)), strict=True)
+        lows, highs = zip(*((part.min(), part.max()) for part in parts_of(array, LARGE_BLOCK)), strict=True)
         return float(np.min(lows)), float(np.max(highs))
 
 
@@ -257,7 +257,7 @@ def _masked(name: str, array: NDArray[Any], floor: float) -> NDArray[Any]:
     """The logits with -inf for every mask; NaN, +inf and a row in which no class is left are refused by row."""
     needed = f"{name} must be finite, or -inf for a class that is masked"
     wrong, empty, finite = [], [], False
-    for part in _parts(array, _LARGE):
+    for part in parts_of(array, LARGE_BLOCK):
         masked = part <= floor
         wrong.append((np.isnan(part) | (part == np.inf)).any(axis=1))
         empty.append(masked.all(axis=1))
@@ -280,7 +280,7 @@ def _masked(name: str, array: NDArray[Any], floor: float) -> NDArray[Any]:
     if not finite:
         return array
     changed = Rows()
-    for part in _parts(array, _LARGE):
+    for part in parts_of(array, LARGE_BLOCK):
         changed.add(np.where(part <= floor, -np.inf, part))
     return changed.array()
 

@@ -99,5 +99,6 @@ def forget(array: Any) -> None:
     while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
         array = array.base
     if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        mapped: Any = array._mmap  # noqa: SLF001  (what was changed of a copy on write would be lost)
-        mapped.madvise(mmap.MADV_DONTNEED)
+        # What was changed of a copy on write would be lost.
+        mapped: Any = array
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # noqa: SLF001

@@ -162,7 +162,7 @@ class _ErrorsOfGrid:
         self._errors, self._biases = np.full(len(GRID), np.inf), np.zeros(len(GRID))
 
     def _bias(self, i: int, others: Iterable[int] = ()) -> float:
-        """Mean confidence less accuracy at one temperature, whose ECE is noted down; if need be those of others too."""
+        """Mean confidence less accuracy at a temperature, whose ECE is noted down; if need be with those of others."""
         if np.isinf(self._errors[i]):
             self._note([one for one in (i, *others) if np.isinf(self._errors[one])])
         return float(self._biases[i])
@@ -186,7 +186,7 @@ class _ErrorsOfGrid:
         self._note(range(max(guess - 1, 0), min(guess + 2, len(GRID))))
         while guess < len(GRID) and self._bias(guess, range(guess, len(GRID))[1:_AHEAD]) > 0:
             guess += 1
-        while guess > 0 and self._bias(guess - 1, range(guess)[-_AHEAD:]) <= 0:
+        while guess > 0 and self._bias(guess - 1, range(guess - 1)[1 - _AHEAD :]) <= 0:
             guess -= 1
         return guess
 

@@ -386,8 +386,8 @@ class CalibrationTrainer(SharingTrainer):
                 raise
 
     def _fit_to(
-        self, predictions: PredictionOutput | Predictions, given: Any, dataset: Any, split: str, fold: bool, method: str,
-        criterion: str | None, guard: bool | None, options: dict[str, Any],
+        self, predictions: PredictionOutput | Predictions, given: Any, dataset: Any, split: str, fold: bool,
+        method: str, criterion: str | None, guard: bool | None, options: dict[str, Any],
     ) -> Fit:  # fmt: skip
         """Fit a calibrator to the predictions of a data set, where it was given, and put it on the model."""
         held_out = self._labelled(predictions, split)
