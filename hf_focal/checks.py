@@ -96,7 +96,7 @@ def check_probabilities(
 def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray[Any]:
     """Probabilities whose rows miss 1 by `off`, divided by their sums where rounding explains that."""
     num_labels, told = array.shape[1], []
-    half = all(map(_of_half_precision, parts_of(array)))
+    half = all(map(_of_half_precision, _parts(array)))
     below = 1e-3 if half else 1e-6  # 0
     if lowest < -below:
         row = int(array.min(axis=1).argmin())
@@ -108,14 +108,14 @@ def _unrounded(array: NDArray[Any], off: NDArray[Any], lowest: float) -> NDArray
     row = int(np.abs(off).argmax())
     far = abs(float(off[row]))
     if far > SUM_TOLERANCE:
-        digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in parts_of(array))), None)
+        digits = next((one for one in range(2, 7) if all(_of_decimals(part, one) for part in _parts(array))), None)
         by_decimals = 0.0 if digits is None else num_labels * 0.5 * 10.0**-digits * (1 + 1e-4)
         bound = min(by_decimals, 5e-2)
         if half and far <= 1e-2:
             told.append("rows sum to 1 only within 0.01, as after rounding to half precision")
         elif far <= bound:
             told.append(f"rows sum to 1 only within {bound:.2g}, as after rounding to {digits} decimals")
-        elif far <= 5e-3 and all(map(_of_three_digits, parts_of(array))):
+        elif far <= 5e-3 and all(map(_of_three_digits, _parts(array))):
             told.append("rows sum to 1 only within 0.005, as after rounding to 3 significant digits")
         else:
             hint = _NO_SOFTMAX
@@ -138,6 +138,10 @@ def _no_probabilities(found: str, hint: str) -> ValueError:
     return ValueError(
         f"probabilities must not be negative and each row must sum to 1 within {SUM_TOLERANCE:g}, got {found}. {hint}"
     )
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return parts_of(array)
 
 
 def parts_of(array: NDArray[Any], size: int = BLOCK) -> Iterator[NDArray[Any]]:
@@ -193,7 +197,7 @@ def warn_of_probabilities(name: str, array: NDArray[Any]) -> None:
     if len(array) < 5:
         return
     low, high, whole, off = np.inf, -np.inf, 0, 0.0
-    for part in parts_of(array):
+    for part in _parts(array):
         low, high = min(low, part.min()), max(high, part.max())
         if not (low >= 0 and high <= 1):  # logits, or NaN: mostly known after the first block
             return

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 from ..calibrators.base import Calibrator
 from ..losses import CalibrationLoss, extract_logits, replace_logits
@@ -229,6 +229,8 @@ class MeasuringTrainer(BaseTrainer):
             ValueError: If the data have no samples or labels.
             OSError: If the temporary file has no room.
         """
+        if getattr(self.predict, "__func__", None) is not BaseTrainer.predict:  # of somebody's own
+            return self.flatten(self._predict_without_metrics(dataset), split)
         kept = self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics
         counted: Any = self.task or Predictions
         collector = Collector(counted.flatten)
@@ -240,6 +242,14 @@ class MeasuringTrainer(BaseTrainer):
             self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics = kept
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
         return self._counted(collector.predictions(split))
+
+    def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
+        kept = self.compute_metrics, self.preprocess_logits_for_metrics
+        self.compute_metrics = self.preprocess_logits_for_metrics = None
+        try:
+            return self.predict(dataset, metric_key_prefix="calibration")
+        finally:
+            self.compute_metrics, self.preprocess_logits_for_metrics = kept
 
     @property
     def task(self) -> Task | None:
