@@ -86,9 +86,11 @@ def calibrate(count: int, classes: int, card: bool) -> Callable[[], Any]:
     torch.set_num_threads(1)
     model, values = Linear(transformers.PretrainedConfig(num_labels=classes)), torch.randn(count, 16)
     torch.nn.init.normal_(model.classifier.weight, std=0.5)
+    labels = torch.empty(count, dtype=torch.long)
     with torch.no_grad():
-        parts = (model(rows).logits.div(2).softmax(-1) for rows in values.split(250))
-        labels = torch.cat([torch.multinomial(part, 1)[:, 0] for part in parts])
+        for start in range(0, count, 250):
+            part = model(values[start : start + 250]).logits.div(2).softmax(-1)
+            labels[start : start + 250] = torch.multinomial(part, 1)[:, 0]
     options: Any = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "per_device_eval_batch_size": 250}
     args = hf_focal.CalibrationTrainingArguments(tempfile.mkdtemp(), **options)
     trainer = hf_focal.CalibrationTrainer(model=model, args=args, eval_dataset=Data())

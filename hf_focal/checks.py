@@ -150,7 +150,7 @@ def parts_of(array: NDArray[Any], size: int = BLOCK) -> Iterator[NDArray[Any]]:
     for start in range(0, len(array), rows):
         part = array[start : start + rows]
         yield part
-        read += part.nbytes
+        read += len(part) * max(part[:1].nbytes, abs(array.strides[0]))  # rows that are left out are read as well
         if read > _MAPPED or start + rows >= len(array):
             forget(array)
             read = 0
@@ -291,7 +291,10 @@ def _masked(name: str, array: NDArray[Any], floor: float) -> NDArray[Any]:
 
 def refuse_masked_labels(logits: NDArray[Any], labels: NDArray[np.int64]) -> None:
     """Refuse rows whose true class is masked: it has probability 0 whatever is fitted, and their NLL is infinite."""
-    impossible = logits[np.arange(len(labels)), labels] == -np.inf
+    start, impossible = 0, np.empty(len(labels), bool)
+    for part in parts_of(logits, LARGE_BLOCK):
+        rows = slice(start, start + len(part))
+        start, impossible[rows] = rows.stop, part[np.arange(len(part)), labels[rows]] == -np.inf
     if impossible.any():
         row, others = _first_row(impossible)
         raise ValueError(

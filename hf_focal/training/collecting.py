@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..predictions import Predictions
 from ..spill import Rows
@@ -23,14 +23,16 @@ class Collector:
 
     def __init__(self, flatten: Callable[[Any], Predictions]) -> None:
         self._flatten, self._rows, self._samples = flatten, Rows(), 0
-        self._labels: list[NDArray[np.int64]] = []
-        self._groups: list[NDArray[np.int64] | None] = []
+        # Each grows in one place: small arrays between those of batches would keep the memory of these from use.
+        self._labels, self._groups, self._grouped = array("q"), array("q"), True
 
     def __call__(self, eval_prediction: Any, compute_result: bool = False) -> dict[str, float]:
         seen = self._flatten(eval_prediction)
         self._rows.add(seen.logits)
-        self._labels.append(seen.labels)
-        self._groups.append(None if seen.groups is None else seen.groups + self._samples)
+        self._labels.frombytes(seen.labels.astype(np.int64).tobytes())
+        if seen.groups is not None:
+            self._groups.frombytes((seen.groups + self._samples).astype(np.int64).tobytes())
+        self._grouped = self._grouped and seen.groups is not None
         labels = eval_prediction.label_ids
         self._samples += len(labels[0] if isinstance(labels, tuple) else labels)
         return {}
@@ -42,8 +44,7 @@ class Collector:
         Raises:
             ValueError: If nothing came: the data have no labels.
         """
-        if not self._labels:
+        if not self._samples:
             raise ValueError("The data have no labels, so that nothing can be measured or fitted on them.")
-        groups = [one for one in self._groups if one is not None]
-        together = np.concatenate(groups) if len(groups) == len(self._groups) else None
-        return Predictions(self._rows.array(), np.concatenate(self._labels), together, split)
+        labels, groups = (np.frombuffer(values, np.int64) for values in (self._labels, self._groups))
+        return Predictions(self._rows.array(), labels, groups if self._grouped else None, split)

@@ -97,7 +97,7 @@ def test_a_fit_holds_no_copy_of_the_logits(criterion, monkeypatch):
     monkeypatch.setattr(temperature, "_KEPT", 1 << 18)  # 2 MB in float64
     logits, labels = drawn(10_000, 500, 2.0)
     logits = mapped(logits)  # 19 MB, and twice that in float64
-    fit_calibrator(logits[:200], labels[:200], "temperature", criterion)  # what is imported on the way
+    fit_calibrator(logits[:200, :2], labels[:200] % 2, "temperature")  # what is imported on the way
     tracemalloc.start()
     try:
         fit = fit_calibrator(logits, labels, "temperature", criterion)
