@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """Calibration in little memory: the model runs once, and of what it gives the rows that count are kept."""
 
+import functools
 import json
 import os
 import subprocess
@@ -19,14 +20,26 @@ from hf_focal import CalibrationTrainer, fit_calibrator, spill
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
-def sentences(count=41):
-    """Of different lengths; of each a third counts, of some nothing."""
-    rows, numbers = [], np.random.default_rng(1)
-    for length in numbers.integers(2, 12, count):
-        labels = np.where(numbers.random(length) < 0.66, -100, numbers.integers(0, NUM_LABELS, length))
-        rows.append({"input_ids": numbers.integers(0, 40, length).tolist(), "labels": labels.tolist()})
-    rows[8:16] = [{**row, "labels": [-100] * len(row["labels"])} for row in rows[8:16]]  # a whole batch
-    return rows
+def tagger():
+    torch.manual_seed(0)
+    model = BertForTokenClassification(BertConfig(vocab_size=40, num_labels=NUM_LABELS, **SIZES)).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(100)
+    return model
+
+
+@functools.cache
+def sentences(count=93):
+    """Of different lengths; of each a third counts, of some nothing. The model is three times as confident."""
+    model, rows, numbers = tagger(), [], np.random.default_rng(1)
+    for length in numbers.integers(2, 20, count):
+        words = numbers.integers(0, 40, length)
+        with torch.no_grad():
+            scores = model(torch.tensor(words)[None]).logits[0].numpy() / 3
+        labels = (scores + numbers.gumbel(size=scores.shape)).argmax(axis=1)
+        labels[numbers.random(length) < 0.66] = -100
+        rows.append({"input_ids": words.tolist(), "labels": labels.tolist()})
+    return [{**row, "labels": [-100] * len(row["labels"])} if 8 <= i < 16 else row for i, row in enumerate(rows)]
 
 
 def padded(rows):
@@ -41,12 +54,8 @@ def padded(rows):
 
 
 def trainer(folder, cls=CalibrationTrainer, dtype=torch.float32, **options):
-    torch.manual_seed(0)
-    model = BertForTokenClassification(BertConfig(vocab_size=40, num_labels=NUM_LABELS, **SIZES)).eval()
-    with torch.no_grad():
-        model.classifier.weight.mul_(100)
     options = {"per_device_eval_batch_size": 8, "temperature_guard": False, **options}
-    return cls(model=model.to(dtype), args=arguments(folder, **options), data_collator=padded)
+    return cls(model=tagger().to(dtype), args=arguments(folder, **options), data_collator=padded)
 
 
 @pytest.mark.parametrize("most", [0, 1 << 26])
@@ -71,10 +80,10 @@ def test_calibrating_runs_the_model_once_and_says_what_it_said(tmp_path, monkeyp
     monkeypatch.setattr(spill, "IN_MEMORY", 0)
     monkeypatch.setattr(spill, "_COPIED", 64)
     fit = made.calibrate(sentences(), fold=False)
-    assert len(seen) == 6 and made.args.batch_eval_metrics is False
+    assert len(seen) == 12 and made.args.batch_eval_metrics is False
     assert fit == fit_calibrator(whole.logits, whole.labels, "temperature", guard=False)
-    given = made.calibrate(predictions=whole, fold=False) if made.model.config.__dict__.pop("calibration") else None
-    assert given == fit
+    del made.model.config.calibration
+    assert made.calibrate(predictions=whole, fold=False) == fit
     report = made.report_on(made.predictions_of(sentences()))
     assert report.after == fit.after and report.n_samples == len(whole) and report.group is not None
 
@@ -86,14 +95,14 @@ def test_the_logits_kept_are_those_before_a_calibrator_that_is_not_folded(tmp_pa
     assert np.array_equal(made.predictions_of(sentences()).logits, before.logits)
 
 
-def test_metrics_of_the_trainer_are_as_they_were_after_an_error(tmp_path, monkeypatch):
+def test_metrics_of_the_trainer_are_as_they_were_after_an_error(tmp_path):
     made = trainer(tmp_path)
     kept = made.compute_metrics, made.preprocess_logits_for_metrics
 
     def broken(*args, **kwargs):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(made.model, "forward", broken)
+    made.model.register_forward_hook(broken)
     with pytest.raises(RuntimeError, match="in the middle"):
         made.predictions_of(sentences())
     assert (made.compute_metrics, made.preprocess_logits_for_metrics) == kept and not made.args.batch_eval_metrics
