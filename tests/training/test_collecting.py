@@ -129,7 +129,7 @@ def test_what_predicts_in_its_own_way_is_asked(tmp_path):
 
 TWO = """
 import json, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 from test_collecting import *
 spill.IN_MEMORY = 0
 made = trainer({folder!r}, per_device_eval_batch_size=4)
@@ -145,7 +145,7 @@ os._exit(0)
 @pytest.mark.slow
 def test_two_processes_fit_what_one_does(tmp_path):
     script = tmp_path / "two.py"
-    script.write_text(TWO.format(tests=os.path.dirname(__file__), folder=str(tmp_path / "out")))
+    script.write_text(TWO.format(paths=[os.path.dirname(__file__), *sys.path], folder=str(tmp_path / "out")))
     out = launch(str(script), processes=2).stdout
     found = json.loads(next(line for line in out.splitlines() if line.startswith("FOUND")).removeprefix("FOUND"))
     made = trainer(tmp_path)
