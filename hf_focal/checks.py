@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import leave_out_masked, to_numpy
+from .spill import Rows, forget
 
 
 BLOCK = 1 << 16  # values read at a time: they stay in the cache
 SUM_TOLERANCE = 1e-3  # of the sum of probabilities, without asking for a reason
 MASK = -3e38  # logits from here on down only masks have: -inf, and the lowest numbers of float32, bfloat16 and float64
 LARGEST = 1e6  # of gammas and weights: beyond it nothing changes but that numbers overflow
+LARGE_BLOCK = 1 << 20  # values read at a time by what goes through all of them once
+_MAPPED = 1 << 25  # bytes of a mapped file that are held at a time
 _NO_SOFTMAX = "If these are logits, apply a softmax over the classes first."
 
 
@@ -138,8 +141,19 @@ def _no_probabilities(found: str, hint: str) -> ValueError:
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    rows = max(1, BLOCK // array.shape[1])
-    return (array[start : start + rows] for start in range(0, len(array), rows))
+    return parts_of(array)
+
+
+def parts_of(array: NDArray[Any], size: int = BLOCK) -> Iterator[NDArray[Any]]:
+    """Some rows at a time. Of a file that is mapped into memory no more is held than is of use."""
+    rows, read = max(1, size // max(1, array.shape[1])), 0
+    for start in range(0, len(array), rows):
+        part = array[start : start + rows]
+        yield part
+        read += len(part) * max(part[:1].nbytes, abs(array.strides[0]))  # rows that are left out are read as well
+        if read > _MAPPED or start + rows >= len(array):
+            forget(array)
+            read = 0
 
 
 def _of_half_precision(values: NDArray[Any]) -> bool:
@@ -208,11 +222,10 @@ def warn_of_probabilities(name: str, array: NDArray[Any]) -> None:
 
 def row_blocks(array: NDArray[Any], dtype: Any, size: int = BLOCK) -> Iterator[tuple[slice, NDArray[Any], int]]:
     """Blocks of rows that stay in the cache, and the axis of their classes."""
-    num_samples, num_labels = array.shape
-    rows = max(1, size // max(1, num_labels))
-    for start in range(0, num_samples, rows):
-        block = slice(start, start + rows)
-        values = array[block]
+    start, num_labels = 0, array.shape[1]
+    for values in parts_of(array, size):
+        block = slice(start, start + len(values))
+        start = block.stop
         if num_labels <= 128:  # NumPy reduces long contiguous rows far faster than many short ones
             yield block, np.ascontiguousarray(values.T, dtype=dtype), 0
         else:
@@ -229,8 +242,7 @@ def check_logits(
     if labels is not None:
         logits, labels = leave_out_masked(**{name: logits, "labels": labels})
     array = _to_rows(name, logits)
-    with np.errstate(invalid="ignore"):  # NaN, reported below
-        low, high = float(array.min()), float(array.max())
+    low, high = ends_of(array)
     floor = max(MASK, float(np.finfo(array.dtype).min))
     if not (low > floor and high < np.inf):
         array = _masked(name, array, floor)
@@ -238,31 +250,51 @@ def check_logits(
     return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
 
 
+def ends_of(array: NDArray[Any]) -> tuple[float, float]:
+    """The least and the largest value, or NaN where there is one."""
+    with np.errstate(invalid="ignore"):  # NaN, which whoever asks reports
+        lows, highs = zip(*((part.min(), part.max()) for part in parts_of(array, LARGE_BLOCK)), strict=True)
+        return float(np.min(lows)), float(np.max(highs))
+
+
 def _masked(name: str, array: NDArray[Any], floor: float) -> NDArray[Any]:
     """The logits with -inf for every mask; NaN, +inf and a row in which no class is left are refused by row."""
     needed = f"{name} must be finite, or -inf for a class that is masked"
-    wrong = np.isnan(array) | (array == np.inf)
-    if wrong.any():
-        row, others = _first_row(wrong.any(axis=1))
+    wrong, empty, finite = [], [], False
+    for part in parts_of(array, LARGE_BLOCK):
+        masked = part <= floor
+        wrong.append((np.isnan(part) | (part == np.inf)).any(axis=1))
+        empty.append(masked.all(axis=1))
+        finite = finite or bool((part[masked] > -np.inf).any())
+    rows = np.concatenate(wrong)
+    if rows.any():
+        row, others = _first_row(rows)
         found = "NaN" if np.isnan(array[row]).any() else "+inf"
         raise ValueError(
             f"{needed}, got {found} in row {row}{others}. Such logits come from a model that diverged, or that "
             "overflowed in half precision: mend that, or leave the rows out."
         )
-    masked = array <= floor
-    empty = np.asarray(masked.all(axis=1))
-    if empty.any():
-        row, others = _first_row(empty)
+    rows = np.concatenate(empty)
+    if rows.any():
+        row, others = _first_row(rows)
         raise ValueError(
             f"{needed}, got a mask for every class in row {row}{others}. One must be left: mask fewer classes there, "
             "or leave the rows out."
         )
-    return np.where(masked, -np.inf, array) if (array[masked] > -np.inf).any() else array
+    if not finite:
+        return array
+    changed = Rows()
+    for part in parts_of(array, LARGE_BLOCK):
+        changed.add(np.where(part <= floor, -np.inf, part))
+    return changed.array()
 
 
 def refuse_masked_labels(logits: NDArray[Any], labels: NDArray[np.int64]) -> None:
     """Refuse rows whose true class is masked: it has probability 0 whatever is fitted, and their NLL is infinite."""
-    impossible = logits[np.arange(len(labels)), labels] == -np.inf
+    start, impossible = 0, np.empty(len(labels), bool)
+    for part in parts_of(logits, LARGE_BLOCK):
+        rows = slice(start, start + len(part))
+        start, impossible[rows] = rows.stop, part[np.arange(len(part)), labels[rows]] == -np.inf
     if impossible.any():
         row, others = _first_row(impossible)
         raise ValueError(

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from .arrays import check_groups, to_numpy
-from .checks import check_logits
+from .checks import LARGE_BLOCK, check_logits, parts_of
 from .files import room
 
 
@@ -128,16 +127,33 @@ def save_predictions(path: str | Path, parts: Mapping[str, Predictions], **metad
         metadata (`str`):
             What else to say of them; the names that they have in their data set are added.
     """
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for part, predictions in parts.items():
         for field, suffix in _SUFFIXES.items():
             if (values := getattr(predictions, field)) is not None:
-                values = check_groups(values, len(predictions)) if field == "groups" else values
-                dtype = np.float32 if field == "logits" else np.int64
-                arrays[f"{part}_{suffix}"] = np.ascontiguousarray(values, dtype=dtype)
+                values = check_groups(values, len(predictions)) if field == "groups" else np.asarray(values)
+                arrays[f"{part}_{suffix}"] = values
     splits = json.dumps({part: predictions.split for part, predictions in parts.items()})
     with room(path):
-        save_file(arrays, str(path), metadata={**metadata, "splits": splits})
+        _write(Path(path), arrays, {**metadata, "splits": splits})
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """The file that `safetensors.numpy.save_file` writes, without a copy of the arrays in memory."""
+    types = {name: ("F32", "<f4") if name.endswith("logits") else ("I64", "<i8") for name in arrays}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    order, end = sorted(arrays, key=lambda name: (types[name][0] == "F32", name)), 0  # what is wider comes first
+    for name in order:
+        start, end = end, end + arrays[name].size * np.dtype(types[name][1]).itemsize
+        header[name] = {"dtype": types[name][0], "shape": arrays[name].shape, "data_offsets": [start, end]}
+    head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    with open(path, "wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in order:
+            array = arrays[name] if arrays[name].ndim > 1 else arrays[name].reshape(-1, 1)
+            for part in parts_of(array, LARGE_BLOCK):
+                file.write(np.ascontiguousarray(part, types[name][1]).tobytes())
 
 
 def load_predictions(path: str | Path) -> tuple[dict[str, Predictions], dict[str, str]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from ..checks import check_gamma
+from ..checks import LARGE_BLOCK, check_gamma, parts_of
 from ..gamma import focal_log_probabilities
 from ..metrics.bins import equal_width
+from ..metrics.scored import ScoredLogits
 from .base import Calibrator, register_calibrator
 from .temperature import GRID, NLL_BOUNDS, check_temperature, effect_of, end_of_range, smallest_best
 
@@ -36,11 +38,11 @@ class FocalRecalibration(Calibrator):
     def fit(
         cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int, gamma: Any = None
     ) -> FocalRecalibration:
-        gamma, wide = None if gamma is None else check_gamma(gamma), logits.astype(np.float64)
+        gamma = None if gamma is None else check_gamma(gamma)
         if gamma is None or criterion == "nll":
-            temperature, gamma = _fit_nll(wide, labels, gamma)
+            temperature, gamma = _fit_nll(logits, labels, gamma)
         if criterion == "ece":
-            temperature = _fit_ece(wide, labels, gamma, n_bins)
+            temperature = _fit_ece(logits, labels, gamma, n_bins)
         return cls(gamma, temperature)
 
     @classmethod
@@ -51,8 +53,8 @@ class FocalRecalibration(Calibrator):
         return 1 if options.get("gamma") is not None else 2
 
     def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
-        wide, known = logits.astype(np.float64), None if options.get("gamma") is None else self.gamma
-        found = end_of_range(self.temperature, criterion, lambda: _fit_nll(wide, labels, known)[0])
+        known = None if options.get("gamma") is None else self.gamma
+        found = end_of_range(self.temperature, criterion, lambda: _fit_nll(logits, labels, known)[0])
         if not found and known is None and math.isclose(self.gamma, GAMMA_GRID[-1], rel_tol=1e-4):
             found = f"the best gamma, {self.gamma:g}, is at the end of the range searched, [0, {GAMMA_GRID[-1]:g}]."
         return found
@@ -83,22 +85,36 @@ class FocalRecalibration(Calibrator):
         return f"T = {self.temperature:.4g}, gamma = {self.gamma:.4g}"
 
 
-def _fit_ece(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float, n_bins: int) -> float:
-    correct = logits.argmax(axis=1) == labels
+def _log_probabilities(
+    logits: NDArray[Any], temperature: float, gamma: float
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """After both, some rows at a time."""
+    start = 0
+    for part in parts_of(logits, LARGE_BLOCK):
+        rows = slice(start, start + len(part))
+        start = rows.stop
+        yield rows, focal_log_probabilities(part.astype(np.float64) / temperature, gamma)
+
+
+def _fit_ece(logits: NDArray[Any], labels: NDArray[np.int64], gamma: float, n_bins: int) -> float:
+    confidences, correct = np.empty(len(labels)), ScoredLogits(logits, labels).correct
 
     def error(temperature: float) -> float:
-        confidences = np.exp(focal_log_probabilities(logits / temperature, gamma).max(axis=1))
+        for rows, values in _log_probabilities(logits, temperature, gamma):
+            confidences[rows] = np.exp(values.max(axis=1))
         return equal_width(confidences, correct, n_bins).expected_error()
 
     return smallest_best(np.array([error(temperature) for temperature in GRID]))
 
 
-def _fit_nll(logits: NDArray[np.float64], labels: NDArray[np.int64], gamma: float | None) -> tuple[float, float]:
-    rows = np.arange(len(labels))
+def _fit_nll(logits: NDArray[Any], labels: NDArray[np.int64], gamma: float | None) -> tuple[float, float]:
+    true = np.empty(len(labels))
     bounds = tuple(map(math.log, NLL_BOUNDS))
 
     def nll(log_temperature: float, gamma: float) -> float:
-        return -float(focal_log_probabilities(logits / math.exp(log_temperature), gamma)[rows, labels].mean())
+        for rows, values in _log_probabilities(logits, math.exp(log_temperature), gamma):
+            true[rows] = values[np.arange(len(values)), labels[rows]]
+        return -float(true.mean())
 
     def best(gamma: float) -> tuple[float, float, float]:
         fit = minimize_scalar(nll, bounds=bounds, args=(gamma,), method="bounded", options={"xatol": 1e-7})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..metrics.scored import ScoredLogits
 from ..progress import progress
+from ..spill import taken
 from .base import Calibrator
 from .temperature import end_of_range
 
@@ -63,8 +64,8 @@ def held_out(
     rows: dict[Key, HeldOut] = {}
     drawn = draw_folds(len(labels), folds, repeats)
     for seen, unseen in progress(drawn, "cross-validation", min(folds, len(labels)) * repeats):
-        others, true = logits[unseen], labels[unseen]
-        for key, calibrator in fits(logits[seen], labels[seen]).items():
+        others, true = taken(logits, unseen), labels[unseen]
+        for key, calibrator in fits(taken(logits, seen), labels[seen]).items():
             scored = ScoredLogits(others, true, calibrator)
             into = rows.setdefault(key, HeldOut(np.zeros(len(labels)), np.zeros(len(labels))))
             into.nll[unseen] += scored.nll / repeats

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
-from ..checks import row_blocks
+from ..checks import ends_of, row_blocks
 
 
 Floats = NDArray[np.float64]
@@ -167,7 +167,7 @@ class _Search:
         self.logits, self.labels, self.kind, self.count = logits, labels, kind, logits.shape[1]
         half = until == ROUGH and logits.dtype.itemsize <= 4 and logits.size > _KEPT
         self.dtype = np.float32 if half else np.float64
-        self.masked = bool(logits.min() == -np.inf)
+        self.masked = ends_of(logits)[0] == -np.inf
         self._kept = list(self._blocks(logits)) if logits.size <= _KEPT else None
         self._curvature: Floats | None = None
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_logits
 from ..metrics.promise import LEVEL, Promise, check_level, check_target, promise_of
 from ..metrics.scored import ScoredLogits
+from ..spill import taken
 from .fit import Fit
 from .held_out import HeldBack, draw_folds
 
@@ -61,6 +62,6 @@ def _unseen(
     options = {name: value for name, value in options.items() if name in inspect.signature(cls.fit).parameters}
     confidences, correct = np.empty(len(labels)), np.empty(len(labels), bool)
     for seen, rest in draw_folds(len(labels), FOLDS, 1):
-        calibrator = cls.fit(logits[seen], labels[seen], criterion=fit.criterion, n_bins=15, **options)
-        confidences[rest], correct[rest] = ScoredLogits(logits[rest], labels[rest], calibrator).pairs
+        calibrator = cls.fit(taken(logits, seen), labels[seen], criterion=fit.criterion, n_bins=15, **options)
+        confidences[rest], correct[rest] = ScoredLogits(taken(logits, rest), labels[rest], calibrator).pairs
     return confidences, correct

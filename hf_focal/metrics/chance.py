@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -21,6 +21,7 @@ from .gaps import Cells, ClassCells, Floats, GapError, Gaps, Parts, TopCells
 SPARSE = 10.0  # variance of a count below which it is drawn as the binomial that it is
 DRAWS, CLASS_DRAWS = 1000, 200
 _DRAWN = 1 << 25  # labels that are drawn at most, down to 100 of each sample
+_WEIGHTS = 1 << 22  # weights of groups that are drawn at a time
 _RATIO = 9.0  # how much a variance may differ from the one that noise was drawn with
 _LEAST = 0.1  # of a standard error: what a gap must be to have a direction
 _NEAR = 1 / 3  # of the gaps that were found: up to here the noise is that of a calibrated model
@@ -72,7 +73,7 @@ class Law:
         seed (`int`, *optional*, defaults to `0`):
             Of the draws.
         standard (`np.ndarray` of shape `(draws, n_filled_cells)`, *optional*):
-            Standard normal draws in place of its own.
+            Standard normal draws in place of its own, where there are no groups.
     """
 
     def __init__(
@@ -91,25 +92,49 @@ class Law:
         self.shape = np.stack([self.counts, self.mean])
         self.observed = float(error.observed(self.came - self.said, self.shape))
         self._standard = standard
+        self.together = False  # whether its noise is drawn with that of others
 
     @cached_property
     def residuals(self) -> csr_array:
         """What each group came to less what was to be expected of it, `(n_groups, n_filled_cells)`."""
-        cells, numbers = self.cells, self.numbers
-        if numbers is None:
+        if self.numbers is None:
             raise ValueError("There are no groups.")
-        gaps = np.zeros(len(cells.counts))
-        gaps[cells.filled] = self._plain_shares - self.mean
-        columns = np.zeros(len(cells.counts), np.int64)
-        columns[cells.filled] = np.arange(len(self.mean))
-        total = csr_array((int(numbers.max()) + 1, len(self.mean)))
-        for part in cells.pairs():
-            values = part.weights * (part.came - part.said - gaps[part.cells])
-            total = total + csr_array((values, (numbers[part.rows], columns[part.cells])), shape=total.shape)
+        total = csr_array((int(self.numbers.max()) + 1, len(self.mean)))
+        for groups, columns, values in self._residuals_of_rows(self.numbers):
+            total = total + csr_array((values, (groups, columns)), shape=total.shape)
         return total
 
+    def _residuals_of_rows(
+        self, numbers: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Floats]]:
+        """The same of each row, some at a time: their groups and cells, and the numbers."""
+        gaps, columns = np.zeros(len(self.cells.counts)), np.zeros(len(self.cells.counts), np.int64)
+        gaps[self.cells.filled] = self.plain_shares - self.mean
+        columns[self.cells.filled] = np.arange(len(self.mean))
+        for part in self.cells.pairs():
+            values = part.weights * (part.came - part.said - gaps[part.cells])
+            yield numbers[part.rows], columns[part.cells], values
+
+    def _scatter(self, numbers: NDArray[np.int64]) -> float:
+        """The summed squares of the residuals; of classes in little memory where the rows of a group lie together."""
+        if not isinstance(self.cells, ClassCells) or np.any(np.diff(numbers) < 0):
+            return float(self.residuals.power(2).sum())
+        total, last, sums = 0.0, -1, np.zeros(len(self.mean))
+        for groups, columns, values in self._residuals_of_rows(numbers):
+            first, shape = int(groups[0]), (int(groups[-1] - groups[0]) + 1, len(self.mean))
+            found = csr_array((values, (groups - first, columns)), shape=shape)
+            if first == last:
+                sums += found[[0]].toarray()[0]
+            else:
+                total, sums = total + float(sums @ sums), found[[0]].toarray()[0]
+            if shape[0] > 1:  # the last one may go on
+                inner = found[1:-1].data
+                total, sums = total + float(sums @ sums) + float(inner @ inner), found[[-1]].toarray()[0]
+            last = int(groups[-1])
+        return total + float(sums @ sums)
+
     @cached_property
-    def _plain_shares(self) -> Floats:
+    def plain_shares(self) -> Floats:
         """What is likely to come true, were the samples independent: neither all nor nothing."""
         least = 0.5 / (self.counts + 1)
         return np.clip(self.mean + self.error.likely(self._gaps(1.0)), least, 1 - least)
@@ -125,9 +150,9 @@ class Law:
         """What was observed."""
         if self.numbers is None:
             return self._gaps(1.0)
-        shares = self._plain_shares
+        shares = self.plain_shares
         independent = float((self.counts * shares * (1 - shares)).sum())
-        return self._gaps(max(float((self.residuals.power(2)).sum()) / max(independent, 1e-300), 1e-3))
+        return self._gaps(max(self._scatter(self.numbers) / max(independent, 1e-300), 1e-3))
 
     def along(self, direction: Callable[[Gaps], Floats]) -> Floats:
         """
@@ -148,14 +173,14 @@ class Law:
     def drawn(self, shares: Floats) -> Floats:
         """Summed gaps, `(draws, n_filled_cells)`, where so large shares of the cells come true."""
         expected = self.counts * (shares - self.mean)
-        if isinstance(self.cells, ClassCells) and self._standard is None:
+        if isinstance(self.cells, ClassCells) and not self.together:
             # Sums of groups are too few and too skewed here to be drawn by themselves: only their scatter counts.
             found = self.counts @ np.abs(self._fitted_shares - self.mean)
             near = self.counts @ np.abs(shares - self.mean) <= _NEAR * found
             noise = self._scaled(self._of_null if near else self._of_fit, shares)
             return expected + np.sqrt(self.gaps.inflation) * noise
         if self.numbers is not None:
-            return expected + self._scaled(self._of_groups, shares)
+            return expected + self._scaled(self.of_groups, shares)
         counts, spread, weights = self._parts
         if weights is None:
             return expected + _outcomes(*self._normal, counts, shares, spread)
@@ -180,19 +205,22 @@ class Law:
         return np.clip(self.mean + self.along(self.error.low), 0.0, 1.0)
 
     @cached_property
-    def _of_groups(self) -> tuple[Floats, Floats]:
+    def of_groups(self) -> tuple[Floats, Floats]:
         """Noise whose covariance is that of the groups' sums, and the shares it is for."""
-        weights = self._standard
-        if weights is None:
-            weights = self.generator.normal(size=(DRAWS, self.residuals.shape[0]))
-        few = len(weights[0]) / max(len(weights[0]) - 1, 1)
-        return np.sqrt(few) * (self.residuals.T @ weights.T).T, self._plain_shares
+        ((noise, shares),) = _noise_of_groups([self], self.generator, DRAWS)
+        return noise, shares
+
+    @staticmethod
+    def draw_together(laws: Sequence[Law], generator: np.random.Generator, draws: int) -> None:
+        """Let laws of the same groups have noise of the same weight of each group, so many times."""
+        for law, noise in zip(laws, _noise_of_groups(laws, generator, draws), strict=True):
+            law.together, law.of_groups = True, noise
 
     def _of_labels(self, ratios: Floats | None = None) -> Floats:
         """Noise of labels that are drawn row by row."""
         cells = cast(ClassCells, self.cells)
         draws = int(np.clip(_DRAWN // len(cells.scored), 100, CLASS_DRAWS))
-        return cells.drawn(self.generator, draws, ratios)[:, cells.filled]
+        return cells.drawn(self.generator, draws, ratios)
 
     @cached_property
     def _of_null(self) -> tuple[Floats, Floats]:
@@ -253,6 +281,18 @@ class Law:
             middle = (low + high) / 2
             low, high = (low, middle) if is_beyond(middle) else (middle, high)
         return true((low + high) / 2)
+
+
+def _noise_of_groups(laws: Sequence[Law], generator: np.random.Generator, draws: int) -> list[tuple[Floats, Floats]]:
+    """Of each law sums of the groups' residuals, each times a weight that is drawn, and the shares they are for."""
+    count, noise = laws[0].residuals.shape[0], [np.empty((draws, len(law.mean))) for law in laws]
+    at_once = max(1, _WEIGHTS // count)
+    for start in range(0, draws, at_once):
+        weights = generator.normal(size=(min(at_once, draws - start), count))
+        for law, into in zip(laws, noise, strict=True):
+            into[start : start + at_once] = (law.residuals.T @ weights.T).T
+    few = np.sqrt(count / max(count - 1, 1))
+    return [(few * one, law.plain_shares) for one, law in zip(noise, laws, strict=True)]
 
 
 def _outcomes(standard: Floats, uniform: Floats, counts: Floats, shares: Floats, spread: Floats) -> Floats:

@@ -161,8 +161,9 @@ def _drawn_together(
         numbers = np.arange(size)
     if numbers is not None:
         draws = CLASS_DRAWS if isinstance(cells[0], ClassCells) else _DRAWS
-        weights = generator.normal(size=(draws, int(numbers.max()) + 1))
-        return [Law(error, one, numbers, standard=weights) for one in cells]
+        laws = [Law(error, one, numbers) for one in cells]
+        Law.draw_together(laws, generator, draws)
+        return laws
     first, second = (Law(error, one, np.arange(size)).residuals for one in cells)
     scale = [np.sqrt(np.maximum(np.asarray(one.power(2).sum(axis=0)).ravel(), 1e-300)) for one in (first, second)]
     cross = np.asarray((first.T @ second).todense()) / np.outer(*scale)

@@ -154,22 +154,26 @@ class ClassCells(Cells):
 
     def drawn(self, generator: np.random.Generator, draws: int, ratios: Floats | None = None) -> Floats:
         """
-        What chance adds to `came`, `(draws, n_cells)`: a label is drawn for each row from its own probabilities, or
-        from those times a ratio for each cell, less what is to be expected.
+        What chance adds to `came` in the cells that are not empty, `(draws, n_filled_cells)`: a label is drawn for
+        each row from its own probabilities, or from those times a ratio for each cell, less what is to be expected.
         """
-        noise = np.zeros((draws, len(self.counts)))
+        places = np.zeros(len(self.counts), np.int64)
+        places[self.filled] = np.arange(len(self.filled))
+        noise = np.zeros((draws, len(self.filled)))
         for _, cells, values in self.rows():
             if ratios is not None:
                 values = values * ratios[cells]
+            flat = places[cells].ravel()
             sums = np.cumsum(values, axis=1)
-            expected = np.bincount(cells.ravel(), (values / sums[:, -1:]).ravel(), len(self.counts))
+            expected = np.bincount(flat, (values / sums[:, -1:]).ravel(), len(self.filled))
             sums /= sums[:, -1:]
             numbers = np.arange(len(values))
-            ends = (sums + numbers[:, None]).ravel()
+            sums += numbers[:, None]
+            ends = sums.ravel()
             for draw in range(draws):
-                places = np.searchsorted(ends, generator.random(len(values)) + numbers, side="right")
-                chosen = cells.ravel()[np.minimum(places, len(ends) - 1)]
-                noise[draw] += np.bincount(chosen, minlength=len(self.counts)) - expected
+                found = np.searchsorted(ends, generator.random(len(values)) + numbers, side="right")
+                chosen = flat[np.minimum(found, len(ends) - 1)]
+                noise[draw] += np.bincount(chosen, minlength=len(self.filled)) - expected
         return noise
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 from ..calibrators.base import Calibrator
 from ..losses import CalibrationLoss, extract_logits, replace_logits
@@ -25,6 +25,7 @@ from ..tasks import TASKS, Task, task_of
 from ..tasks.base import canonical_task
 from .arguments import LABELS, REFINEMENT
 from .base_trainer import BaseTrainer
+from .collecting import Collector
 from .divergence import DivergenceWatch
 from .streams import NO_SAMPLE, is_stream, reading
 
@@ -88,7 +89,8 @@ class MeasuringTrainer(BaseTrainer):
             )
         if self._inputs is None:
             raise ValueError(NO_SAMPLE)
-        if description != "Prediction" and f"{metric_key_prefix}_loss" not in (output.metrics or {}):
+        measured = not isinstance(self.compute_metrics, Collector) and description != "Prediction"
+        if measured and f"{metric_key_prefix}_loss" not in (output.metrics or {}):
             raise ValueError(f"The data to evaluate on have no {LABELS!r}, but {', '.join(self._inputs)}.")
         self._check_logits()  # where no metrics were asked for
         if not is_stream(getattr(dataloader, "dataset", None)):
@@ -105,7 +107,8 @@ class MeasuringTrainer(BaseTrainer):
         metrics: Any = self.compute_metrics
         preprocess: Any = self.preprocess_logits_for_metrics
         self._pending = calibrator if preprocess is None else None
-        pending = None if metrics == self._metrics else self._pending  # those of ours heed it by themselves
+        own = metrics == self._metrics or isinstance(metrics, Collector)
+        pending = None if own else self._pending  # those of ours heed it by themselves
 
         def heeding_loss(outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None) -> Tensor:
             outputs = replace_logits(outputs, _calibrated(extract_logits(outputs), calibrator))
@@ -228,6 +231,48 @@ class MeasuringTrainer(BaseTrainer):
                 f"{alone if args.prediction_loss_only else near}"
             )
 
+    def predictions_of(self, dataset: Any, split: str = "test") -> Predictions:
+        """
+        As `flatten` of what [`~Trainer.predict`] gives, in less memory: of each batch no more is kept than the rows
+        whose labels count, and what does not fit into memory lies in a temporary file until it is no longer used
+        (`TMPDIR` sets the folder), of which the logits are a `np.memmap`.
+
+        Args:
+            dataset (`Dataset`):
+                Labelled data.
+            split (`str`, *optional*, defaults to `"test"`):
+                What they are called.
+
+        Returns:
+            [`Predictions`]: Before any calibration that is not folded; for [`~CalibrationTrainer.calibrate`] and
+                [`~CalibrationTrainer.report_on`].
+
+        Raises:
+            ValueError: If the data have no samples or labels.
+            OSError: If the temporary file has no room.
+        """
+        if getattr(self.predict, "__func__", None) is not BaseTrainer.predict:  # of somebody's own
+            return self.flatten(self._predict_without_metrics(dataset), split)
+        kept = self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics
+        counted: Any = self.task or Predictions
+        collector = Collector(counted.flatten)
+        self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics = collector, None, True
+        try:
+            loader = self.get_test_dataloader(dataset)
+            output = self.evaluation_loop(loader, "Collecting", prediction_loss_only=False, metric_key_prefix="test")
+        finally:
+            self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics = kept
+        self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
+        return self._counted(collector.predictions(split))
+
+    def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
+        kept = self.compute_metrics, self.preprocess_logits_for_metrics
+        self.compute_metrics = self.preprocess_logits_for_metrics = None
+        try:
+            return self.predict(dataset, metric_key_prefix="calibration")
+        finally:
+            self.compute_metrics, self.preprocess_logits_for_metrics = kept
+
     @property
     def task(self) -> Task | None:
         """The registered task of that name, or of the model."""
@@ -235,14 +280,17 @@ class MeasuringTrainer(BaseTrainer):
 
     def flatten(self, output: Any, split: str = "test") -> Predictions:
         """The rows of what [`~Trainer.predict`] gave, as the task counts them."""
-        rows = (self.task or Predictions).flatten(output, split)
+        return self._counted((self.task or Predictions).flatten(output, split))
+
+    def _counted(self, rows: Predictions) -> Predictions:
+        """The same rows, none of which is of a class that is masked."""
         config = self.model.config
-        refuse_masked(rows.labels, masked_indices(config), config.id2label, split)
+        refuse_masked(rows.labels, masked_indices(config), config.id2label, rows.split)
         return rows
 
     def _labelled(self, output: Any, split: str = "test") -> Predictions:
         """As `flatten`, of data of which at least one label counts."""
-        seen = self.flatten(output, split)
+        seen = output if isinstance(output, Predictions) else self.flatten(output, split)
         if not len(seen):
             raise ValueError("No sample of the data has a label that counts: all of them are -100.")
         return seen

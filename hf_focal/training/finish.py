@@ -64,14 +64,14 @@ def finish_run(
     trainer.task_name = task
     with trainer.kept_on_error():
         trainer.forget_temperature("Calibrating anew", validation)
-        held_out, measured = trainer.predict(validation), trainer.predict(test)
+        held_out, measured = trainer.predictions_of(validation, split), trainer.predictions_of(test, test_split)
         try:
             trainer.calibrate(validation, predictions=held_out, split=split)
         except UnfoldableError as error:
             logger.warning("%s\nThe calibrator is kept in the config alone.", error)
             trainer.calibrate(validation, predictions=held_out, split=split, fold=False)
-    parts = {"validation": trainer.flatten(held_out, split), "test": trainer.flatten(measured, test_split)}
-    report = trainer.report_on(parts["test"])
+    parts = {"validation": held_out, "test": measured}
+    report = trainer.report_on(measured)
     trainer.about = {
         "task": task,
         "dataset": dataset_name,

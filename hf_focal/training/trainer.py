@@ -21,6 +21,7 @@ from ..calibrators import Fit, calibrator_of
 from ..calibrators.base import AUTO, calibrator_class, check_method
 from ..calibrators.fit import fit_for_model, takes_intercept
 from ..calibrators.threshold import promise_after
+from ..checks import row_blocks
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss
 from ..models.fingerprint import fingerprint
 from ..models.fold import fold_calibrator, is_half, lacks_bias, rolled_back, unfold_calibrator
@@ -47,7 +48,6 @@ from .streams import check_dataset, is_stream
 
 logger = logging.getLogger(__name__)
 
-_ROWS = 4096  # handled at a time
 _TRAINING = "Training starts from the logits before calibration"
 
 
@@ -303,7 +303,7 @@ class CalibrationTrainer(SharingTrainer):
         self,
         dataset: Any = None,
         *,
-        predictions: PredictionOutput | None = None,
+        predictions: PredictionOutput | Predictions | None = None,
         criterion: str | None = None,
         split: str = "validation",
         fold: bool | None = None,
@@ -325,8 +325,9 @@ class CalibrationTrainer(SharingTrainer):
         Args:
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
                 Labelled data that the model was not trained on. A model that is calibrated already is unfolded first.
-            predictions (`PredictionOutput`, *optional*):
-                What [`~Trainer.predict`] gave on that data, to spare a second pass.
+            predictions (`PredictionOutput` or [`Predictions`], *optional*):
+                What [`~Trainer.predict`], or in less memory [`~CalibrationTrainer.predictions_of`], gave on that data,
+                to spare a second pass.
             criterion (`str`, *optional*, defaults to `args.temperature_criterion`):
                 `"ece"` or `"nll"`, see [`fit_calibrator`].
             split (`str`, *optional*, defaults to `"validation"`):
@@ -373,7 +374,7 @@ class CalibrationTrainer(SharingTrainer):
         with self.kept_on_error():
             if predictions is None:
                 self.forget_temperature("Calibrating anew", dataset)
-                predictions = self._predict_without_metrics(dataset)
+                predictions = self.predictions_of(dataset, split)
             return self._fit_to(predictions, given, dataset, split, fold, method, criterion, guard, options)
 
     @contextmanager
@@ -389,8 +390,8 @@ class CalibrationTrainer(SharingTrainer):
                 raise
 
     def _fit_to(
-        self, predictions: PredictionOutput, given: Any, dataset: Any, split: str, fold: bool, method: str,
-        criterion: str | None, guard: bool | None, options: dict[str, Any],
+        self, predictions: PredictionOutput | Predictions, given: Any, dataset: Any, split: str, fold: bool,
+        method: str, criterion: str | None, guard: bool | None, options: dict[str, Any],
     ) -> Fit:  # fmt: skip
         """Fit a calibrator to the predictions of a data set, where it was given, and put it on the model."""
         held_out = self._labelled(predictions, split)
@@ -453,14 +454,14 @@ class CalibrationTrainer(SharingTrainer):
         once = is_stream(dataset) and not isinstance(dataset, IterableDataset)
         if fit.unchanged or dataset is None or once or not is_half(self.model):
             return
-        answers = self._labelled(self._predict_without_metrics(dataset), held_out.split).logits.argmax(axis=1)
-        if len(answers) != len(held_out.logits):
+        rounded = self._labelled(self.predictions_of(dataset, held_out.split)).logits
+        if len(rounded) != len(held_out.logits):
             return
-        changed = 0
-        for start in range(0, len(answers), _ROWS):
-            rows = slice(start, start + _ROWS)
-            calibrated = fit.calibrator.calibrated_logits(held_out.logits[rows].astype(np.float64))
-            changed += int(np.count_nonzero(calibrated.argmax(axis=1) != answers[rows]))
+        changed, both = 0, [row_blocks(one, np.float64) for one in (held_out.logits, rounded)]
+        for (_, before, axis), (_, after, _) in zip(*both, strict=True):
+            before, after = (before, after) if axis else (before.T, after.T)
+            answers = fit.calibrator.calibrated_logits(before).argmax(axis=1)
+            changed += int(np.count_nonzero(answers != after.argmax(axis=1)))
         self.model.config.calibration[ROUNDED] = changed
 
     def _threshold(self, fit: Fit, held_out: Predictions, options: dict[str, Any]) -> dict[str, Any]:
@@ -488,14 +489,6 @@ class CalibrationTrainer(SharingTrainer):
         sample: Any = [first]
         (batch,) = self.get_test_dataloader(sample)
         return {name: value for name, value in batch.items() if name not in self.label_names}
-
-    def _predict_without_metrics(self, dataset: Any) -> PredictionOutput:
-        kept = self.compute_metrics, self.preprocess_logits_for_metrics
-        self.compute_metrics = self.preprocess_logits_for_metrics = None
-        try:
-            return self.predict(dataset, metric_key_prefix="calibration")
-        finally:
-            self.compute_metrics, self.preprocess_logits_for_metrics = kept
 
 
 class FocalTrainer(CalibrationTrainer):
