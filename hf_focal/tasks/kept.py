@@ -7,7 +7,7 @@ import logging
 import math
 import mmap
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from .levels import Levels
-from .pictures import Room, about, fetched, rows_at_once, undecoded
+from .pictures import Room, about, decode, fetched, rows_at_once, undecoded
 from .rows import UNREADABLE, reason, stored_rows
 
 
@@ -34,7 +34,12 @@ def keep(dataset: Mapping[str, Dataset], levels: Levels, memory: float = MEMORY)
         dataset (`Mapping[str, Dataset]`): Splits of images.
         levels ([`Levels`]): What is made of each.
         memory (`float`, *optional*, defaults to `4e9`): Bytes that all may take together, in their order.
+
+    Raises:
+        ValueError: If `memory` is negative or NaN.
     """
+    if not memory >= 0:
+        raise ValueError(f"memory (--image_cache_gb) must be a number of at least 0, got {memory}.")
     kept: dict[str, Tensor | None] = {}
     left, free = memory, psutil.virtual_memory().available
     for split, data in dataset.items():
@@ -64,16 +69,15 @@ def shared_bytes(*shape: int) -> Tensor:
 
 
 def read_all(
-    data: Dataset, split: str, read: Callable[[Any, str | None], Tensor], look: Callable[[Any, str | None], Any],
-    kept: Tensor | None, skip_corrupted: bool, seen: Counter[tuple[str, tuple[int, int]]],
+    data: Dataset, split: str, transform: Any, kept: Tensor | None, skip_corrupted: bool,
+    seen: Counter[tuple[str, tuple[int, int]]],
 ) -> tuple[Dataset, Tensor | None]:  # fmt: skip
     """
     Read all images of a split, in threads, as many at a time as few bytes hold.
 
     Args:
         data (`Dataset`), split (`str`): The images.
-        read, look (`Callable`): What makes bytes of the image in a cell, and of the mode that its column asks for; and
-            what merely decodes it.
+        transform ([`ImageTransform`]): What makes bytes of the image in a cell.
         kept (`torch.Tensor`, *optional*): Room for the bytes, which is filled. Without, images are merely decoded.
         skip_corrupted (`bool`): Leave out images that cannot be read, instead of raising.
         seen (`Counter`): Modes and sizes are counted there.
@@ -92,10 +96,11 @@ def read_all(
             cell = fetched(cell)
             found = about(cell)
             with room.take(4 * math.prod(found[1])):  # Pillow has four bytes a pixel
+                cell = cell if mode is None else decode(cell, mode)
                 if kept is None:
-                    look(cell, mode)
+                    transform.picture(cell)
                 else:
-                    kept[row] = read(cell, mode)
+                    kept[row] = transform.read(cell)
             return found
         except UNREADABLE as error:
             return error

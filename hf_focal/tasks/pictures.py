@@ -108,7 +108,8 @@ def decode(cell: Any, mode: str | None = None, at_least: int | None = None) -> P
 def planes(cell: Any, mode: str, at_least: int | None = None) -> Tensor:
     """The picture in a cell as bytes `(C, H, W)`, of mode `"RGB"` or `"L"`; JPEG files are decoded by torchvision."""
     image = open_picture(cell)
-    plain = image is not cell and at_least is None and image.format == "JPEG" and image.mode == mode == "RGB"
+    smaller = at_least is not None and min(image.size) >= 2 * at_least
+    plain = image is not cell and not smaller and image.format == "JPEG" and image.mode == mode == "RGB"
     if plain and not _turned(image) and _decodes_alike():
         stored = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
         try:

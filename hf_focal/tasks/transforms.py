@@ -7,7 +7,7 @@ import copy
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,14 +43,15 @@ class ImageTransform:
             half of the images. Drawn by torch's generator.
         padding (`int`, *optional*):
             Pixels to pad by before cropping. By default an eighth of the size (4 for 32).
-        jpeg_draft (`bool`, *optional*, defaults to `False`):
+        fast (`bool`, *optional*, defaults to `False`):
             Decode large JPEG files at an eighth, a quarter or half of their size, whose sides are still twice those of
-            the input at least: several times faster, but not quite the pixels that a pipeline sees.
+            the input at least, and let torchvision resize where the processor lets Pillow: several times faster, but
+            not quite the pixels that a pipeline sees.
     """
 
     def __init__(
         self, processor: BaseImageProcessor, augmentation: str = "none", padding: int | None = None,
-        jpeg_draft: bool = False,
+        fast: bool = False,
     ) -> None:  # fmt: skip
         if augmentation not in AUGMENTATIONS:
             raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}.")
@@ -58,12 +59,12 @@ class ImageTransform:
             raise ValueError(f"padding must be at least 1 pixel, got {padding!r}.")
         self.processor, self.augmentation, self.padding = processor, augmentation, padding
         self.mode = "L" if processed_channels(processor) == 1 else "RGB"
-        self.levels = Levels(processor, self.mode)
+        self.levels = Levels(processor, self.mode, fast)
         channels, *sides = self.levels.shape
         if self.mode == "L" and channels != 1:
             found = f"normalises one channel, but makes images of {channels}"
             raise ValueError(f"The image processor ({type(processor).__name__}) {found}.")
-        self.at_least = 2 * max(sides) if jpeg_draft else None
+        self.at_least = 2 * max(sides) if fast else None
         self.before: tuple[Callable[[PILImage.Image], PILImage.Image], ...] = ()
 
     @property
@@ -90,25 +91,32 @@ class ImageTransform:
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        pixels = list(self.inputs(torch.stack([self.read(image) for image in batch["image"]]), generator))
+        pixels = list(self.inputs(batch["image"], generator))
         return {"pixel_values": pixels} | ({"labels": batch["label"]} if "label" in batch else {})
 
-    def read(self, cell: Any, mode: str | None = None) -> Tensor:
-        """One image of a column as bytes, resized but not normalised; without `levels.exact` as an input already."""
-        if self.levels.exact and not self.before:
-            return self.levels.of(self.levels.read(cell, mode, self.at_least))
-        picture = self.picture(cell, mode)
-        return self.levels.of(picture) if self.levels.exact else self.levels.process(picture)
+    def inputs(self, images: Iterable[Any], generator: np.random.Generator) -> Tensor:
+        """Inputs of a model, augmented, of images or cells of a column that is not decoded."""
+        return self.finished(torch.stack([self.read(image) for image in images]), generator)
 
-    def picture(self, cell: Any, mode: str | None = None) -> PILImage.Image:
-        """The same image before it is resized."""
-        picture = self.levels.picture(cell, mode, self.at_least)
+    def picture(self, cell: Any) -> PILImage.Image:
+        """One image of a column, decoded, of the mode that the processor takes, and changed by what comes before."""
+        picture = self.levels.picture(cell, self.at_least)
         for step in self.before:
             picture = step(picture)
         return picture
 
-    def inputs(self, images: Tensor, generator: np.random.Generator) -> Tensor:
-        """Inputs of a model from a batch of what [`ImageTransform.read`] gave: augmented, as bytes where it can be."""
+    def process(self, images: Iterable[Any]) -> Tensor:
+        """What the processor makes of images, `(N, C, H, W)`; of grey ones, where it normalises a single channel."""
+        return torch.stack([self.levels.process(self.picture(image)) for image in images])
+
+    def read(self, cell: Any) -> Tensor:
+        """One image of a column as bytes, resized but not normalised; without `levels.exact` as an input already."""
+        if not self.levels.exact:
+            return self.levels.process(self.picture(cell))
+        return self.levels.of(self.picture(cell) if self.before else cell, self.at_least)
+
+    def finished(self, images: Tensor, generator: np.random.Generator) -> Tensor:
+        """Inputs of a batch of what [`ImageTransform.read`] gave: augmented, of bytes before they are normalised."""
         if self.levels.exact:
             return self.levels.normalize(self.augment(images, generator))
         return images if self.augmentation == "none" else self.augment(images - self.offset, generator) + self.offset
@@ -178,6 +186,11 @@ class ImageInputs(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([range(len(self))[index]])[0]
 
+    @property
+    def decoding(self) -> bool:
+        """Whether images are still decoded when they are read, and not all of them in memory."""
+        return self.pixels is None or self.filled is not None
+
     def sample(self, count: int, seed: int) -> torch.utils.data.Dataset:
         """At most `count` of the samples, drawn at random, without crops and flips."""
         rows = np.random.default_rng(seed).permutation(len(self))[:count]
@@ -187,32 +200,36 @@ class ImageInputs(torch.utils.data.Dataset):
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """The samples of a batch, as data loaders of PyTorch ask for them."""
         generator = np.random.default_rng([self.seed, *indices])
-        pixels = self.transform.inputs(self._read(indices), generator)
+        try:
+            pixels = self._inputs(indices, generator)
+        except UNREADABLE:
+            for index, cell in zip(indices, self._stored(indices), strict=True):
+                try:
+                    self.transform.read(cell)
+                except UNREADABLE as error:
+                    raise unusable(self.data, index, "image", error) from error
+            raise
         if self.labels is None:
             return [{"pixel_values": image} for image in pixels]
         labels = self.labels[indices].tolist()
         return [{"pixel_values": image, "labels": label} for image, label in zip(pixels, labels, strict=True)]
 
-    def _read(self, indices: list[int]) -> Tensor:
-        """What [`ImageTransform.read`] makes of samples, or made of them before."""
+    def _inputs(self, indices: list[int], generator: np.random.Generator) -> Tensor:
         if self.pixels is None:
-            return torch.stack(list(self._decoded(indices)))
+            return self.transform.inputs(self._stored(indices), generator)
         wanted = torch.tensor(indices)
         if self.filled is not None:
             missing = wanted[~self.filled[wanted]].tolist()
-            for index, image in zip(missing, self._decoded(missing), strict=True):
-                self.pixels[index] = image
+            for index, cell in zip(missing, self._stored(missing), strict=True):
+                self.pixels[index] = self.transform.read(cell)
                 self.filled[index] = True
-        return self.pixels.index_select(0, wanted)
+        return self.transform.finished(self.pixels.index_select(0, wanted), generator)
 
-    def _decoded(self, indices: list[int]) -> Iterator[Tensor]:
+    def _stored(self, indices: list[int]) -> Iterator[Any]:
+        """The cells of samples, of which no more are read at a time than few bytes hold."""
         for start in range(0, len(indices), self._at_once):
-            part = indices[start : start + self._at_once]
-            for index, cell in zip(part, self._cells[part]["image"], strict=True):
-                try:
-                    yield self.transform.read(cell, self._mode)
-                except UNREADABLE as error:
-                    raise unusable(self.data, index, "image", error) from error
+            for cell in self._cells[indices[start : start + self._at_once]]["image"]:
+                yield cell if self._mode is None else decode(cell, self._mode)
 
 
 def create_image_inputs(
@@ -224,7 +241,7 @@ def create_image_inputs(
     seed: int = 0,
     skip_corrupted: bool = False,
     memory: float = MEMORY,
-    jpeg_draft: bool = False,
+    fast: bool = False,
 ) -> dict[str, ImageInputs]:
     """
     Read every image of every split once, and make inputs of them; `train` is augmented, the others are not.
@@ -243,7 +260,7 @@ def create_image_inputs(
             Leave out images that cannot be read, instead of raising.
         memory (`float`, *optional*, defaults to `4e9`):
             Bytes that all splits together may take, in their order; 0 keeps none.
-        jpeg_draft (`bool`, *optional*, defaults to `False`):
+        fast (`bool`, *optional*, defaults to `False`):
             As for [`ImageTransform`].
 
     Returns:
@@ -253,13 +270,13 @@ def create_image_inputs(
         ValueError: If an image cannot be read and `skip_corrupted` is off, or none of a split can.
     """
     seen: Counter[tuple[str, tuple[int, int]]] = Counter()
-    training = ImageTransform(processor, augmentation, padding, jpeg_draft)
+    training = ImageTransform(processor, augmentation, padding, fast)
     plain = training.plain()
     inputs = {}
     for split, kept in keep(dataset, plain.levels, memory).items():
-        data, pixels = read_all(dataset[split], split, plain.read, plain.picture, kept, skip_corrupted, seen)
+        data, pixels = read_all(dataset[split], split, plain, kept, skip_corrupted, seen)
         inputs[split] = ImageInputs(data, training if split == "train" else plain, pixels, seed)
-        names, present = data.features["label"].names, set(inputs[split].labels.tolist())
+        names, present = data.features["label"].names, set(np.asarray(inputs[split].labels).tolist())
         if absent := [name for index, name in enumerate(names) if index not in present]:
             shown = f"{len(absent)} of {len(names)} classes: {', '.join(absent[:5])}"
             logger.warning("The split %r has no sample of %s%s.", split, shown, ", ..." if len(absent) > 5 else "")
