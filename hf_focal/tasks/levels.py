@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image as PILImage
 from torch import Tensor
+from torchvision.transforms import Resize, v2
 
 from .pictures import as_mode, as_planes, decode, planes, to_rgb
 from .rows import UNREADABLE
@@ -114,9 +115,13 @@ def _of_timm(processor: Any, picture: Any) -> Tensor:
 
 def _of_timm_planes(processor: Any, picture: Any) -> Tensor:
     """The same steps on bytes, which torchvision resizes by itself."""
+    pixels = as_planes(picture) if isinstance(picture, PILImage.Image) else picture
     for step in processor.val_transforms.transforms[:-2]:
-        picture = step(as_planes(picture) if isinstance(picture, PILImage.Image) else picture)
-    return picture
+        if isinstance(step, Resize):  # whose own way with tensors passes through floats
+            pixels = v2.functional.resize(pixels, step.size, step.interpolation, step.max_size, step.antialias)
+        else:
+            pixels = step(pixels)
+    return pixels
 
 
 def _of_torchvision(processor: Any, picture: Any) -> Tensor:
