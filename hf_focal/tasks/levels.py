@@ -18,7 +18,7 @@ from .rows import UNREADABLE
 
 
 CLOSE = 1e-6  # how far inputs made of bytes may be from the processor's own, relative where these exceed 1
-NEAR = 2  # levels that a faster way of resizing may be away from the processor's, in the mean, of noise
+NEAR = 0.1  # levels that a faster way of resizing may be away from the processor's, in the mean, of noise
 
 
 _Make = Callable[[Any, Any], Tensor]

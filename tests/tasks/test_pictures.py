@@ -113,8 +113,8 @@ def test_an_rgb_image_is_not_copied():
 
 def test_blocks_are_bounded_in_bytes_and_not_in_images():
     small = dataset(*[stored(picture(20, 20))] * 4)
-    noise = PILImage.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), dtype=np.uint8))
-    large = dataset(*[stored(noise, "PNG")] * 4)  # 4.3 MB
+    noise = PILImage.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), dtype=np.uint8))
+    large = dataset(*[stored(noise, "BMP")] * 4)  # 3.6 MB each
     assert rows_at_once(small) == 512
     assert (
         rows_at_once(large)
