@@ -8,9 +8,9 @@ over Pillow's images (`torchvision.transforms.v2`), and the same transforms by `
 of the processor, so that other work on the machine changes little; all take turns.
 
 Training (`--part training`): `CalibrationTrainer`, loading, cropping and flipping included, beside a bare loop of
-PyTorch. The bare loop has its batches ready in memory, so it is what no loader can beat. Both train the same network from the
-same weights with FLSD-53, SGD with momentum and the gradient clipped. They take turns, step by step, so that whatever
-else the machine does slows both.
+PyTorch. The bare loop has its batches ready in memory, so it is what no loader can beat. Both train the same network
+from the same weights with FLSD-53, SGD with momentum and the gradient clipped. They take turns, step by step, so that
+whatever else the machine does slows both.
 
     python benchmarks/images.py --part reading --output benchmarks/results/images-reading.md
     python benchmarks/images.py --dataset_name path/to/cifar10 --output benchmarks/results/images.md
@@ -213,13 +213,13 @@ def write_reading(arguments) -> None:
         "",
         f"Command: `python {' '.join(sys.argv)}`.",
         "",
-        f"Images per second of one processor, the best of {arguments.rounds} rounds over {arguments.images} JPEG files "
-        "of 500 by 375 pixels that take turns, in batches of 64, made 224 by 224, cropped and flipped; in brackets the "
-        "share of the faster of both loops of torchvision. Aimed at: 1.0. These resize tensors, so that a hundredth of "
-        "the pixels of the first row are a level away from what a pipeline sees; ours are the processor's, but for "
-        "`fast=True`. The last column says how many times faster two workers are than one by the clock. Aimed at: 1.9.",
+        f"Images per second of one core, the best of {arguments.rounds} rounds over {arguments.images} JPEG files of "
+        "500 by 375 pixels that take turns, in batches of 64, made 224 by 224, cropped and flipped; in brackets the "
+        "share of the faster of both loops of torchvision. Aimed at: 1.0. These resize tensors: some pixels of the "
+        "first row are a level away from what a pipeline sees; ours are the processor's own, except with "
+        "`fast=True`. The last column: how many times faster two workers are than one, by the clock. Aimed at: 1.9.",
         "",
-        "| processor | before | loop of torchvision | with_transform | decoded anew | with fast=True | kept | workers |",
+        "| processor | before | torchvision | with_transform | decoded anew | fast=True | kept | workers |",
         "|---" * 8 + "|",
     ]
     print("\n".join(text), flush=True)

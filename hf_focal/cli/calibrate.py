@@ -89,7 +89,7 @@ def main() -> None:
     task.prepare(model, processor, model_args.max_seq_length)
     inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
 
-    use_workers(args, isinstance(task, ImageClassification))
+    use_workers(args, max(map(len, inputs)) if isinstance(task, ImageClassification) else 0)
     collator = task.collator(processor)
     trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)
     logger.info("Calibrating %s in %d process(es)", name, args.world_size)

@@ -53,7 +53,7 @@ class DataArguments(TrainDataArguments):
     crop_padding: int | None = flag(default=None, help="Pixels of padding before a crop. Unset: size / 8.")
     skip_corrupted_images: bool = flag(default=False, help="Leave out images that cannot be read.")
     image_cache_gb: float = flag(default=4.0, help="GB of resized images that a process keeps in memory; 0: none.")
-    fast_images: bool = flag(default=False, help="Shrink large JPEG files as they are decoded: not quite exact.")
+    fast_images: bool = flag(default=False, help="Decode and resize faster, not quite exactly.")
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def main() -> None:
     options |= {"memory": data_args.image_cache_gb * 1e9, "fast": data_args.fast_images}
     train, validation, test = create_image_inputs(dataset, processor, augmentation, **options).values()
 
-    use_workers(args, train.decoding)
+    use_workers(args, len(train) if train.decoding else 0)
     data: dict[str, Any] = {"train_dataset": train, "eval_dataset": validation}
     trainer = CalibrationTrainer(model=model, args=args, processing_class=processor, **data)
     plain_train = train.sample(len(test), data_args.split_seed)
