@@ -36,12 +36,12 @@ from pathlib import Path
 from typing import Any
 
 from ..hub.load import from_pretrained, load_processor
-from ..tasks import task_of
+from ..tasks import ImageClassification, task_of
 from ..tasks.base import get_task
 from ..tasks.splits import chosen_pair, held_out_pair, take
 from ..training.trainer import CalibrationTrainer
 from .arguments import LabelledDataArguments, RunArguments, flag, parse_arguments
-from .run import end_run, start_run
+from .run import end_run, start_run, use_workers
 
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def main() -> None:
     task.prepare(model, processor, model_args.max_seq_length)
     inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
 
+    use_workers(args, max(map(len, inputs)) if isinstance(task, ImageClassification) else 0)
     collator = task.collator(processor)
     trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)
     logger.info("Calibrating %s in %d process(es)", name, args.world_size)

@@ -28,7 +28,7 @@ from ..tasks.image import load_image_dataset
 from ..tasks.transforms import AUGMENTATIONS, create_image_inputs, largest_side
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, parse_arguments
-from .run import start_run, train_run
+from .run import start_run, train_run, use_workers
 
 
 @dataclass
@@ -52,6 +52,8 @@ class DataArguments(TrainDataArguments):
     augmentation: str | None = flag(default=None, help=f"{', '.join(AUGMENTATIONS)}. Unset: crop-flip; digits: crop.")
     crop_padding: int | None = flag(default=None, help="Pixels of padding before a crop. Unset: size / 8.")
     skip_corrupted_images: bool = flag(default=False, help="Leave out images that cannot be read.")
+    image_cache_gb: float = flag(default=4.0, help="GB of resized images that a process keeps in memory; 0: none.")
+    fast_images: bool = flag(default=False, help="Decode and resize faster, not quite exactly.")
 
 
 def main() -> None:
@@ -71,8 +73,10 @@ def main() -> None:
         model.to(memory_format=torch.channels_last)
     augmentation = data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip")
     options = {"padding": data_args.crop_padding, "seed": args.seed, "skip_corrupted": data_args.skip_corrupted_images}
+    options |= {"memory": data_args.image_cache_gb * 1e9, "fast": data_args.fast_images}
     train, validation, test = create_image_inputs(dataset, processor, augmentation, **options).values()
 
+    use_workers(args, len(train) if train.decoding else 0)
     data: dict[str, Any] = {"train_dataset": train, "eval_dataset": validation}
     trainer = CalibrationTrainer(model=model, args=args, processing_class=processor, **data)
     plain_train = train.sample(len(test), data_args.split_seed)
