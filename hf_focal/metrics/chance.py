@@ -99,7 +99,7 @@ class Law:
         if numbers is None:
             raise ValueError("There are no groups.")
         gaps = np.zeros(len(cells.counts))
-        gaps[cells.filled] = self._plain_shares - self.mean
+        gaps[cells.filled] = self.likely_gaps
         columns = np.zeros(len(cells.counts), np.int64)
         columns[cells.filled] = np.arange(len(self.mean))
         total = csr_array((int(numbers.max()) + 1, len(self.mean)))
@@ -113,6 +113,11 @@ class Law:
         """What is likely to come true, were the samples independent: neither all nor nothing."""
         least = 0.5 / (self.counts + 1)
         return np.clip(self.mean + self.error.likely(self._gaps(1.0)), least, 1 - least)
+
+    @property
+    def likely_gaps(self) -> Floats:
+        """What is likely to come true of each cell less what was said, were the samples independent."""
+        return self._plain_shares - self.mean
 
     def _gaps(self, inflation: float) -> Gaps:
         shares = (self.came + self.mean) / (self.counts + 1)
