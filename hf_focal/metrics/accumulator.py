@@ -43,13 +43,16 @@ class CalibrationAccumulator(Sums):
         self._metrics = [metric for metric in METRICS.values() if metric.running is not None]
         self.reset()
 
+    def _no_samples(self, num_labels: int) -> Scored:
+        return ScoredLogits(np.empty((0, num_labels)), np.empty(0, np.int64))
+
     def reset(self) -> None:
         """Forget every sample."""
         self.num_labels, self.arrays = self._fixed_num_labels, self._nothing(self._fixed_num_labels or 0)
 
     def _nothing(self, num_labels: int) -> dict[str, NDArray[Any]]:
         """The sums of no samples."""
-        additions = self._additions(ScoredLogits(np.empty((0, num_labels)), np.empty(0, np.int64)))
+        additions = self._additions(self._no_samples(num_labels))
         return {name: np.zeros_like(value) for name, value in additions.items()}
 
     def _additions(self, scored: Scored) -> dict[str, Any]:
