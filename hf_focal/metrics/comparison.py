@@ -175,9 +175,7 @@ def _drawn_together(
     return correlated(error, cells, np.asarray((first.T @ second).todense()) / np.outer(*scale), generator)
 
 
-def correlated(
-    error: GapError, cells: Sequence[Cells], cross: Floats, generator: np.random.Generator
-) -> list[Law]:
+def correlated(error: GapError, cells: Sequence[Cells], cross: Floats, generator: np.random.Generator) -> list[Law]:
     """The laws of both, whose cells that are not empty have this correlation, `(n_filled_a, n_filled_b)`."""
     correlation = np.block([[np.eye(len(cross)), cross], [cross.T, np.eye(cross.shape[1])]])
     sizes, axes = np.linalg.eigh(correlation)

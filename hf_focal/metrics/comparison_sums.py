@@ -25,7 +25,8 @@ _OF_ROWS = ("accuracy", *MEANS)
 
 class ComparisonSums:
     """
-    What tells, beside the [`EvaluationSums`] of two models, how alike they are on the same samples. Merged by addition.
+    What tells, beside the [`EvaluationSums`] of two models, how alike they are on the same samples; it is merged by
+    addition.
 
     Args:
         n_bins (`int`, *optional*, defaults to `15`):
@@ -41,7 +42,10 @@ class ComparisonSums:
         }  # fmt: skip
 
     def add(self, scored_a: Scored, scored_b: Scored) -> None:
-        """Add a batch of the same samples, of both."""
+        """Add a batch of the same samples, of both; of other numbers of them, they are no such batch."""
+        if len(scored_a) != len(scored_b):
+            self.arrays["other_labels"] = self.arrays["other_labels"] + max(len(scored_a), len(scored_b))
+            return
         bins, gaps = [], []
         for one in (scored_a, scored_b):
             confidences = one.confidences.astype(np.float64)
@@ -58,7 +62,8 @@ class ComparisonSums:
         off += [] if pairs else [getattr(scored_a, name) - getattr(scored_b, name) for name in MEANS]
         added["squares"] = np.array([np.square(one).sum() for one in off] + [0.0] * (len(_OF_ROWS) - len(off)))
         # Labels tell whether these are the same samples; without them nothing does.
-        known = not pairs and np.array_equal(scored_a.labels, scored_b.labels)
+        labels = [getattr(one, "labels", None) for one in (scored_a, scored_b)]
+        known = all(one is not None for one in labels) and np.array_equal(*labels)
         added["other_labels"] = 0 if known else len(scored_a)
         self.merge(added)
 
@@ -143,7 +148,9 @@ def _correlation(
     )
     a, b = gaps[0][:, None], gaps[1][None, :]
     cross = (products - b * gaps_a - a * gaps_b + a * b * counts) / np.outer(*sizes)
-    return np.round(cross, 10)  # where two models are nearly one, the axes of their scatter would turn with the last digit
+    return np.round(
+        cross, 10
+    )  # where two models are nearly one, the axes of their scatter would turn with the last digit
 
 
 def _verdict(metric: Metric, difference: float, low: float, high: float, share: float) -> PairedComparison:

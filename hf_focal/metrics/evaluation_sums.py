@@ -187,7 +187,7 @@ class EvaluationSums(CalibrationAccumulator):
 
     @property
     def leaning(self) -> str:
-        """`"over"` or `"under"` where mean confidence and accuracy differ by more than 1.645 standard errors, or `""`."""
+        """`"over"` or `"under"` where mean confidence and accuracy differ by 1.645 standard errors, else `""`."""
         bins, count = self.bins, self.num_samples
         total, upper = float(bins.confidence_sums.sum()), bins.edges[1:]
         squares = self.arrays["confidence_squares"] + 2 * upper * bins.confidence_sums - bins.counts * upper**2

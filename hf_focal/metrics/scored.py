@@ -171,10 +171,15 @@ class WithoutConfidences(Scored):
 
 
 class ScoredPairs(Scored):
-    """Of which nothing is known but how sure each answer was and whether it was right, checked already."""
+    """
+    Of which nothing is known but how sure each answer was and whether it was right, checked already; and the labels,
+    perhaps, by which samples are told to be the same.
+    """
 
-    def __init__(self, confidences: NDArray[Any], correct: NDArray[np.bool_]) -> None:
-        vars(self).update(confidences=confidences, correct=correct)
+    def __init__(
+        self, confidences: NDArray[Any], correct: NDArray[np.bool_], labels: NDArray[np.int64] | None = None
+    ) -> None:
+        vars(self).update(confidences=confidences, correct=correct, **({} if labels is None else {"labels": labels}))
         self.num_labels, self._bins = 0, {}
 
     def __len__(self) -> int:
