@@ -61,9 +61,9 @@ class EvaluationSums(CalibrationAccumulator):
     ) -> None:
         self.pairs, self.temperatures = pairs, temperatures
         super().__init__(num_labels, n_bins)
-        if pairs:
-            self._metrics = [metric for metric in self._metrics if is_of_pairs(metric)]
-            self.reset()
+
+    def _added_up(self) -> list[Metric]:
+        return [metric for metric in super()._added_up() if not self.pairs or is_of_pairs(metric)]
 
     def _no_samples(self, num_labels: int) -> Scored:
         return ScoredPairs(np.empty(0), np.empty(0, bool)) if self.pairs else super()._no_samples(num_labels)
