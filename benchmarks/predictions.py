@@ -52,8 +52,10 @@ def measure(path, folder):
     """Processor seconds, and megabytes."""
     command = [sys.executable, "-c", CODE, "evaluate-predictions", str(path), "--output_dir", str(folder)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    limited = "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; " \
+    limited = (
+        "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; "
         "print('used', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -105,7 +105,7 @@ class EvaluationSums(CalibrationAccumulator):
 
     def to_bytes(self) -> bytes:
         """All sums, as safetensors; some 350 kB, and more with many classes."""
-        return save({name: np.ascontiguousarray(value) for name, value in self.arrays.items()})
+        return save({name: np.array(value, order="C") for name, value in self.arrays.items()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> EvaluationSums:

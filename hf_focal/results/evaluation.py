@@ -185,7 +185,9 @@ class Measured:
 
     def notes(self) -> Iterator[str]:
         """What is to be said of the table."""
-        if self.scaled is not None:
+        if self.temperature is not None and self.scaled is None:
+            yield f"The temperature of smallest NLL on these very predictions is {self.temperature:.4g}."
+        elif self.scaled is not None:
             before, after = (one.metrics["nll"] for one in (self.plain, self.scaled))
             gained = (before - after) * self.plain.n_samples > _CHI_SQUARE
             what = f"lowers the NLL from {before:.4f} to {after:.4f}" if gained else "gains no more than chance does"
@@ -200,6 +202,10 @@ class Measured:
         if self.left_out:
             yield f"{self.left_out:,} rows with the label -100 are left out."
 
+    def diagram(self) -> Picture:
+        """The reliability diagram."""
+        return diagram_of([self])
+
     def to_record(self) -> dict[str, Any]:
         """What JSON has to hold of it."""
         scaled = self.scaled and self.scaled.to_record()
@@ -207,6 +213,29 @@ class Measured:
             "name": self.name, "kind": self.kind, **self.plain.to_record(), "left_out": self.left_out,
             "temperature": self.temperature, "at_temperature": scaled,
         }  # fmt: skip
+
+
+def report_of_sums(sums: EvaluationSums, name: str = "predictions") -> Measured:
+    """
+    The report of what was added up, on many machines perhaps: `text()`, `diagram()` and `to_record()`.
+
+    Args:
+        sums ([`EvaluationSums`]):
+            All of it, merged.
+        name (`str`, *optional*, defaults to `"predictions"`):
+            What the model is called.
+
+    Raises:
+        ValueError: If there are no samples.
+
+    Example:
+    >>> sums = EvaluationSums(pairs=True)
+    >>> sums.update_pairs([0.9] * 1000, [True] * 800 + [False] * 200)
+    >>> report_of_sums(sums).plain.headline.partition(";")[0]
+    'Over-confident: where it says 90% it is right 80% of the time (78% to 82%)'
+    """
+    kind = "pairs" if sums.pairs else "probabilities"
+    return Measured(name, kind, evaluation_of(sums), sums.temperature)
 
 
 @dataclass(frozen=True)
