@@ -61,33 +61,38 @@ def evaluate_saved(
         share ([`Share`], *optional*):
             Where several processes share the rows.
 
+    Returns:
+        `tuple`: Of each model what was measured, and of each two how they compare; nothing in other processes than the
+            first.
+
     Raises:
         ValueError: If rows are not what they should be; the file and the rows are named.
     """
     sources = [_Source(name, one) for name, one in saved.items()]
-    first = _go_through(sources, check_n_bins(n_bins), [None] * len(sources), temperature, share)
-    if first.rows is not None:  # all there is, in every process
+    none: list[float | None] = [None] * len(sources)
+    first = _go_through(sources, check_n_bins(n_bins), none, temperature, share)
+    if first.rows is not None:  # all there is
         sources = [_Source(one.name, one.saved, rows) for one, rows in zip(sources, first.rows, strict=True)]
+        if share.rank:
+            return [], []
         share = Share()
-    plain = first.evaluations(sources, [None] * len(sources))
-    scaled: list[Evaluation | None] = [None] * len(sources)
-    temperatures = _temperatures(sources, first, share) if temperature else scaled
-    compared = first.compared(sources, [None] * len(sources))
-    after: list[dict[str, PairedComparison]] = [{} for _ in compared]
-    if any(temperatures):
-        second = _go_through(sources, n_bins, temperatures, False, share)
-        found = second.evaluations(sources, temperatures)
-        scaled = [one if one_t else None for one, one_t in zip(found, temperatures, strict=True)]
-        pairs = [one[2] for one in second.compared(sources, temperatures)]
-        both = [bool(a and b) for a, b in combinations(temperatures, 2)]
-        after = [one if here else {} for one, here in zip(pairs, both, strict=True)]
-    rows = zip(sources, plain, temperatures, scaled, first.left_out, strict=True)
-    measured = [Measured(one.name, one.saved.kind, p, t, s, int(out)) for one, p, t, s, out in rows]
-    names = combinations(saved, 2)
-    return measured, [
-        Compared(a, b, same, found, later)
-        for (a, b), (same, _, found), later in zip(names, compared, after, strict=True)
-    ]
+    temperatures = _temperatures(sources, first, share) if temperature else none
+    second = _go_through(sources, n_bins, temperatures, False, share) if any(temperatures) else None
+    if share.rank:
+        return [], []
+    plain, compared = first.evaluations(sources, none), first.compared(sources, none)
+    scaled: list[Any] = none if second is None else second.evaluations(sources, temperatures)
+    later = compared if second is None else second.compared(sources, temperatures)
+    measured = []
+    for index, source in enumerate(sources):
+        after = scaled[index] if temperatures[index] else None
+        left_out = int(first.left_out[index])
+        measured.append(Measured(source.name, source.saved.kind, plain[index], temperatures[index], after, left_out))
+    pairs = []
+    for place, (a, b) in enumerate(combinations(range(len(sources)), 2)):
+        changed = later[place][1] if temperatures[a] and temperatures[b] else {}
+        pairs.append(Compared(sources[a].name, sources[b].name, *compared[place], changed))
+    return measured, pairs
 
 
 @dataclass(frozen=True)
@@ -149,8 +154,8 @@ class _Found:
 
     def compared(
         self, sources: Sequence[_Source], temperatures: Sequence[float | None]
-    ) -> list[tuple[bool, tuple[int, int], dict[str, PairedComparison]]]:
-        """Of each two models whether they saw the same samples, which they are, and of each metric which is better."""
+    ) -> list[tuple[bool, dict[str, PairedComparison]]]:
+        """Of each two models whether they saw the same samples, and of each metric which is better."""
         found = []
         for a, b in combinations(range(len(self.sums)), 2):
             together = self.together.get((a, b))
@@ -165,7 +170,7 @@ class _Found:
                 one, other = rows
                 if one is not None and other is not None and len(one) > 1:
                     changes = {m.key: compare_scored(m, one, other, n_bins, LEVEL) for m in metrics}
-            found.append((together is not None, (a, b), changes))
+            found.append((together is not None, changes))
         return found
 
 

@@ -196,7 +196,7 @@ class Measured:
             yield "No temperature between 1/16 and 16 was fitted."
         else:
             yield "NLL, Brier score and temperature need logits or probabilities of all classes."
-        bounds = [f"{METRICS[key].title} to within {bound:.3%}" for key, bound in self.plain.bounds.items()]
+        bounds = [f"{METRICS[key].title} to within {100 * bound:.2g}%" for key, bound in self.plain.bounds.items()]
         yield f"{', '.join(bounds)}; all other metrics are exact." if bounds else "All metrics are exact."
         yield f"In brackets: {LEVEL:.0%} intervals; by chance: what a calibrated model would show."
         if self.left_out:

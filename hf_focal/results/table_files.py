@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from abc import ABC, abstractmethod
@@ -54,7 +53,9 @@ def _named(name: str | Path) -> Iterator[None]:
     """Let errors of the libraries that read a file name it."""
     try:
         yield
-    except (pa.ArrowException, SafetensorError, UnicodeError, csv.Error, RecursionError) as error:
+    except (pa.ArrowException, SafetensorError, UnicodeError, RecursionError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the file system, which names the file itself
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} is damaged, or not what its name says: {said[:300].rstrip('.')}.") from error
 
@@ -164,7 +165,9 @@ class SafetensorsTable(Table):
         if "logits" not in shapes and parts:
             part = split or ("test" if "test" in parts else parts[0])
             if part not in parts:
-                raise ValueError(f"{path} holds predictions of {', '.join(parts)}, none of {part!r} (--split).")
+                raise ValueError(
+                    f"{path} holds predictions of {', '.join(sorted(parts))}, none of {part!r} (--split)."
+                )
             self._keys = {"logits": f"{part}_logits", "label": f"{part}_labels"}
         self.columns = [name for name, key in self._keys.items() if key in shapes]
         self._shapes = {name: shapes[self._keys[name]] for name in self.columns}
