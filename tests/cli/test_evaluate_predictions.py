@@ -22,14 +22,14 @@ from hf_focal.cli.evaluate_predictions import names_of
 from hf_focal.cli.main import main
 
 
-def write(path, n=2000, k=5, seed=0):
+def write(path, n=600, k=5, seed=0):
     generator = np.random.default_rng(0)
     logits = 2 * generator.normal(size=(n, k))
     labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
     logits = 1.5 * logits + seed * np.random.default_rng(seed).normal(size=logits.shape)
     probabilities = softmax(logits, axis=1)
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"probabilities": list(probabilities), "label": labels}), path, row_group_size=600)
+    pq.write_table(pa.table({"probabilities": list(probabilities), "label": labels}), path, row_group_size=250)
     return probabilities, labels
 
 
@@ -99,10 +99,13 @@ def test_names_are_the_shortest_that_tell_paths_apart():
 
 def test_neither_torch_nor_transformers_is_loaded(tmp_path):
     write(tmp_path / "x.parquet", n=50)
-    code = (
-        "import sys; sys.argv[1:] = ['evaluate-predictions', 'x.parquet']; from hf_focal.cli.main import main; main(); "
-        "print('loaded', [name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
-    )
+    code = """
+import sys
+from hf_focal.cli.main import main
+sys.argv[1:] = ["evaluate-predictions", "x.parquet"]
+main()
+print("loaded", [name for name in ("torch", "transformers", "datasets") if name in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "loaded []" in done.stdout, done.stderr
 
@@ -144,7 +147,7 @@ def test_engines_add_up_what_one_machine_does(engine, tmp_path):
         if f"import {engine}" in block or f"from {engine}" in block
     )
     assert code.count("\n") <= 22
-    probabilities, labels = write(tmp_path / "predictions.parquet")
+    probabilities, labels = write(tmp_path / "predictions.parquet", n=2000)
     (tmp_path / "recipe.py").write_text(code + "\nprint(total.num_samples, total.compute(), total.temperature)\n")
     environment = {
         **os.environ,

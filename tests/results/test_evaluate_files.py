@@ -25,7 +25,7 @@ from hf_focal.results.prediction_files import SavedPredictions
 from hf_focal.results.table_files import Table, open_tables
 
 
-N, K = 1200, 4
+N, K = 700, 4
 TOP = ("accuracy", "ece", "mce", "adaptive_ece")
 
 
@@ -91,7 +91,7 @@ def parquet(path, table):
 
 def shards(path, table):
     for index in range(11):  # 10 comes after 9
-        pq.write_table(table.slice(110 * index, 110 if index < 10 else None), path / f"part-{index}.parquet")
+        pq.write_table(table.slice(64 * index, 64 if index < 10 else None), path / f"part-{index}.parquet")
     (path / "_SUCCESS").write_text("")
     return path
 
@@ -378,10 +378,10 @@ def test_what_is_kept_comes_together_in_the_order_of_the_rows(tmp_path, monkeypa
 
 def test_the_error_of_one_process_is_that_of_all(tmp_path, small):
     confidence = np.full(N, 0.5)
-    confidence[1000] = 2
+    confidence[650] = 2
     path = write_parquet(tmp_path / "x.parquet", confidence=confidence, correct=np.zeros(N, bool))
     for error in together([path], 3):
-        assert "rows 970 to 1,066: confidence must lie in [0, 1]" in str(error)
+        assert "rows 582 to 678: confidence must lie in [0, 1]" in str(error)
 
 
 class Endless(Table):
