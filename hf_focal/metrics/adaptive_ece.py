@@ -119,7 +119,7 @@ def adaptive_parts(sums: Sums) -> tuple[BinStatistics, Parts]:
     of_parts = np.diff(edges).astype(np.float64)
     said_of_parts = np.bincount(parts, said, number)
     off = said / counts - (said_of_parts / of_parts)[parts]
-    spread = np.bincount(parts, counts * off * off, number)
+    spread = np.bincount(parts, counts * off * off, number).astype(np.float64)
     means = said / counts
     statistics = BinStatistics(
         np.append(means[cut], means[-1]), sizes, said_of_parts @ weights, np.bincount(parts, right, number) @ weights

@@ -62,8 +62,8 @@ class ComparisonSums:
         off += [] if pairs else [getattr(scored_a, name) - getattr(scored_b, name) for name in MEANS]
         added["squares"] = np.array([np.square(one).sum() for one in off] + [0.0] * (len(_OF_ROWS) - len(off)))
         # Labels tell whether these are the same samples; without them nothing does.
-        labels = [getattr(one, "labels", None) for one in (scored_a, scored_b)]
-        known = all(one is not None for one in labels) and np.array_equal(*labels)
+        labels_a, labels_b = (getattr(one, "labels", None) for one in (scored_a, scored_b))
+        known = labels_a is not None and labels_b is not None and np.array_equal(labels_a, labels_b)
         added["other_labels"] = 0 if known else len(scored_a)
         self.merge(added)
 

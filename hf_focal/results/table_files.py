@@ -280,7 +280,13 @@ def _array(column: Any, name: str) -> NDArray[Any]:
 
 # ---- Which files ----------------------------------------------------------------------------------------------------
 
-_READERS = {".parquet": ParquetTable, ".arrow": ArrowTable, ".feather": ArrowTable, ".csv": CsvTable, ".tsv": CsvTable}
+_READERS: dict[str, Callable[[Path], Table]] = {
+    ".parquet": ParquetTable,
+    ".arrow": ArrowTable,
+    ".feather": ArrowTable,
+    ".csv": CsvTable,
+    ".tsv": CsvTable,
+}
 _SUFFIXES = (*_READERS, ".safetensors")
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".br")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
