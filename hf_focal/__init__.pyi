@@ -61,6 +61,7 @@ from .metrics.comparison import PairedComparison as PairedComparison
 from .metrics.comparison import paired_bootstrap as paired_bootstrap
 from .metrics.debiased_ece import debiased_calibration_error as debiased_calibration_error
 from .metrics.ece import expected_calibration_error as expected_calibration_error
+from .metrics.evaluation_sums import EvaluationSums as EvaluationSums
 from .metrics.intervals import bootstrap_interval as bootstrap_interval
 from .metrics.intervals import confidence_interval as confidence_interval
 from .metrics.mce import maximum_calibration_error as maximum_calibration_error
@@ -110,6 +111,7 @@ from .results.compare_calibrators import CalibratorComparison as CalibratorCompa
 from .results.compare_calibrators import compare_calibrators as compare_calibrators
 from .results.dynamics_file import read_dynamics as read_dynamics
 from .results.error_bars import calibration_error_bars as calibration_error_bars
+from .results.evaluation import report_of_sums as report_of_sums
 from .results.folder import prepare_output_dir as prepare_output_dir
 from .results.gain import Refinement as Refinement
 from .results.logit_files import load_logits as load_logits

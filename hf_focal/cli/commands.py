@@ -42,6 +42,7 @@ COMMANDS = {
     "ood": Command("run_ood", "Measure image classifiers on unfamiliar or poor images."),
     "compare": Command("compare_runs", "Print finished runs as one table."),
     "compare-calibrators": Command("compare_calibrators", "Fit every calibrator to logits that you have."),
+    "evaluate-predictions": Command("evaluate_predictions", "Measure predictions that you saved, however many."),
     "plot-dynamics": Command("plot_dynamics", "Draw what training did to calibration."),
     "linear-model": Command("linear_model", "Appendix C of the paper, drawn."),
     "reproduce": Command("reproduce", "The paper's tables: a grid of runs, and its pages."),

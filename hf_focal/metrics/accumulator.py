@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_count, check_n_bins
 from ..predictions import Predictions
-from .base import BIN_SUMS, METRICS, Sums, calibration_metrics_from_logits, scaling_of, whole_rows_first
+from .base import BIN_SUMS, METRICS, Metric, Sums, calibration_metrics_from_logits, scaling_of, whole_rows_first
 from .scored import LogitMap, Scored, ScoredLogits
 
 
@@ -40,8 +40,15 @@ class CalibrationAccumulator(Sums):
     def __init__(self, num_labels: int | None = None, n_bins: int = 15) -> None:
         self.n_bins = check_n_bins(n_bins)
         self._fixed_num_labels = None if num_labels is None else check_count("num_labels", num_labels)
-        self._metrics = [metric for metric in METRICS.values() if metric.running is not None]
+        self._metrics = self._added_up()
         self.reset()
+
+    def _added_up(self) -> list[Metric]:
+        """The metrics that say how."""
+        return [metric for metric in METRICS.values() if metric.running is not None]
+
+    def _no_samples(self, num_labels: int) -> Scored:
+        return ScoredLogits(np.empty((0, num_labels)), np.empty(0, np.int64))
 
     def reset(self) -> None:
         """Forget every sample."""
@@ -49,7 +56,7 @@ class CalibrationAccumulator(Sums):
 
     def _nothing(self, num_labels: int) -> dict[str, NDArray[Any]]:
         """The sums of no samples."""
-        additions = self._additions(ScoredLogits(np.empty((0, num_labels)), np.empty(0, np.int64)))
+        additions = self._additions(self._no_samples(num_labels))
         return {name: np.zeros_like(value) for name, value in additions.items()}
 
     def _additions(self, scored: Scored) -> dict[str, Any]:

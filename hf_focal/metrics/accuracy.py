@@ -50,6 +50,11 @@ def _wilson(correct: NDArray[np.bool_], level: float, numbers: NDArray[np.int64]
         sums = np.bincount(numbers, correct - share)
         scatter = float(sums @ sums) * len(sums) / (len(sums) - 1) / size**2
         size = share * (1 - share) / scatter if scatter > 0 else float(len(sums))
+    return wilson_ends(share, size, level)
+
+
+def wilson_ends(share: float, size: float, level: float) -> tuple[float, float]:
+    """Wilson's interval of a share of so many samples."""
     z = float(ndtri((1 + level) / 2))
     middle = (share + z * z / (2 * size)) / (1 + z * z / size)
     half = z / (1 + z * z / size) * math.sqrt(share * (1 - share) / size + (z / (2 * size)) ** 2)

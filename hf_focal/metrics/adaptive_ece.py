@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
 from .base import Statistic, Sums, register_metric
-from .bins import equal_mass, equal_mass_counts
-from .gaps import GapError, TopCells, mean_size
+from .bins import BinStatistics, equal_mass, equal_mass_counts
+from .gaps import GapError, Parts, TopCells, mean_size
 from .scored import Scored, of_probabilities
 
 
@@ -99,6 +99,32 @@ def _error_and_bound(sums: Sums) -> tuple[float, float]:
     off_confidence = np.bincount(cells, np.minimum(sizes, c - sizes)) * widths[filled]
     bound = float((off_right + off_confidence).sum() / n)
     return error, min(bound, max(error, 1 - error))
+
+
+def adaptive_parts(sums: Sums) -> tuple[BinStatistics, Parts]:
+    """Bins of equal mass, and whose outcomes are counted together, with the samples of a cell taken as alike."""
+    arrays = sums.arrays
+    filled = np.flatnonzero(arrays["cell_counts"])[::-1]  # ascending confidence
+    counts, said, right = (arrays[f"cell_{name}"][filled] for name in ("counts", "confidence_sums", "correct"))
+    last = np.cumsum(counts)
+    first, sizes = last - counts, equal_mass_counts(sums.num_samples, sums.n_bins)
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    cut = np.searchsorted(last, starts, side="right")  # the cell in which each bin starts
+    parted = first[cut] < starts
+    edges = np.unique(np.concatenate([starts[~parted], first[cut][parted], last[cut][parted], last[-1:]]))
+    lower, upper = edges[:-1, None], edges[1:, None]
+    weights = np.maximum(np.minimum(upper, ends) - np.maximum(lower, starts), 0) / (upper - lower)
+    parts, number = np.searchsorted(edges, first, side="right") - 1, len(edges) - 1
+    of_parts = np.diff(edges).astype(np.float64)
+    said_of_parts = np.bincount(parts, said, number)
+    off = said / counts - (said_of_parts / of_parts)[parts]
+    spread = np.bincount(parts, counts * off * off, number).astype(np.float64)
+    means = said / counts
+    statistics = BinStatistics(
+        np.append(means[cut], means[-1]), sizes, said_of_parts @ weights, np.bincount(parts, right, number) @ weights
+    )
+    return statistics, Parts(of_parts, spread, weights if parted.any() else None)
 
 
 @register_metric(

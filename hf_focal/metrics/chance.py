@@ -109,7 +109,7 @@ class Law:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Floats]]:
         """The same of each row, some at a time: their groups and cells, and the numbers."""
         gaps, columns = np.zeros(len(self.cells.counts)), np.zeros(len(self.cells.counts), np.int64)
-        gaps[self.cells.filled] = self.plain_shares - self.mean
+        gaps[self.cells.filled] = self.likely_gaps
         columns[self.cells.filled] = np.arange(len(self.mean))
         for part in self.cells.pairs():
             values = part.weights * (part.came - part.said - gaps[part.cells])
@@ -138,6 +138,11 @@ class Law:
         """What is likely to come true, were the samples independent: neither all nor nothing."""
         least = 0.5 / (self.counts + 1)
         return np.clip(self.mean + self.error.likely(self._gaps(1.0)), least, 1 - least)
+
+    @property
+    def likely_gaps(self) -> Floats:
+        """What is likely to come true of each cell less what was said, were the samples independent."""
+        return self.plain_shares - self.mean
 
     def _gaps(self, inflation: float) -> Gaps:
         shares = (self.came + self.mean) / (self.counts + 1)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +105,11 @@ def compare_scored(
     if error is not None:
         difference = metric.value(scored_a, n_bins) - metric.value(scored_b, n_bins)
         cells = [error.cells(scored, n_bins) for scored in (scored_a, scored_b)]
-        low, high, share_a_lower = _inverted(error, cells, len(scored_a), level, numbers, seed)
+
+        def together(pair: Sequence[Cells]) -> list[Law]:
+            return _drawn_together(error, pair, len(scored_a), numbers, seed)
+
+        low, high, share_a_lower = inverted(cells, level, together)
     else:
         statistic_a, statistic_b = (metric.statistic(scored, n_bins) for scored in (scored_a, scored_b))
         resamples = resamples_of(len(scored_a), n_resamples, seed, groups, metric)
@@ -119,16 +123,19 @@ def compare_scored(
     return PairedComparison(difference, low, high, share_a_lower, better if low > 0 or high < 0 else "undecided")
 
 
-def _inverted(
-    error: GapError, cells: Sequence[Cells], size: int, level: float, numbers: NDArray[np.int64] | None, seed: int
+def inverted(
+    cells: Sequence[Cells], level: float, together: Callable[[Sequence[Cells]], list[Law]]
 ) -> tuple[float, float, float]:
-    """Ends of the interval of the true difference of two calibration errors, and the share of draws below 0."""
+    """
+    Ends of the interval of the true difference of two calibration errors, and the share of draws below 0; `together`
+    draws the laws of both, in the order in which it is given their cells.
+    """
     first, second = cells
     if all(np.array_equal(getattr(first, name), getattr(second, name)) for name in ("counts", "said", "came")):
         return 0.0, 0.0, 0.5
-    laws = _drawn_together(error, cells, size, numbers, seed)
+    laws = together(cells)
     if laws[0].observed > laws[1].observed:  # the same draws, whichever is called A
-        low, high, share = _inverted(error, (second, first), size, level, numbers, seed)
+        low, high, share = inverted((second, first), level, together)
         return -high, -low, 1 - share
     (true_a, drawn_a), (true_b, drawn_b) = map(_plausible, laws)
     observed = laws[0].observed - laws[1].observed
@@ -166,7 +173,11 @@ def _drawn_together(
         return laws
     first, second = (Law(error, one, np.arange(size)).residuals for one in cells)
     scale = [np.sqrt(np.maximum(np.asarray(one.power(2).sum(axis=0)).ravel(), 1e-300)) for one in (first, second)]
-    cross = np.asarray((first.T @ second).todense()) / np.outer(*scale)
+    return correlated(error, cells, np.asarray((first.T @ second).todense()) / np.outer(*scale), generator)
+
+
+def correlated(error: GapError, cells: Sequence[Cells], cross: Floats, generator: np.random.Generator) -> list[Law]:
+    """The laws of both, whose cells that are not empty have this correlation, `(n_filled_a, n_filled_b)`."""
     correlation = np.block([[np.eye(len(cross)), cross], [cross.T, np.eye(cross.shape[1])]])
     sizes, axes = np.linalg.eigh(correlation)
     draws = generator.normal(size=(_DRAWS, len(sizes))) @ (axes * np.sqrt(np.maximum(sizes, 0.0))).T

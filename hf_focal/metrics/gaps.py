@@ -82,13 +82,13 @@ class TopCells(Cells):
     def __init__(self, scored: Scored, n_bins: int, adaptive: bool = False) -> None:
         bins = scored.bins(n_bins, adaptive)
         self.counts, self.said, self.came = bins.counts.astype(np.float64), bins.confidence_sums, bins.correct_sums
-        self._pairs, self._adaptive, self.n_bins = scored.pairs, adaptive, n_bins
+        self._pairs, self.adaptive, self.n_bins = scored.pairs, adaptive, n_bins
 
     @cached_property
     def _placed(self) -> tuple[NDArray[np.int64], Floats | None]:
         """The part of each sample, and how much of each part is in each cell, if the parts are not the cells."""
         confidences = self._pairs[0].astype(np.float64)
-        if not self._adaptive:
+        if not self.adaptive:
             return bin_indices(confidences, self.n_bins), None
         order = np.argsort(confidences, kind="stable")
         ordered, ends = confidences[order], np.cumsum(self.counts).astype(int)

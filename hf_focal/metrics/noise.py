@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
@@ -154,18 +156,19 @@ def calibration_p_value(
 
 
 def appraise(
-    scored: Scored, n_bins: int = 15, groups: ArrayLike | None = None, level: float = 0.9, seed: int = 0
-) -> tuple[dict[str, tuple[float, float]], dict[str, NoiseFloor]]:
+    scored: Scored, n_bins: int = 15, groups: ArrayLike | None = None, level: float = 0.9, seed: int = 0,
+    metrics: Iterable[Metric] | None = None,
+) -> tuple[dict[str, tuple[float, float]], dict[str, NoiseFloor]]:  # fmt: skip
     """
-    [`confidence_interval`] of every metric and [`noise_floor`] of every calibration error, by key, but for those that
-    would take minutes. Of one sample or one group nothing can be said.
+    [`confidence_interval`] of every metric (or of those given) and [`noise_floor`] of every calibration error, by key,
+    but for those that would take minutes. Of one sample or one group nothing can be said.
     """
     intervals: dict[str, tuple[float, float]] = {}
     floors: dict[str, NoiseFloor] = {}
     if (len(scored) if groups is None else len(np.unique(groups))) < 2:
         return intervals, floors
     numbers = group_numbers(groups, len(scored), least=2)
-    for metric in progress(list(METRICS.values()), "intervals and noise"):
+    for metric in progress(list(METRICS.values() if metrics is None else metrics), "intervals and noise"):
         if metric.whole_rows and len(scored) * scored.num_labels > _MANY:
             continue
         error = metric.gap_error(scored, n_bins)

@@ -170,6 +170,26 @@ class WithoutConfidences(Scored):
     _with_maxima = False
 
 
+class ScoredPairs(Scored):
+    """
+    Of which nothing is known but how sure each answer was and whether it was right, checked already; and the labels,
+    perhaps, by which samples are told to be the same.
+    """
+
+    def __init__(
+        self, confidences: NDArray[Any], correct: NDArray[np.bool_], labels: NDArray[np.int64] | None = None
+    ) -> None:
+        vars(self).update(confidences=confidences, correct=correct, **({} if labels is None else {"labels": labels}))
+        self.num_labels, self._bins = 0, {}
+
+    def __len__(self) -> int:
+        return len(self.confidences)
+
+    def take(self, rows: NDArray[np.int64]) -> Scored:
+        """Some rows, which may repeat."""
+        return ScoredPairs(self.confidences.take(rows), self.correct.take(rows))
+
+
 class ScoredLogits(Scored):
     """Of logits that were checked: what each row has to tell falls off on the first way through the blocks."""
 

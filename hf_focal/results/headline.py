@@ -16,10 +16,10 @@ from ..checks import row_blocks
 from ..metrics import METRICS, NoiseFloor, Scored
 
 
-_ROUND = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # what people say and understand
+ROUND = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)  # what people say and understand
 _TOP = 0.9995  # from here on it is all "more than 99.9%"
-_FEW = 10  # samples, or groups of them: of fewer nothing is told
-_LEAST = 3  # right and wrong ones, as the guard needs them
+FEW = 10  # samples, or groups of them: of fewer nothing is told
+LEAST = 3  # right and wrong ones, as the guard needs them
 _LOOSE = 0.1  # where so large a true error cannot be ruled out, "calibrated" would say nothing
 _SLIGHT = 0.02  # and so small a one is hardly worth a word
 CALIBRATED, NEARLY, _UNEVEN = "calibrated", "nearly calibrated", "not calibrated everywhere"
@@ -146,9 +146,9 @@ def standing_of(
     ordered = confidences[order]
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     near = []
-    for said in (*_ROUND, 1.0):
-        rows = order[_window(ordered, sums, said)]
-        if len(rows) >= _FEW and (numbers is None or len(np.unique(numbers[rows])) >= _FEW):
+    for said in ROUND:
+        rows = order[near_window(ordered, sums, np.arange(len(sums)), said)]
+        if len(rows) >= FEW and (numbers is None or len(np.unique(numbers[rows])) >= FEW):
             near.append(_near(scored, rows, numbers, level, said))
     right = int(np.count_nonzero(scored.correct))
     return Standing(
@@ -158,19 +158,24 @@ def standing_of(
         most=intervals["ece"][1],
         floor=floors["ece"],
         leaning=leaning(scored, groups),
-        telling=min(right, len(scored) - right) >= _LEAST,
+        telling=min(right, len(scored) - right) >= LEAST,
     )
 
 
-def _window(ordered: NDArray[np.float64], sums: NDArray[np.float64], said: float) -> slice:
-    """Which of ordered confidences are near one: the widest range whose mean is as good as that; of 1 the top."""
+def near_window(
+    ordered: NDArray[np.float64], sums: NDArray[np.float64], counts: NDArray[np.int64], said: float
+) -> slice:
+    """
+    Which of ordered confidences are near one: the widest range whose mean is as good as that; of 1 the top. With what
+    the confidences, and the samples that have them, add up to before each, and after the last.
+    """
     if said == 1:
         return slice(int(np.searchsorted(ordered, _TOP)), len(ordered))
     half = min(0.05, (1 - said) / 2)
     for _ in range(8):
         first, last = np.searchsorted(ordered, (said - half, said + half))
-        count = int(last - first)
-        if count < _FEW:
+        count = int(counts[last] - counts[first])
+        if count < FEW:
             break
         mean = (sums[last] - sums[first]) / count
         tolerance = min(0.005, (1 - said) / 10, 0.5 * np.sqrt(said * (1 - said) / count))
@@ -226,11 +231,21 @@ def headline(
     parts = [] if after is None else [_told(after, shown)]
     if not left_alone and after is not None:
         parts.append(_changed(changed))
-    if after is None or shown is None or shown is after.whole:
-        parts.append(f"measured on {data}")
-    else:
-        parts.append(f"of {data} {shown.count:,} say {'about ' * (shown.said < _TOP)}{shown.shown[0]}")
+    parts.append(_counted(after, shown, data))
     return f"{_head(state, before, after, left_alone, worse)} {'; '.join(parts)}."
+
+
+def verdict_on(standing: Standing | None, data: str) -> str:
+    """The same of a model by itself: `Over-confident: where it says 80% it is right 71% of the time (...); ...`."""
+    state, shown = (_UNKNOWN, None) if standing is None else standing.verdict()
+    told = [] if standing is None else [_told(standing, shown)]
+    return f"{state.capitalize()}: {'; '.join([*told, _counted(standing, shown, data)])}."
+
+
+def _counted(standing: Standing | None, shown: Near | None, data: str) -> str:
+    if standing is None or shown is None or shown is standing.whole:
+        return f"measured on {data}"
+    return f"of {data} {shown.count:,} say {'about ' * (shown.said < _TOP)}{shown.shown[0]}"
 
 
 def _told(after: Standing, shown: Near | None) -> str:

@@ -333,6 +333,7 @@ ELSEWHERE = (
     "calibrate.py",
     "compare_calibrators.py",
     "compare_runs.py",
+    "evaluate_predictions.py",
     "my_losses.py",
     "plot_dynamics.py",
     "run_ood.py",
