@@ -26,6 +26,7 @@ from ..tasks import ImageClassification
 from ..tasks.embedded import DIGITS
 from ..tasks.image import load_image_dataset
 from ..tasks.transforms import AUGMENTATIONS, create_image_inputs, largest_side
+from ..tasks.timm_augmentation import EXAMPLE
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, parse_arguments
 from .run import start_run, train_run
@@ -49,7 +50,7 @@ class DataArguments(TrainDataArguments):
 
     dataset_name: str = flag(default=DIGITS, help="A data set on the Hub, a local folder, or the embedded 'digits'.")
     image_column_name: str | None = flag(default=None, help="Column of images.")
-    augmentation: str | None = flag(default=None, help=f"{', '.join(AUGMENTATIONS)}. Unset: crop-flip; digits: crop.")
+    augmentation: str | None = flag(default=None, help=f"{', '.join(AUGMENTATIONS)}, or one of timm: {EXAMPLE}. Unset: crop-flip; digits: crop.")
     crop_padding: int | None = flag(default=None, help="Pixels of padding before a crop. Unset: size / 8.")
     skip_corrupted_images: bool = flag(default=False, help="Leave out images that cannot be read.")
 

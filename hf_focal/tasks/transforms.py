@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 
 from .rows import UNREADABLE, reason, stored_rows
+from .timm_augmentation import PREFIX, TimmAugmentation, is_of_timm
 
 
 logger = logging.getLogger(__name__)
@@ -38,16 +39,21 @@ class ImageTransform:
             The image processor that is saved with the model, so that training sees what a pipeline will.
         augmentation (`str`, *optional*, defaults to `"none"`):
             `"none"`; `"crop"`: a random crop after padding with black; `"crop-flip"`: that and a horizontal flip of
-            half of the images. Drawn by torch's generator.
+            half of the images; `"timm:rand-m9-mstd0.5-inc1"` and other policies of timm, see [`TimmAugmentation`].
+            Drawn by torch's generator.
         padding (`int`, *optional*):
             Pixels to pad by before cropping. By default an eighth of the size (4 for 32).
     """
 
     def __init__(self, processor: BaseImageProcessor, augmentation: str = "none", padding: int | None = None) -> None:
-        if augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}.")
+        of_timm = is_of_timm(augmentation)
+        if not of_timm and augmentation not in AUGMENTATIONS:
+            known = f"{', '.join(AUGMENTATIONS)}, or {PREFIX} and a policy of timm"
+            raise ValueError(f"augmentation must be one of {known}, got {augmentation!r}.")
         if padding is not None and padding < 1:
             raise ValueError(f"padding must be at least 1 pixel, got {padding!r}.")
+        if padding is not None and of_timm:
+            raise ValueError(f"padding is for crop and crop-flip: {augmentation} crops without. Leave it unset.")
         self.processor, self.augmentation, self.padding = processor, augmentation, padding
         self.mode = "L" if processed_channels(processor) == 1 else "RGB"
         black, white = (self.process([PILImage.new("RGB", (64, 64), value)]) for value in ("black", "white"))
@@ -56,6 +62,7 @@ class ImageTransform:
             raise ValueError(f"The image processor ({type(processor).__name__}) {found}.")
         self.offset = black.mean((0, 2, 3), keepdim=True)
         self.scale = (white.mean((0, 2, 3), keepdim=True) - self.offset) / 255
+        self.timm = TimmAugmentation(self, augmentation) if of_timm else None
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
@@ -63,6 +70,8 @@ class ImageTransform:
         return {"pixel_values": pixels} | ({"labels": batch["label"]} if "label" in batch else {})
 
     def inputs(self, images: Sequence[PILImage.Image], generator: np.random.Generator) -> Tensor:
+        if self.timm is not None:
+            return self.timm([to_rgb(image) for image in images], generator)
         pixels = self.process(images)
         return pixels if self.augmentation == "none" else self.augment(pixels - self.offset, generator) + self.offset
 
@@ -198,8 +207,10 @@ def create_image_inputs(
     plain, training = ImageTransform(processor), ImageTransform(processor, augmentation, padding)
     inputs = {}
     for split, data in dataset.items():
-        data, pixels = _read(data, split, plain, skip_corrupted, memory, seen)
-        inputs[split] = ImageInputs(data, training if split == "train" else plain, pixels, seed)
+        transform = training if split == "train" else plain
+        room = 0 if transform.timm is not None else memory  # whose crops are of the images as they are
+        data, pixels = _read(data, split, plain, skip_corrupted, room, seen)
+        inputs[split] = ImageInputs(data, transform, pixels, seed)
         names, present = data.features["label"].names, set(inputs[split].labels.tolist())
         if absent := [name for index, name in enumerate(names) if index not in present]:
             shown = f"{len(absent)} of {len(names)} classes: {', '.join(absent[:5])}"
