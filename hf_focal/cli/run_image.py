@@ -25,11 +25,14 @@ from ..models.create import create_image_classifier
 from ..tasks import ImageClassification
 from ..tasks.embedded import DIGITS
 from ..tasks.image import load_image_dataset
-from ..tasks.transforms import AUGMENTATIONS, create_image_inputs, largest_side
 from ..tasks.timm_augmentation import EXAMPLE
+from ..tasks.transforms import AUGMENTATIONS, create_image_inputs, largest_side
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, parse_arguments
 from .run import start_run, train_run
+
+
+_AUGMENTATIONS = f"{', '.join(AUGMENTATIONS)}, or a policy of timm: {EXAMPLE}"
 
 
 @dataclass
@@ -50,7 +53,7 @@ class DataArguments(TrainDataArguments):
 
     dataset_name: str = flag(default=DIGITS, help="A data set on the Hub, a local folder, or the embedded 'digits'.")
     image_column_name: str | None = flag(default=None, help="Column of images.")
-    augmentation: str | None = flag(default=None, help=f"{', '.join(AUGMENTATIONS)}, or one of timm: {EXAMPLE}. Unset: crop-flip; digits: crop.")
+    augmentation: str | None = flag(default=None, help=f"{_AUGMENTATIONS}. Unset: crop-flip; digits: crop.")
     crop_padding: int | None = flag(default=None, help="Pixels of padding before a crop. Unset: size / 8.")
     skip_corrupted_images: bool = flag(default=False, help="Leave out images that cannot be read.")
 

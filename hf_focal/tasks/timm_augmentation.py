@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import random
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ ERASING = {"re_prob": 0.25, "re_mode": "pixel", "re_count": 1}  # with which Dei
 _WORDS = "train_crop_mode", "interpolation", "re_mode"
 _CHANCES = "hflip", "vflip", "color_jitter_prob", "grayscale_prob", "gaussian_blur_prob", "re_prob"
 _SETTINGS = *_WORDS, *_CHANCES, "scale", "ratio", "color_jitter", "re_count"
+_LOCK = threading.Lock()
 # What the sections of a policy may be: timm skips those that it does not know.
 _AUTO = r"mstd[\d.]+"
 _POLICIES = {
@@ -54,8 +56,8 @@ class TimmAugmentation:
             the images have a rectangle erased (`re_prob=0.25`, `re_mode=pixel`), the interpolation is drawn.
 
     Raises:
-        ValueError: If timm has no such policy, there is no such setting, or the processor does more than to resize and to
-            normalise each colour.
+        ValueError: If timm has no such policy, there is no such setting, or the processor does more to colours
+            than to normalise each.
     """
 
     def __init__(self, transform: Any, name: str) -> None:
@@ -155,13 +157,19 @@ def _mend_posterize(transforms: Sequence[Any]) -> None:
 
 
 def _posterize(image: PILImage.Image, bits_to_keep: int, **kwargs: Any) -> PILImage.Image:
-    posterized: PILImage.Image = posterize(image, bits_to_keep) if bits_to_keep > 0 else PILImage.new("RGB", image.size)
+    black = PILImage.new("RGB", image.size)
+    posterized: PILImage.Image = posterize(image, bits_to_keep) if bits_to_keep > 0 else black
     return posterized
 
 
 @contextmanager
 def _drawing_from(generator: np.random.Generator) -> Iterator[None]:
     """Let the generators of Python, NumPy and torch, which timm draws from, start from a number of this one."""
+    with _LOCK:  # they are those of all threads
+        yield from _drawn_from(generator)
+
+
+def _drawn_from(generator: np.random.Generator) -> Iterator[None]:
     seed = int(generator.integers(2**32))
     of_python, of_numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
