@@ -78,10 +78,12 @@ class _Splits(Mapping[str, Dataset]):
 
 
 @online
-def load_splits(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
+def load_splits(
+    name: str, config_name: str | None, revision: str | None, streaming: bool = False
+) -> Mapping[str, Dataset]:
     """
     The splits of a data set as they are, on the Hub or in a folder. One that cannot be loaded is an error where it is
-    asked for, and not before.
+    asked for, and not before. With `streaming` they are `IterableDataset`, but for those that were saved to disk.
     """
     path = Path(name)
     if path.is_file():
@@ -96,8 +98,10 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
     if (path / "state.json").is_file():  # a single split
         return _Splits(name, {"train": ()}, lambda _: _saved(path))
     try:
-        loaded = load_dataset(name, config_name, revision=revision)
+        loaded = load_dataset(name, config_name, revision=revision, streaming=streaming)
     except _UNREADABLE as error:
+        if streaming:
+            raise _reason(name, error, _data_files(path)) from error
         return _one_by_one(name, config_name, revision, error)
     except OSError as error:
         if path.exists():
@@ -107,7 +111,7 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
         raise kind(
             f"There is no such folder: {name}; nor can such a data set be had from the Hub: {error}{near}"
         ) from error
-    if len(loaded) > 1 and all(len(data.features) == 1 for data in loaded.values()):
+    if not streaming and len(loaded) > 1 and all(len(data.features) == 1 for data in loaded.values()):
         # Images in no folder of a class cost those of the other splits theirs.
         return _one_by_one(name, config_name, revision, None) or loaded
     return loaded

@@ -75,6 +75,10 @@ class ImageTransform:
         pixels = self.process(images)
         return pixels if self.augmentation == "none" else self.augment(pixels - self.offset, generator) + self.offset
 
+    def sample(self, image: PILImage.Image, label: int, generator: np.random.Generator) -> dict[str, Any]:
+        """An image with its label as a sample of inputs, augmented."""
+        return {"pixel_values": self.inputs([image], generator)[0], "labels": label}
+
     def process(self, images: Sequence[PILImage.Image]) -> Tensor:
         """What the processor makes of images, `(N, C, H, W)`; of grey ones, where it normalises a single channel."""
         images = [to_rgb(image).convert(self.mode) for image in images]
