@@ -1,8 +1,9 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Inputs of a model of samples that come one after the other: shuffled, decoded and encoded ahead, each of them once."""
+"""Inputs of samples that come one after the other: shuffled, decoded and encoded ahead, each of them once."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
@@ -97,8 +99,7 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         samples, task = self.samples, self.samples.task
         data, (every, turn), classes = samples.data.decode(False), samples.turn, samples.classes()
         if self.seed is not None:
-            data = data.shuffle(seed=self.seed, buffer_size=1)  # files alone: the buffer here is bounded in bytes
-            data.set_epoch(self.epoch)
+            data = _files_shuffled(data, [self.seed, self.epoch])
         number = without = 0
         batches = data.iter(_READ)
         while (batch := self._next(batches, number)) is not None:
@@ -191,6 +192,14 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
             return cell
         tokens = self.samples.data._token_per_repo_id  # noqa: SLF001  (files of private data are opened with them)
         return self._feature.decode_example(cell, token_per_repo_id=tokens)
+
+
+def _files_shuffled(data: datasets.IterableDataset, seed: list[int]) -> datasets.IterableDataset:
+    """The data with their files in another order; the buffer of `datasets` is bounded in rows, not in bytes."""
+    options: dict[str, Any] = {"buffer_size": 1}
+    if "max_buffer_input_shards" in inspect.signature(data.shuffle).parameters:
+        options["max_buffer_input_shards"] = 1  # its threads sleep for five seconds where files end
+    return data.shuffle(seed=int(np.random.SeedSequence(seed).generate_state(1)[0]), **options)
 
 
 def side_of_first(samples: Samples) -> int | None:

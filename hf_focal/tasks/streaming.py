@@ -1,10 +1,11 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Data sets that are read one sample after the other: their splits, columns and classes, before anything is encoded."""
+"""Data sets that are read one sample after the other: their splits, columns and classes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from datasets import ClassLabel, Dataset, IterableDataset
 
 from ..names import suggestion
 from .columns import Column, NoColumn, is_missing, match_labels, plain_label
-from .splits import chosen_pair, in_words, load_splits, training_splits
+from .splits import UNREADABLE, chosen_pair, in_words, load_splits, training_splits, unreadable
 
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Samples:
         return replace(self, model_names=tuple(names))
 
     def classes(self) -> Callable[[Any, str], Any]:
-        """What makes the index of its class, or of those of a list, of a label at a place; `None` where it has none."""
+        """What makes the index of a class, or of a list of them, of a label at a place; `None` of none."""
         feature = self.data.features[self.task.label.name]
         return _Classes(getattr(feature, "feature", feature), self.split, self.names, self.model_names)
 
@@ -129,7 +130,7 @@ def load_streams(
             if not (split := next((one for one in chosen if one not in found), None)):
                 break
             try:
-                found[split] = _samples(task, stored[split], split, wanted, class_names)
+                found[split] = _samples(task, name, stored[split], split, wanted, class_names)
             except _NoLabels as none:
                 without[split] = str(none)
                 logger.warning("%s It is not used.", none)
@@ -157,11 +158,13 @@ def _streamed(data: Any) -> IterableDataset:
 
 
 def _samples(
-    task: Any, data: IterableDataset, split: str, wanted: dict[Column, str | None], class_names: Sequence[str] | None
-) -> Samples:
+    task: Any, name: str, data: IterableDataset, split: str, wanted: dict[Column, str | None],
+    class_names: Sequence[str] | None,
+) -> Samples:  # fmt: skip
     """A split with the columns of the task, its first samples looked at."""
-    if data.features is None:
-        data = data._resolve_features()  # noqa: SLF001  (of the first rows; nothing public does that)
+    with _telling_why(name):
+        if data.features is None:
+            data = data._resolve_features()  # noqa: SLF001  (of the first rows; nothing public does that)
     if not data.column_names:
         raise ValueError(f"The split {split!r} is empty.")
     try:
@@ -174,12 +177,21 @@ def _samples(
     if not task.input.fits(data.features[columns[task.input]]):
         data = task.check_inputs(data, split, columns[task.input])
     data = data.rename_columns({old: column.name for column, old in columns.items() if old != column.name})
-    first = list(data.decode(False).take(_PEEKED))
+    with _telling_why(name):
+        first = list(data.decode(False).take(_PEEKED))
     if not first:
         raise ValueError(f"The split {split!r} is empty.")
     if all(is_missing(row[task.label.name]) for row in first):
         raise _NoLabels(f"The split {split!r} has no label in its first {len(first)} rows.")
     return Samples(data, split, task, _names(data.features[task.label.name], split, class_names))
+
+
+@contextmanager
+def _telling_why(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UNREADABLE as error:
+        raise unreadable(name, error) from error
 
 
 def _names(feature: Any, split: str, class_names: Sequence[str] | None) -> tuple[str, ...] | None:
