@@ -57,6 +57,9 @@ class RunArguments(CalibrationTrainingArguments):
     overwrite: bool = flag(default=False, help="Replace a run that is in the output folder, at the end.")
     per_device_eval_batch_size: int = flag(default=128, help="Batch size per device.")
     remove_unused_columns: bool = flag(default=False, help="Off: inputs are made by transforms.")
+    dataloader_num_workers: int | None = flag(  # type: ignore[assignment]  # None is settled when it is made
+        default=None, help="Processes that read data. Unset: as many as pay where images are decoded in every epoch."
+    )
     dataloader_pin_memory: bool = flag(default=torch.cuda.is_available(), help="Pin memory in data loaders.")
     report_to: None | str | list[str] = flag(default="none", help="Where to log, such as tensorboard.")
     seed: int = flag(default=42, help="Seed of the weights and of the order of samples.")
@@ -70,6 +73,8 @@ class RunArguments(CalibrationTrainingArguments):
 
     def __post_init__(self) -> None:
         """Refuse what would be an error from deep inside, or none at all."""
+        self.workers_chosen = self.dataloader_num_workers is not None
+        self.dataloader_num_workers = self.dataloader_num_workers or 0
         for name in self._VALID_DICT_FIELDS:
             value = getattr(self, name)
             if isinstance(value, str) and (name.endswith("kwargs") or value.lstrip().startswith("{")):

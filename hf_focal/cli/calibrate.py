@@ -36,13 +36,13 @@ from pathlib import Path
 from typing import Any
 
 from ..hub.load import from_pretrained, load_processor
-from ..tasks import task_of
+from ..tasks import ImageClassification, task_of
 from ..tasks.base import get_task
 from ..tasks.splits import chosen_pair, held_out_pair, take
 from ..tasks.streaming import held_out_streams
 from ..training.trainer import CalibrationTrainer
 from .arguments import LabelledDataArguments, RunArguments, flag, parse_arguments
-from .run import count, end_run, start_run
+from .run import count, end_run, start_run, use_workers
 from .streaming import encoded_parts
 
 
@@ -96,6 +96,7 @@ def main() -> None:
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     task.prepare(model, processor, model_args.max_seq_length)
+    use_workers(args, isinstance(task, ImageClassification))
     if streaming:
         samples = {split: data.for_model(names) for split, data in parts.items()}
         inputs: list[Any] = [*encoded_parts(samples, task, processor, args, data_args).values()]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,17 @@ def start_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     for library in ("httpx", "httpx2", "accelerate", "datasets"):
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def use_workers(args: RunArguments, decoding: bool) -> None:
+    """Let as many processes read data as pay, where nobody said how many and samples are decoded in every epoch."""
+    if not decoding or args.workers_chosen:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of this machine
+    # A GPU leaves all cores but one idle; on a CPU the model wants them as well.
+    args.dataloader_num_workers = min(8, cores // 2 if args.device.type == "cpu" else max(1, cores - 1))
+    logger.info("Worker processes that read images: %d (--dataloader_num_workers).", args.dataloader_num_workers)
 
 
 @contextmanager

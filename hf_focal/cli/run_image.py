@@ -26,15 +26,17 @@ from ..tasks import ImageClassification
 from ..tasks.embedded import DIGITS
 from ..tasks.encoded_stream import side_of_first
 from ..tasks.image import load_image_dataset
+from ..tasks.image_checks import CHECKS
 from ..tasks.timm_augmentation import EXAMPLE
 from ..tasks.transforms import AUGMENTATIONS, ImageTransform, create_image_inputs, largest_side
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, parse_arguments
-from .run import start_run, train_run
+from .run import start_run, train_run, use_workers
 from .streaming import check_training, encoded_parts, load_training_streams, start_anew
 
 
 _AUGMENTATIONS = f"{', '.join(AUGMENTATIONS)}, or a policy of timm: {EXAMPLE}"
+_CHECKS = f"How many to look at first: {', '.join(CHECKS)}. Unset: all of small data, a sample of large."
 
 
 @dataclass
@@ -58,6 +60,18 @@ class DataArguments(TrainDataArguments):
     augmentation: str | None = flag(default=None, help=f"{_AUGMENTATIONS}. Unset: crop-flip; digits: crop.")
     crop_padding: int | None = flag(default=None, help="Pixels of padding before a crop. Unset: size / 8.")
     skip_corrupted_images: bool = flag(default=False, help="Leave out images that cannot be read.")
+    check_images: str | None = flag(default=None, help=_CHECKS)
+    image_cache_gb: float = flag(default=4.0, help="GB of resized images that a process keeps in memory; 0: none.")
+    fast_images: bool = flag(default=False, help="Shrink large JPEG files as they are decoded: not quite exact.")
+
+
+def _load(data_args: DataArguments, args: TrainArguments) -> tuple[Any, list[str], int | None]:
+    """The splits, the names of the classes, and the longer side of the first image."""
+    if data_args.streaming:
+        streams = load_training_streams(ImageClassification(), data_args, data_args.image_column_name)
+        return streams, list(streams["train"].names or ()), side_of_first(streams["train"])
+    dataset = data_args.load(load_image_dataset, args, image_column=data_args.image_column_name)
+    return dataset, dataset["train"].features["label"].names, largest_side(dataset["train"])
 
 
 def _inputs(
@@ -65,12 +79,16 @@ def _inputs(
 ) -> dict[str, Any]:
     """What the trainer is given of each split."""
     augmentation = data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip")
-    padding, skip = data_args.crop_padding, data_args.skip_corrupted_images
+    padding, fast, skip = data_args.crop_padding, data_args.fast_images, data_args.skip_corrupted_images
     if not data_args.streaming:
-        options = {"padding": padding, "seed": args.seed, "skip_corrupted": skip}
-        return {**create_image_inputs(dataset, processor, augmentation, **options)}
-    training = ImageTransform(processor, augmentation, padding).sample
-    about: dict[str, Any] = {"train": training, "skip_unreadable": skip}
+        options = {"padding": padding, "seed": args.seed, "skip_corrupted": skip, "fast": fast}
+        options |= {"memory": data_args.image_cache_gb * 1e9, "check_images": data_args.check_images}
+        inputs = create_image_inputs(dataset, processor, augmentation, **options)
+        use_workers(args, inputs["train"].decoding)
+        return {**inputs}
+    use_workers(args, True)
+    training = ImageTransform(processor, augmentation, padding, fast)
+    about: dict[str, Any] = {"train": training.sample, "skip_unreadable": skip}
     streams = encoded_parts(dataset, ImageClassification(), processor, args, data_args, **about)
     start_anew(args, streams["train"], checkpoint)
     return {**streams}
@@ -85,13 +103,7 @@ def main() -> None:
         check_training(args, data_args)
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    dataset: Any
-    if data_args.streaming:
-        dataset = load_training_streams(ImageClassification(), data_args, data_args.image_column_name)
-        names, data_size = list(dataset["train"].names), side_of_first(dataset["train"])
-    else:
-        dataset = data_args.load(load_image_dataset, args, image_column=data_args.image_column_name)
-        names, data_size = dataset["train"].features["label"].names, largest_side(dataset["train"])
+    dataset, names, data_size = _load(data_args, args)
     options = {option: getattr(model_args, option) for option in ("image_size", "image_mean", "image_std")}
     model: Any
     model, processor = create_image_classifier(name, names, from_scratch=from_scratch, data_size=data_size, **options)

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..names import suggestion
-from ..tasks.transforms import to_rgb
+from ..tasks.pictures import to_rgb
 
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -14,7 +14,6 @@ import torch
 from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
-from torchvision.transforms import Compose
 from transformers import Trainer, TrainingArguments
 
 from ..calibrators import Calibrator, TemperatureScaling, calibrator_of
@@ -35,8 +34,7 @@ from ..results.replace import replacing
 from ..results.tables import cell, fill, split_table, text_table, with_interval, with_noise, wrap_titles
 from ..tasks import ImageClassification
 from ..tasks.columns import match_labels
-from ..tasks.rows import NamedRows
-from ..tasks.transforms import ImageTransform
+from ..tasks.transforms import ImageInputs, ImageTransform
 from .corruptions import ImageCorruption
 from .ood import DetectionResult, Floats, detection, ood_scores, score_pairs
 from .plots import risk_coverage_diagram, roc_diagram, severity_diagram
@@ -82,8 +80,8 @@ class UncalibratedModel:
 
     def logits(self, data: Dataset, *corruption: ImageCorruption) -> NDArray[Any]:
         """Those of images, which may be corrupted first; every process must ask for them."""
-        corruptions = [one.of_mode(self._transform.mode) for one in corruption]
-        images = NamedRows(data.with_transform(Compose([*corruptions, self._transform])), "image")
+        corruptions = [one.of_mode(self._transform.mode).corrupt for one in corruption]
+        images = ImageInputs(data, self._transform.after(*corruptions))
         found = self._trainer.predict(images).predictions
         logits = np.asarray(found[0] if isinstance(found, tuple) else found)
         return logits if self._undo is None else self._undo(logits.astype(np.float64))

@@ -14,11 +14,12 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from datasets.utils.file_utils import is_local_path
 from torch.utils.data import get_worker_info
 
+from .pictures import decode
 from .rows import UNREADABLE, reason
 from .streaming import Samples
-from .transforms import to_rgb
 
 
 logger = logging.getLogger(__name__)
@@ -187,9 +188,11 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         return encoded, left_out
 
     def _decoded(self, cell: Any) -> Any:
-        """An image or a sound of what is stored of it."""
+        """A sound of what is stored of it, or an image of a file elsewhere; others their encoder decodes."""
         if cell is None or not hasattr(self._feature, "decode_example"):
             return cell
+        if isinstance(self._feature, datasets.Image) and (cell["bytes"] is not None or is_local_path(cell["path"])):
+            return cell if self._feature.mode is None else decode(cell, self._feature.mode)
         tokens = self.samples.data._token_per_repo_id  # noqa: SLF001  (files of private data are opened with them)
         return self._feature.decode_example(cell, token_per_repo_id=tokens)
 
@@ -206,7 +209,7 @@ def side_of_first(samples: Samples) -> int | None:
     """The longer side, in pixels, of the first image that can be read; `None` where none can."""
 
     def side(image: Any, *_: Any) -> dict[str, Any]:
-        return {"side": max(to_rgb(image).size)}
+        return {"side": max(decode(image).size)}
 
     first = EncodedStream(samples, side, skip_unreadable=True).first()
     return None if first is None else first["side"]

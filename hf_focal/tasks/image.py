@@ -13,9 +13,9 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
-from .rows import NamedRows, named_split
+from .rows import named_split
 from .splits import TEST_NAMES, VALIDATION_NAMES, load_splits
-from .transforms import ImageTransform, processed_channels
+from .transforms import ImageInputs, ImageTransform, processed_channels
 
 
 def _is_image(feature: Any) -> bool:
@@ -48,8 +48,8 @@ class ImageClassification(Task):
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
         prepare_image_processor(model, processor)
 
-    def encode(self, data: Dataset, processor: Any) -> NamedRows:
-        return NamedRows(data.with_transform(ImageTransform(processor)), "image")
+    def encode(self, data: Dataset, processor: Any) -> ImageInputs:
+        return ImageInputs(data, ImageTransform(processor))
 
     def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
         return ImageTransform(processor).sample

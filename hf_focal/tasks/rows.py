@@ -72,7 +72,12 @@ class NamedRows(torch.utils.data.Dataset[Any]):
                 try:
                     self.data[index]
                 except UNREADABLE as error:
-                    split = "" if self.data.split is None else f" {str(self.data.split)!r}"
-                    where = f"The {self.contents} in row {stored_rows(self.data)[index]} of the split{split}"
-                    raise ValueError(f"{where} cannot be used: {reason(error)}. Mend or remove it.") from error
+                    raise unusable(self.data, index, self.contents, error) from error
             raise
+
+
+def unusable(data: Dataset, index: int, contents: str, error: Exception) -> ValueError:
+    """What to say of a sample that cannot be made, such as of an image."""
+    split = "" if data.split is None else f" {str(data.split)!r}"
+    where = f"The {contents} in row {stored_rows(data)[index]} of the split{split}"
+    return ValueError(f"{where} cannot be used: {reason(error)}. Mend or remove it.")

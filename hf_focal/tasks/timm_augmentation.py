@@ -20,6 +20,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from ..names import suggestion
+from .pictures import as_mode, as_planes
 
 
 PREFIX, EXAMPLE = "timm:", "timm:rand-m9-mstd0.5-inc1"
@@ -79,10 +80,14 @@ class TimmAugmentation:
         _mend_posterize(change.transforms)
         self._steps = crop, change
 
-    def __call__(self, images: Sequence[PILImage.Image], generator: np.random.Generator) -> Tensor:
-        """Inputs `(N, C, H, W)` of images of whatever size, drawn by the generator alone."""
+    def __call__(self, image: PILImage.Image, generator: np.random.Generator) -> Tensor:
+        """An input `(C, H, W)` of an image of whatever size, drawn by the generator alone."""
+        image = as_mode(image, "RGB")  # which grey becomes in the end, if the model takes that
         with _drawing_from(generator):
-            return torch.stack([self._one(image) for image in images])
+            for step in self._steps:
+                image = step(image)
+            erased: Tensor = self._erase(self._normalized(image))
+        return erased
 
     def _size(self, transform: Any) -> tuple[int, int]:
         """Height and width of the inputs of a processor that normalises colours and does no more to them."""
@@ -96,16 +101,7 @@ class TimmAugmentation:
         return height, width
 
     def _normalized(self, image: PILImage.Image) -> Tensor:
-        levels = torch.from_numpy(np.array(image.convert(self.mode)))
-        levels = levels[None] if levels.ndim == 2 else levels.permute(2, 0, 1)
-        return levels.float().contiguous().mul_(self.scale).add_(self.offset)
-
-    def _one(self, image: PILImage.Image) -> Tensor:
-        image = image.convert("RGB")
-        for step in self._steps:
-            image = step(image)
-        erased: Tensor = self._erase(self._normalized(image))
-        return erased
+        return as_planes(as_mode(image, self.mode)).float().contiguous().mul_(self.scale).add_(self.offset)
 
 
 def _parse(name: str) -> tuple[str, dict[str, Any]]:
