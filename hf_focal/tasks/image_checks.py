@@ -28,6 +28,7 @@ from .rows import UNREADABLE, reason, stored_rows
 
 logger = logging.getLogger(__name__)
 
+FOLDER = Path(constants.HF_HOME, "hf_focal", "images")
 CHECKS = ("all", "sample", "none")
 SMALL = 10**9  # pixels that are decoded in some ten seconds of a core: of data of no more, all are looked at
 SAMPLE, SAMPLED = 256, 2 * 10**8  # of larger ones so many images, unless they have more pixels than that
@@ -74,7 +75,7 @@ class Looker:
     Args:
         data (`Dataset`), split (`str`): The images.
         transform ([`ImageTransform`]): What reads the image in a cell.
-        kept, filled (`torch.Tensor`, *optional*): Room for the bytes that it makes of each, and whether they are there.
+        kept, filled (`torch.Tensor`, *optional*): Room for the bytes of each, and whether they are there.
     """
 
     def __init__(
@@ -97,10 +98,8 @@ class Looker:
         count = total if how == "all" else min(total, SAMPLE, max(_HEADS, int(SAMPLED / pixels)))
         if (known := self._remembered(count)) is not None:
             return known
-        rows = (
-            range(total) if count == total else np.sort(np.random.default_rng(0).permutation(total)[:count]).tolist()
-        )
-        looked = self._looked_at(rows)
+        drawn = np.random.default_rng(0).permutation(total)[:count]
+        looked = self._looked_at(range(total) if count == total else np.sort(drawn).tolist())
         if count < total:
             logger.info(
                 "Looked at %d of %d images of %r: another that cannot be read is named when it is met "
@@ -127,10 +126,8 @@ class Looker:
         key = f"hf_focal/images/{self.data._fingerprint}/{len(rows)}"  # noqa: SLF001
         looked = Looked()
         with ThreadPoolExecutor() as pool:
-            mine = _shared_out(key, len(blocks))
-            for number in progress(
-                mine, f"Looking at images of {self.split!r}", math.ceil(len(blocks) / _processes())
-            ):
+            mine, what = _shared_out(key, len(blocks)), f"Looking at images of {self.split!r}"
+            for number in progress(mine, what, math.ceil(len(blocks) / _processes())):
                 block = blocks[number]
                 found = [*pool.map(self._one, block, self._cells[block]["image"])]
                 _tell_others(key, number, found)
@@ -160,7 +157,7 @@ class Looker:
     # What was found is kept in a file, by the fingerprint of the data.
 
     def _file(self) -> Path:
-        return Path(constants.HF_HOME, "hf_focal", "images", f"{self.data._fingerprint}.json")  # noqa: SLF001
+        return FOLDER / f"{self.data._fingerprint}.json"  # noqa: SLF001
 
     def _remembered(self, count: int) -> Looked | None:
         """What was found before, if so many images were looked at; those that could not be read are read again."""

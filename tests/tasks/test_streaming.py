@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from hf_focal import create_image_classifier
 from hf_focal.tasks import ImageClassification, TextClassification, TokenClassification, encoded_stream
 from hf_focal.tasks.encoded_stream import EncodedStream, side_of_first
+from hf_focal.tasks.pictures import decode
 from hf_focal.tasks.streaming import held_out_streams, load_streams, training_streams
 from hf_focal.tasks.text import train_tokenizer
 
@@ -55,7 +56,7 @@ def rows_of(stream, batch_size=7, **options):
 
 
 def number(image, label, _):
-    return {"pixel_values": int(np.asarray(image)[0, 0, 0]), "labels": label}
+    return {"pixel_values": int(np.asarray(decode(image))[0, 0, 0]), "labels": label}
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
