@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -71,7 +72,8 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
     ) -> None:
         self.samples, self.encode, self.seed, self.take = samples, encode, seed, take
         self.skip_unreadable, self.threads, self.epoch = skip_unreadable, threads, 0
-        self._feature = samples.data.features[samples.task.input.name]
+        feature = samples.data.features[samples.input]
+        self._feature = replace(feature, decode=True) if hasattr(feature, "decode") else feature
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch comes next: another order, but of a part that is taken."""
@@ -97,14 +99,14 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
 
     def _rows(self, lost: list[str]) -> Iterator[tuple[str, Any, Any]]:
         """Where a sample is, its input as it is stored, and its label."""
-        samples, task = self.samples, self.samples.task
-        data, (every, turn), classes = samples.data.decode(False), samples.turn, samples.classes()
+        samples = self.samples
+        data, (every, turn), classes = samples.data, samples.turn, samples.classes()
         if self.seed is not None:
             data = _files_shuffled(data, [self.seed, self.epoch])
         number = without = 0
         batches = data.iter(_READ)
         while (batch := self._next(batches, number)) is not None:
-            for cell, label in zip(batch[task.input.name], batch[task.label.name], strict=True):
+            for cell, label in zip(batch[samples.input], batch[samples.label], strict=True):
                 number += 1
                 if (number - 1) % every != turn:
                     continue

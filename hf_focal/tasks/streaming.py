@@ -28,9 +28,10 @@ class Samples:
     A split that is read one sample after the other.
 
     Attributes:
-        data (`datasets.IterableDataset`): With the columns of the task, images and sounds not decoded.
+        data (`datasets.IterableDataset`): Images and sounds are not decoded.
         split (`str`): What it is called.
         task ([`Task`]): Whose data it is.
+        input, label (`str`): The columns that the task reads.
         names (`tuple[str, ...]`, *optional*): Those of the classes, where the data or the user tell them.
         model_names (`tuple[str, ...]`, *optional*): The classes that labels become, where they are others.
         turn (`tuple[int, int]`): Of how many samples in a row which one is taken.
@@ -39,6 +40,8 @@ class Samples:
     data: IterableDataset
     split: str
     task: Any
+    input: str
+    label: str
     names: tuple[str, ...] | None = None
     model_names: tuple[str, ...] | None = None
     turn: tuple[int, int] = (1, 0)
@@ -49,7 +52,7 @@ class Samples:
 
     def classes(self) -> Callable[[Any, str], Any]:
         """What makes the index of a class, or of a list of them, of a label at a place; `None` of none."""
-        feature = self.data.features[self.task.label.name]
+        feature = self.data.features[self.label]
         return _Classes(getattr(feature, "feature", feature), self.split, self.names, self.model_names)
 
 
@@ -165,6 +168,7 @@ def _samples(
     with _telling_why(name):
         if data.features is None:
             data = data._resolve_features()  # noqa: SLF001  (of the first rows; nothing public does that)
+        data = data.decode(False)
     if not data.column_names:
         raise ValueError(f"The split {split!r} is empty.")
     try:
@@ -174,16 +178,17 @@ def _samples(
             raise
         raise _NoLabels(str(error)) from error
     data = data.select_columns(list(columns.values()))
-    if not task.input.fits(data.features[columns[task.input]]):
-        data = task.check_inputs(data, split, columns[task.input])
-    data = data.rename_columns({old: column.name for column, old in columns.items() if old != column.name})
+    input_name, label_name = columns[task.input], columns[task.label]
+    if not task.input.fits(data.features[input_name]):
+        data = task.check_inputs(data, split, input_name).decode(False)
     with _telling_why(name):
-        first = list(data.decode(False).take(_PEEKED))
+        first = list(data.take(_PEEKED))
     if not first:
         raise ValueError(f"The split {split!r} is empty.")
-    if all(is_missing(row[task.label.name]) for row in first):
+    if all(is_missing(row[label_name]) for row in first):
         raise _NoLabels(f"The split {split!r} has no label in its first {len(first)} rows.")
-    return Samples(data, split, task, _names(data.features[task.label.name], split, class_names))
+    names = _names(data.features[label_name], split, class_names)
+    return Samples(data, split, task, input_name, label_name, names)
 
 
 @contextmanager
