@@ -19,7 +19,7 @@ from .splits import UNREADABLE, chosen_pair, in_words, load_splits, training_spl
 logger = logging.getLogger(__name__)
 
 _PEEKED = 64  # rows that are looked at first
-_SHARDS = 64  # of data in memory or on disk: their order is shuffled
+_SHARDS = 16  # of data in memory or on disk: their order is shuffled
 
 
 @dataclass(frozen=True)
