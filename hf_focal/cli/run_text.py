@@ -78,9 +78,8 @@ def _check(model_args: ModelArguments, data_args: DataArguments) -> Task:
     if data_args.streaming:
         learned = model_args.model_name_or_path
         if learned in LEARNED and not Path(learned).is_dir():
-            raise ValueError(
-                f"--streaming needs a checkpoint with a tokenizer: the vocabulary of {learned} is learned from all texts."
-            )
+            needs = f"the vocabulary of {learned} is learned from all texts"
+            raise ValueError(f"--streaming needs a checkpoint with a tokenizer: {needs}.")
         refuse({"every_phrase": "phrases are counted first", "vocabulary_of_all_splits": "texts are not read first"},
                model_args, data_args)  # fmt: skip
     if canonical_task(model_args.task) not in text_tasks():

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""`--streaming`: what the commands do with data that are read one by one is what they do with those that are loaded."""
+"""`--streaming`: commands do with data that are read one by one what they do with those that are loaded."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from hf_focal import create_image_classifier
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:The best temperature")  # of models that hardly learn anything
+pytestmark = pytest.mark.filterwarnings("ignore:The temperature is fitted on")  # of so few samples
 SCRIPTS = {name: str(ROOT / "scripts" / f"{name}.py") for name in ("run_image", "run_text", "calibrate")}
 QUICK = ["--use_cpu", "true", "--save_strategy", "no", "--disable_tqdm", "true"]
 
