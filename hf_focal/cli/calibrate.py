@@ -43,7 +43,7 @@ from ..tasks.streaming import held_out_streams
 from ..training.trainer import CalibrationTrainer
 from .arguments import LabelledDataArguments, RunArguments, flag, parse_arguments
 from .run import count, end_run, start_run, use_workers
-from .streaming import encoded_parts
+from .streaming import MANY, encoded_parts
 
 
 logger = logging.getLogger(__name__)
@@ -96,12 +96,14 @@ def main() -> None:
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     task.prepare(model, processor, model_args.max_seq_length)
-    use_workers(args, isinstance(task, ImageClassification))
+    images = isinstance(task, ImageClassification)
     if streaming:
+        use_workers(args, MANY if images else 0)
         samples = {split: data.for_model(names) for split, data in parts.items()}
         inputs: list[Any] = [*encoded_parts(samples, task, processor, args, data_args).values()]
     else:
         inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
+        use_workers(args, max(map(len, inputs)) if images else 0)
 
     collator = task.collator(processor)
     trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)

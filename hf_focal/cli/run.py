@@ -26,6 +26,7 @@ from .terminal import columns, show
 
 
 logger = logging.getLogger(__name__)
+_WORTH_WORKERS = 1000  # images, which take longer to decode than processes to start
 
 
 def start_run(args: RunArguments, data: str, model: str, *names: str) -> str | None:
@@ -56,15 +57,15 @@ def start_logging(level: int = logging.INFO) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def use_workers(args: RunArguments, decoding: bool) -> None:
-    """Let as many processes read data as pay, where nobody said how many and samples are decoded in every epoch."""
-    if not decoding or args.workers_chosen:
+def use_workers(args: RunArguments, decoded: int) -> None:
+    """Let as many processes read data as pay, where nobody said how many; `decoded` images are, in every epoch."""
+    if args.workers_chosen or decoded < _WORTH_WORKERS:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of this machine
     # A GPU leaves all cores but one idle; on a CPU the model wants them as well.
     args.dataloader_num_workers = min(8, cores // 2 if args.device.type == "cpu" else max(1, cores - 1))
-    logger.info("Worker processes that read images: %d (--dataloader_num_workers).", args.dataloader_num_workers)
+    logger.info("Processes that decode images: %d (--dataloader_num_workers).", args.dataloader_num_workers or 1)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from ..tasks.transforms import AUGMENTATIONS, ImageTransform, create_image_input
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, parse_arguments
 from .run import start_run, train_run, use_workers
-from .streaming import check_training, encoded_parts, load_training_streams, start_anew
+from .streaming import MANY, check_training, encoded_parts, load_training_streams, start_anew
 
 
 _AUGMENTATIONS = f"{', '.join(AUGMENTATIONS)}, or a policy of timm: {EXAMPLE}"
@@ -62,7 +62,7 @@ class DataArguments(TrainDataArguments):
     skip_corrupted_images: bool = flag(default=False, help="Leave out images that cannot be read.")
     check_images: str | None = flag(default=None, help=_CHECKS)
     image_cache_gb: float = flag(default=4.0, help="GB of resized images that a process keeps in memory; 0: none.")
-    fast_images: bool = flag(default=False, help="Shrink large JPEG files as they are decoded: not quite exact.")
+    fast_images: bool = flag(default=False, help="Decode and resize faster, not quite exactly.")
 
 
 def _load(data_args: DataArguments, args: TrainArguments) -> tuple[Any, list[str], int | None]:
@@ -84,9 +84,9 @@ def _inputs(
         options = {"padding": padding, "seed": args.seed, "skip_corrupted": skip, "fast": fast}
         options |= {"memory": data_args.image_cache_gb * 1e9, "check_images": data_args.check_images}
         inputs = create_image_inputs(dataset, processor, augmentation, **options)
-        use_workers(args, inputs["train"].decoding)
+        use_workers(args, len(inputs["train"]) if inputs["train"].decoding else 0)
         return {**inputs}
-    use_workers(args, True)
+    use_workers(args, MANY)
     training = ImageTransform(processor, augmentation, padding, fast)
     about: dict[str, Any] = {"train": training.sample, "skip_unreadable": skip}
     streams = encoded_parts(dataset, ImageClassification(), processor, args, data_args, **about)

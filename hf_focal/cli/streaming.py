@@ -14,6 +14,7 @@ from .arguments import LabelledDataArguments, RunArguments, TrainArguments, Trai
 
 logger = logging.getLogger(__name__)
 
+MANY = 1 << 62  # samples of a stream, which nobody has counted
 NO_LENGTH = "a stream has no length"
 NO_ORDER = "samples of a stream cannot be drawn at random"
 

@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image as PILImage
 from torch import Tensor
+from torchvision.transforms import Resize, v2
 
 from .pictures import as_mode, as_planes, decode, planes, to_rgb
 from .rows import UNREADABLE
 
 
 CLOSE = 1e-6  # how far inputs made of bytes may be from the processor's own, relative where these exceed 1
-NEAR = 4  # levels that a faster way of resizing may be away from the processor's, of noise
+NEAR = 0.1  # levels that a faster way of resizing may be away from the processor's, in the mean, of noise
+
+
+_Make = Callable[[Any, Any], Tensor]
 
 
 class Levels:
@@ -44,11 +49,11 @@ class Levels:
         low, high = (pixels[:, centre[0], centre[1]].double()[None, :, None, None] for pixels in (black, white))
         self.offset, self.scale = low.float(), ((high - low) / 255).float()
         probes = self._probes()
-        found = [make for make in (_of_timm, _of_torchvision, _of_any) if self._agrees(make, probes, CLOSE)]
-        self.exact, self._make = bool(found), next(iter(found), _of_any)
-        if fast and self._make is _of_timm:
-            levels = float(self.scale.abs().max())
-            self._make = _of_timm_planes if self._agrees(_of_timm_planes, probes, NEAR * levels) else _of_timm
+        found = (make for make in (_of_timm, _of_torchvision, _of_any) if self._gap(make, probes)[0] <= CLOSE)
+        self._make = next(found, None)
+        self.exact = self._make is not None
+        if fast and self._make is _of_timm and self._gap(_of_timm_planes, probes)[1] <= NEAR:
+            self._make = _of_timm_planes
 
     def process(self, picture: PILImage.Image) -> Tensor:
         """What the processor makes of one picture, `(C, H, W)`."""
@@ -60,6 +65,8 @@ class Levels:
 
     def of(self, cell: Any, at_least: int | None = None) -> Tensor:
         """What the processor makes of the picture in a cell before it normalises, bytes of shape `(C, H, W)`."""
+        if self._make is None:
+            raise ValueError("The image processor does more than resize and normalise: its inputs are no bytes.")
         of_planes = self._make in (_of_torchvision, _of_timm_planes)
         picture = planes(cell, self.mode, at_least) if of_planes else self.picture(cell, at_least)
         return self._make(self.processor, picture)
@@ -69,28 +76,34 @@ class Levels:
         return levels.float().mul_(self.scale).add_(self.offset)
 
     def _probes(self) -> list[tuple[PILImage.Image, Tensor]]:
+        """Pictures and what the processor makes of them; none where it cannot take these."""
         generator = np.random.default_rng(0)
         height, width = self.shape[-2:]
         sizes = [(64, 64), (91, 40), (40, 91), (height + height // 3, width + 7)]
         shapes = [(*size, 3) if self.mode == "RGB" else size for size in sizes]
         pictures = [PILImage.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes]
-        return [(picture, self.process(picture)) for picture in pictures]
+        try:
+            return [(picture, self.process(picture)) for picture in pictures]
+        except UNREADABLE:
+            return []
 
-    def _agrees(
-        self, make: Callable[[Any, Any], Tensor], probes: list[tuple[PILImage.Image, Tensor]], close: float
-    ) -> bool:
-        """Whether this way gives the processor's own inputs of the pictures."""
+    def _gap(self, make: _Make, probes: list[tuple[PILImage.Image, Tensor]]) -> tuple[float, float]:
+        """
+        How far inputs of bytes that are made so lie from the processor's own: at most, relative where these exceed 1,
+        and in the mean, in levels. Infinite where there are no such bytes.
+        """
+        largest, means = [inf] * (not probes), [0.0]
         for picture, wanted in probes:
             try:
                 levels = make(self.processor, picture)
             except (*UNREADABLE, AttributeError, TypeError, KeyError):  # a processor of another make
-                return False
-            if levels.dtype != torch.uint8 or levels.shape != wanted.shape or levels.shape != self.shape:
-                return False
-            gap = (self.normalize(levels[None])[0] - wanted).abs().max()
-            if not gap <= close * max(1.0, float(wanted.abs().max())):
-                return False
-        return True
+                return inf, inf
+            if levels.dtype != torch.uint8 or not levels.shape == wanted.shape == self.shape:
+                return inf, inf
+            gap = (self.normalize(levels[None])[0] - wanted).abs()
+            largest.append(float(gap.max() / wanted.abs().max().clamp(min=1)))
+            means.append(float((gap / self.scale[0].abs()).mean()))
+        return max(largest), max(means)
 
 
 def _of_timm(processor: Any, picture: Any) -> Tensor:
@@ -102,9 +115,13 @@ def _of_timm(processor: Any, picture: Any) -> Tensor:
 
 def _of_timm_planes(processor: Any, picture: Any) -> Tensor:
     """The same steps on bytes, which torchvision resizes by itself."""
+    pixels = as_planes(picture) if isinstance(picture, PILImage.Image) else picture
     for step in processor.val_transforms.transforms[:-2]:
-        picture = step(as_planes(picture) if isinstance(picture, PILImage.Image) else picture)
-    return picture
+        if isinstance(step, Resize):  # whose own way with tensors passes through floats
+            pixels = v2.functional.resize(pixels, step.size, step.interpolation, step.max_size, step.antialias)
+        else:
+            pixels = step(pixels)
+    return pixels
 
 
 def _of_torchvision(processor: Any, picture: Any) -> Tensor:
