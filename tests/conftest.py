@@ -8,8 +8,18 @@ import pytest
 import torch
 from small_models import build, samples
 
+from hf_focal.tasks import image_checks
+
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_images(tmp_path_factory):
+    """A folder of its own for what is remembered of images that were looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_checks, "FOLDER", tmp_path_factory.mktemp("images"))
+        yield
 
 
 @pytest.fixture(scope="session")

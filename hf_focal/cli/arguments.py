@@ -146,6 +146,7 @@ class LabelledDataArguments:
     label_column_name: str | None = flag(default=None, help="Column of labels.")
     split_seed: int = flag(default=42, help="Seed of the splits, apart from --seed.")
     max_eval_samples: int | None = flag(default=None, help="Fit or validate, and test, on so many samples only.")
+    streaming: bool = flag(default=False, help="Read samples when they are needed, and download nothing first.")
 
     def facts(self) -> dict[str, Any]:
         """Where the data are from, as [`finish_run`] wants to be told."""
@@ -160,6 +161,11 @@ class TrainDataArguments(LabelledDataArguments):
     holdout: float = flag(default=0.1, help="Share of the training data for each missing split.")
     validation_size: int | None = flag(default=None, help="So many to validate on, by permutation, not the share.")
     max_train_samples: int | None = flag(default=None, help="Train on so many random samples only.")
+    class_names: list[str] | None = flag(default=None, help="With --streaming, classes that the data do not name.")
+
+    def __post_init__(self) -> None:
+        if self.class_names is not None and not self.streaming:
+            raise ValueError("--class_names is for --streaming: otherwise the data tell which classes there are.")
 
     def load(self, load: Callable[..., DatasetDict], args: RunArguments, **options: Any) -> DatasetDict:
         """What `load`, such as [`load_text_dataset`], gives for these arguments, as small as they say."""

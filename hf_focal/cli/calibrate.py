@@ -39,9 +39,11 @@ from ..hub.load import from_pretrained, load_processor
 from ..tasks import ImageClassification, task_of
 from ..tasks.base import get_task
 from ..tasks.splits import chosen_pair, held_out_pair, take
+from ..tasks.streaming import held_out_streams
 from ..training.trainer import CalibrationTrainer
 from .arguments import LabelledDataArguments, RunArguments, flag, parse_arguments
-from .run import end_run, start_run, use_workers
+from .run import count, end_run, start_run, use_workers
+from .streaming import MANY, encoded_parts
 
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ def main() -> None:
     name = model_args.model_name_or_path
     start_run(args, data_args.dataset_name, name, "calibrated")
 
+    streaming = data_args.streaming
     with args.main_process_first():
         model = from_pretrained(name, task=model_args.task, revision=model_args.model_revision)
         task: Any = get_task(model_args.task) if model_args.task else task_of(model)
@@ -81,19 +84,31 @@ def main() -> None:
         columns = data_args.input_column_name or getattr(data_args, task.column_flag), data_args.label_column_name
         source = data_args.dataset_name, data_args.dataset_config_name
         wanted = {"split": data_args.split, "test_split": data_args.test_split}
-        splits = task.load(*source, *columns, data_args.dataset_revision, partial(chosen_pair, **wanted))
-    parts = held_out_pair(splits, **wanted, seed=data_args.split_seed)
-    parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
+        source = *source, *columns, data_args.dataset_revision
+        parts: dict[str, Any]
+        if streaming:
+            parts = {**held_out_streams(task, *source, **wanted)}
+        else:
+            splits = task.load(*source, partial(chosen_pair, **wanted))
+    if not streaming:
+        parts = {**held_out_pair(splits, **wanted, seed=data_args.split_seed)}
+        parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     task.prepare(model, processor, model_args.max_seq_length)
-    inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
+    images = isinstance(task, ImageClassification)
+    if streaming:
+        use_workers(args, MANY if images else 0)
+        samples = {split: data.for_model(names) for split, data in parts.items()}
+        inputs: list[Any] = [*encoded_parts(samples, task, processor, args, data_args).values()]
+    else:
+        inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
+        use_workers(args, max(map(len, inputs)) if images else 0)
 
-    use_workers(args, max(map(len, inputs)) if isinstance(task, ImageClassification) else 0)
     collator = task.collator(processor)
     trainer = CalibrationTrainer(model=model, args=args, data_collator=collator, processing_class=processor)
     logger.info("Calibrating %s in %d process(es)", name, args.world_size)
-    sizes = [f"{len(data)} samples of {split!r}" for split, data in parts.items()]
+    sizes = [f"{count(data)} of {split!r}" for split, data in parts.items()]
     logger.info("Fitting on %s, measuring on %s", *sizes)
     used = dict(zip(("split", "test_split"), parts, strict=True))
     facts = {"base_model": None if Path(name).exists() else name, **used, **data_args.facts()}

@@ -110,7 +110,7 @@ def train_run(
         trainer.add_callback(best)
     logger.info("Training %s with %r in %d process(es)", name, trainer.loss, args.world_size)
     logger.info("Output in %s", home_of(args.output_dir))
-    logger.info("Training on %d samples, validating on %d, testing on %d", len(train), len(validation), len(test))
+    logger.info("Training on %s, validating on %s, testing on %s", *map(count, (train, validation, test)))
     use_log_lines(trainer)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     results: dict[str, Any] = {"dataset": data_args.dataset_name, "model": name, "seed": args.seed, **metrics}
@@ -122,6 +122,11 @@ def train_run(
         trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
     base_model = None if from_scratch or Path(name).exists() else name
     end_run(trainer, validation, test, task=task, results=results, base_model=base_model, **data_args.facts())
+
+
+def count(data: Any) -> str:
+    """How many samples there are, in words."""
+    return f"{len(data)} samples" if hasattr(data, "__len__") else "a stream"
 
 
 def end_run(trainer: CalibrationTrainer, validation: Any, test: Any, **facts: Any) -> None:

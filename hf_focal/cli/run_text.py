@@ -33,6 +33,7 @@ from ..tasks.embedded import SCIPY_DOCS
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, json_object, parse_arguments
 from .run import start_run, train_run
+from .streaming import check_training, encoded_parts, load_training_streams, refuse, start_anew
 
 
 @dataclass
@@ -74,6 +75,13 @@ def _check(model_args: ModelArguments, data_args: DataArguments) -> Task:
         raise ValueError("Give either --lora or --freeze_all_but_last, not both.")
     if data_args.extra_class is not None and not data_args.every_phrase:
         raise ValueError("--extra_class is a class of phrases: it needs --every_phrase.")
+    if data_args.streaming:
+        learned = model_args.model_name_or_path
+        if learned in LEARNED and not Path(learned).is_dir():
+            needs = f"the vocabulary of {learned} is learned from all texts"
+            raise ValueError(f"--streaming needs a checkpoint with a tokenizer: {needs}.")
+        refuse({"every_phrase": "phrases are counted first", "vocabulary_of_all_splits": "texts are not read first"},
+               model_args, data_args)  # fmt: skip
     if canonical_task(model_args.task) not in text_tasks():
         raise ValueError(f"--task must be one of {', '.join(text_tasks())}, got {model_args.task!r}.")
     task = get_task(model_args.task)
@@ -96,23 +104,34 @@ def _with_adapter(model: Any, model_args: ModelArguments, task: Task) -> Any:
     return get_peft_model(model, lora)
 
 
+def _load(data_args: DataArguments, args: TrainArguments, task: Any, name: str) -> tuple[Any, list[str]]:
+    """The splits, and the names of the classes."""
+    if data_args.streaming:
+        streams = load_training_streams(task, data_args, data_args.text_column_name)
+        return streams, list(streams["train"].names or ())
+    options = {"input_column": data_args.text_column_name, "check": parse_tree if name == TREE_LSTM else None}
+    dataset = data_args.load(task.load_dataset, args, **options)
+    return dataset, task.class_names(dataset["train"])
+
+
 def main() -> None:
     """What the command does."""
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments], description=__doc__)
     name = model_args.model_name_or_path
     from_scratch = model_args.train_from_scratch or (name in LEARNED and not Path(name).is_dir())
     task: Any = _check(model_args, data_args)
+    if data_args.streaming:
+        check_training(args, data_args)
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    options = {"input_column": data_args.text_column_name, "check": parse_tree if name == TREE_LSTM else None}
-    dataset = data_args.load(task.load_dataset, args, **options)
-    names = task.class_names(dataset["train"])
+    dataset, names = _load(data_args, args, task, name)
     if data_args.extra_class is not None:
         if data_args.extra_class in names:
             raise ValueError(f"--extra_class {data_args.extra_class} is a class of the data already: {names}.")
         names = [*names, data_args.extra_class]
     learned_from = dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]
-    options = {"from_scratch": from_scratch, "texts": chain.from_iterable(map(task.texts, learned_from))}
+    texts = () if data_args.streaming else chain.from_iterable(map(task.texts, learned_from))
+    options = {"from_scratch": from_scratch, "texts": texts}
     same = "max_seq_length", "embeddings", "vocab_size", "model_kwargs"
     options |= {option: getattr(model_args, option) for option in same}
     tokenizer: Any
@@ -123,8 +142,15 @@ def main() -> None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
     if model_args.lora:
         model = _with_adapter(model, model_args, task)
-    train, validation, test = (task.encode(data, tokenizer) for data in dataset.values())
-    plain_train = train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test))))
+    if data_args.streaming:
+        encode = task.sample_encoder(tokenizer)
+        streams = encoded_parts(dataset, task, tokenizer, args, data_args, train=encode)
+        start_anew(args, streams["train"], checkpoint)
+        train, validation, test = streams.values()
+        plain_train = None
+    else:
+        train, validation, test = (task.encode(data, tokenizer) for data in dataset.values())
+        plain_train = train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test))))
     if data_args.every_phrase:
         extra = None if data_args.extra_class is None else len(names) - 1
         classes = phrase_classes(dataset["train"], "text", extra)

@@ -57,6 +57,12 @@ class AudioClassification(Task):
             logger.warning("The waveforms have no sampling rate: it is taken for %d Hz.", processor.sampling_rate)
         return NamedRows(data.with_transform(partial(_inputs, processor)), "sound")
 
+    def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        def encode(sound: Any, label: int, _: Any) -> dict[str, Any]:
+            return {key: value[0] for key, value in _inputs(processor, {"audio": [sound], "label": [label]}).items()}
+
+        return encode
+
     def size(self, processor: Any) -> str:
         return f"sounds of {processor.sampling_rate:,} samples a second"
 

@@ -192,7 +192,7 @@ class Task(ABC):
             data = named_split(stored[split], split)
             usual = {column: name for column, name in known.items() if name in data.column_names}
             try:
-                columns = self._columns(
+                columns = self.columns(
                     data, split, {column: name or usual.get(column) for column, name in wanted.items()}
                 )
             except NoColumn as error:
@@ -208,7 +208,7 @@ class Task(ABC):
             logger.info("Splits that are not used: %s.", ", ".join(unused))
         return {split: found[split] for split in chosen}
 
-    def _columns(self, data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
+    def columns(self, data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
         """The names of the columns of inputs and labels in a split."""
         order = (self.label, self.input) if self.label_first else (self.input, self.label)
         found = find_columns(data, split, {column: wanted[column] for column in order})
@@ -268,6 +268,13 @@ class Task(ABC):
     @abstractmethod
     def encode(self, data: Dataset, processor: Any) -> Any:
         """The inputs of a model, and `labels`, of loaded data, without augmentation; for a `Trainer`."""
+
+    def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        """
+        What [`Task.encode`] makes of one sample, its label being the index of a class: called with its input, label
+        and a generator of NumPy, for data that come one by one.
+        """
+        raise ValueError(f"Data of the task {self.name} cannot be streamed: load them without streaming.")
 
     def size(self, processor: Any) -> str:
         """How large an input becomes, in words; `""` where that is not known."""

@@ -68,7 +68,7 @@ LABEL = Column("label", "labels", is_class, _NAMES, "label_column (--label_colum
 
 def find_columns(data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
     """The names of the wanted columns: those that are given, and then, in this order, those that are found."""
-    if len(data) == 0:
+    if isinstance(data, Dataset) and len(data) == 0:
         raise ValueError(f"The split {split!r} is empty.")
     found: dict[Column, str] = {}
     for column in sorted(wanted, key=lambda column: wanted[column] is None):  # those that are given first

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -50,6 +50,9 @@ class ImageClassification(Task):
 
     def encode(self, data: Dataset, processor: Any) -> ImageInputs:
         return ImageInputs(data, ImageTransform(processor))
+
+    def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        return ImageTransform(processor).sample
 
     def size(self, processor: Any) -> str:
         of_timm = getattr(processor, "data_config", None) or {}

@@ -29,7 +29,7 @@ VALIDATION_NAMES = ("validation", "valid", "val", "dev", "validation_matched")
 TEST_NAMES = ("test", "testing", "test_matched", "eval", "evaluation")
 _SAVED = "dataset_dict.json"
 # What `datasets` and what it reads with are known to raise on files that are empty, broken or of another form.
-_UNREADABLE = (
+UNREADABLE = (
     DatasetBuildError, ValueError, IndexError, KeyError, TypeError, AttributeError, StopIteration, RuntimeError,
     pa.ArrowException,
 )  # fmt: skip
@@ -66,7 +66,7 @@ class _Splits(Mapping[str, Dataset]):
                 self._loaded[split] = self._load(split)
             except _Damaged:
                 raise
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise _reason(self._name, error, self._files[split], self._features) from error
         return self._loaded[split]
 
@@ -78,10 +78,12 @@ class _Splits(Mapping[str, Dataset]):
 
 
 @online
-def load_splits(name: str, config_name: str | None, revision: str | None) -> Mapping[str, Dataset]:
+def load_splits(
+    name: str, config_name: str | None, revision: str | None, streaming: bool = False
+) -> Mapping[str, Dataset]:
     """
     The splits of a data set as they are, on the Hub or in a folder. One that cannot be loaded is an error where it is
-    asked for, and not before.
+    asked for, and not before. With `streaming` they are `IterableDataset`, but for those that were saved to disk.
     """
     path = Path(name)
     if path.is_file():
@@ -96,8 +98,10 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
     if (path / "state.json").is_file():  # a single split
         return _Splits(name, {"train": ()}, lambda _: _saved(path))
     try:
-        loaded = load_dataset(name, config_name, revision=revision)
-    except _UNREADABLE as error:
+        loaded = load_dataset(name, config_name, revision=revision, streaming=streaming)
+    except UNREADABLE as error:
+        if streaming:
+            raise unreadable(name, error) from error
         return _one_by_one(name, config_name, revision, error)
     except OSError as error:
         if path.exists():
@@ -107,7 +111,7 @@ def load_splits(name: str, config_name: str | None, revision: str | None) -> Map
         raise kind(
             f"There is no such folder: {name}; nor can such a data set be had from the Hub: {error}{near}"
         ) from error
-    if len(loaded) > 1 and all(len(data.features) == 1 for data in loaded.values()):
+    if not streaming and len(loaded) > 1 and all(len(data.features) == 1 for data in loaded.values()):
         # Images in no folder of a class cost those of the other splits theirs.
         return _one_by_one(name, config_name, revision, None) or loaded
     return loaded
@@ -123,7 +127,7 @@ def _saved(folder: Path) -> Dataset:
         return load_from_disk(folder)
     except FileNotFoundError:  # which names the file
         raise
-    except (*_UNREADABLE, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         why = "" if isinstance(error, IndexError) else f": {str(error).removesuffix('.') or type(error).__name__}"
         raise _Damaged(f"The saved split {folder} cannot be loaded, for it is empty or damaged{why}.") from error
 
@@ -139,7 +143,7 @@ def _one_by_one(
         if error is not None or builder.name in ("imagefolder", "audiofolder"):
             files = {str(split): list(of_split) for split, of_split in (builder.config.data_files or {}).items()}
             features = builder.info.features
-    except _UNREADABLE:
+    except UNREADABLE:
         logger.debug("The files of %s are not known.", name)
     if error is not None and len(files) < 2:
         raise _reason(name, error, next(iter(files.values()), _data_files(Path(name))), features) from error
@@ -148,6 +152,11 @@ def _one_by_one(
         return load_dataset(name, config_name, revision=revision, data_files={split: files[split]}, split=split)
 
     return _Splits(name, files, load, features)
+
+
+def unreadable(name: str, error: BaseException) -> ValueError:
+    """Why a data set that is a folder of files cannot be read, with the file where it can be found."""
+    return _reason(name, error, _data_files(Path(name)))
 
 
 def _data_files(path: Path) -> list[str]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,18 @@ class TextClassification(Task):
 
     def encode(self, data: Dataset, processor: Any) -> Dataset:
         return tokenize(data, processor)
+
+    def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        if isinstance(processor, TreeTokenizer):
+            raise ValueError("Trees cannot be streamed: load them without streaming.")
+        limit = {"truncation": processor.model_max_length < NO_LIMIT}
+
+        def encode(text: str, label: int, _: Any) -> dict[str, Any]:
+            if not (text or "").strip():
+                raise ValueError("the text is missing" if text is None else "the text is empty")
+            return {**processor(text, **limit), "labels": label}
+
+        return encode
 
     def size(self, processor: Any) -> str:
         return longest_text(processor)

@@ -108,6 +108,19 @@ class TokenClassification(Task):
     def encode(self, data: Dataset, processor: Any) -> Dataset:
         return tokenize_words(data, processor)
 
+    def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        def encode(words: list[str], labels: list[int], _: Any) -> dict[str, Any]:
+            if not words or len(labels) != len(words):
+                raise ValueError(f"it has {len(words or ())} words but {len(labels)} labels, and every word needs one")
+            cut = processor.model_max_length < NO_LIMIT
+            encoded = processor(words, truncation=cut, is_split_into_words=True)
+            found = _labels_of_tokens(encoded.word_ids(), labels)
+            if all(label == IGNORED for label in found):
+                raise ValueError(f"no word of the sentence has a token ({_shown(words)!r})")
+            return {**encoded, "labels": found}
+
+        return encode
+
     def collator(self, processor: Any) -> Callable[[list[Any]], Any]:
         return transformers.DataCollatorForTokenClassification(processor)
 
@@ -155,6 +168,12 @@ def _shown(words: list[str]) -> str:
     return " ".join(map(str, words[:8])) + (" ..." if len(words) > 8 else "")
 
 
+def _labels_of_tokens(words: list[int | None], of_words: list[int]) -> list[int]:
+    """The labels of tokens of these words: that of its word for the first of each, for all others none."""
+    firsts = [word if word != before else None for before, word in zip([None, *words], words, strict=False)]
+    return [IGNORED if word is None else of_words[word] for word in firsts]
+
+
 def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
     """
     The model's inputs and `labels` of a data set with the columns `words` and `labels`. Batches are padded later, by
@@ -179,10 +198,8 @@ def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset
         encoded = tokenizer(batch["words"], truncation=tokenizer.model_max_length < NO_LIMIT, **options)
         labels = []
         for place, of_words in enumerate(batch["labels"]):
-            words = encoded.word_ids(place)
-            firsts = [word if word != before else None for before, word in zip([None, *words], words, strict=False)]
-            labels.append([IGNORED if word is None else of_words[word] for word in firsts])
-            if all(word is None for word in firsts):
+            labels.append(_labels_of_tokens(encoded.word_ids(place), of_words))
+            if all(label == IGNORED for label in labels[-1]):
                 raise ValueError(
                     f"No word of the sentence in row {rows[place]} has a token ({_shown(batch['words'][place])!r}): "
                     "the tokenizer makes nothing of them, or max_seq_length leaves no room. Remove it, or raise that."

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,10 +17,12 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import BaseImageProcessor
 
-from .kept import MEMORY, keep, read_all
+from .image_checks import checked, tell_what_is_converted
+from .kept import MEMORY, keep
 from .levels import Levels
 from .pictures import decode, rows_at_once, undecoded
 from .rows import UNREADABLE, unusable
+from .timm_augmentation import PREFIX, TimmAugmentation, is_of_timm
 
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class ImageTransform:
             The image processor that is saved with the model, so that training sees what a pipeline will.
         augmentation (`str`, *optional*, defaults to `"none"`):
             `"none"`; `"crop"`: a random crop after padding with black; `"crop-flip"`: that and a horizontal flip of
-            half of the images. Drawn by torch's generator.
+            half of the images; `"timm:rand-m9-mstd0.5-inc1"` and other policies of timm, see [`TimmAugmentation`].
+            Drawn by torch's generator.
         padding (`int`, *optional*):
             Pixels to pad by before cropping. By default an eighth of the size (4 for 32).
         fast (`bool`, *optional*, defaults to `False`):
@@ -53,10 +55,14 @@ class ImageTransform:
         self, processor: BaseImageProcessor, augmentation: str = "none", padding: int | None = None,
         fast: bool = False,
     ) -> None:  # fmt: skip
-        if augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}.")
+        of_timm = is_of_timm(augmentation)
+        if not of_timm and augmentation not in AUGMENTATIONS:
+            known = f"{', '.join(AUGMENTATIONS)}, or {PREFIX} and a policy of timm"
+            raise ValueError(f"augmentation must be one of {known}, got {augmentation!r}.")
         if padding is not None and padding < 1:
             raise ValueError(f"padding must be at least 1 pixel, got {padding!r}.")
+        if padding is not None and of_timm:
+            raise ValueError(f"padding is for crop and crop-flip: {augmentation} crops without. Leave it unset.")
         self.processor, self.augmentation, self.padding = processor, augmentation, padding
         self.mode = "L" if processed_channels(processor) == 1 else "RGB"
         self.levels = Levels(processor, self.mode, fast)
@@ -66,6 +72,7 @@ class ImageTransform:
             raise ValueError(f"The image processor ({type(processor).__name__}) {found}.")
         self.at_least = 2 * max(sides) if fast else None
         self.before: tuple[Callable[[PILImage.Image], PILImage.Image], ...] = ()
+        self.timm = TimmAugmentation(self, augmentation) if of_timm else None
 
     @property
     def offset(self) -> Tensor:
@@ -86,7 +93,7 @@ class ImageTransform:
     def plain(self) -> ImageTransform:
         """The same transform without crops and flips."""
         other = copy.copy(self)
-        other.augmentation = "none"
+        other.augmentation, other.timm = "none", None
         return other
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
@@ -96,7 +103,13 @@ class ImageTransform:
 
     def inputs(self, images: Iterable[Any], generator: np.random.Generator) -> Tensor:
         """Inputs of a model, augmented, of images or cells of a column that is not decoded."""
+        if self.timm is not None:  # whose crops are of the images as they are
+            return torch.stack([self.timm(self.picture(image), generator) for image in images])
         return self.finished(torch.stack([self.read(image) for image in images]), generator)
+
+    def sample(self, image: Any, label: int, generator: np.random.Generator) -> dict[str, Any]:
+        """An image with its label as a sample of inputs, augmented."""
+        return {"pixel_values": self.inputs([image], generator)[0], "labels": label}
 
     def picture(self, cell: Any) -> PILImage.Image:
         """One image of a column, decoded, of the mode that the processor takes, and changed by what comes before."""
@@ -240,16 +253,18 @@ def create_image_inputs(
     padding: int | None = None,
     seed: int = 0,
     skip_corrupted: bool = False,
+    check_images: str | None = None,
     memory: float = MEMORY,
     fast: bool = False,
 ) -> dict[str, ImageInputs]:
     """
-    Read every image of every split once, and make inputs of them; `train` is augmented, the others are not.
+    Look at images, and make inputs of them; `train` is augmented, the others are not.
 
-    Splits whose inputs fit into `memory` as bytes are kept there, if the processor resizes and normalises and does no
-    more, so that bytes lose nothing; the log (at level INFO) says which are, and why others are not. What was
-    converted or resized, and which classes are missing, is said once. Images are resized as they are decoded, so that
-    memory does not grow with their number.
+    All images are looked at where some ten seconds of a core decode them, else a sample. Splits whose inputs fit into
+    `memory` as bytes are kept there, if the processor resizes and normalises and does no more, so that bytes lose
+    nothing; the log (at level INFO) says which are, and why others are not. What was converted or resized, and which
+    classes are missing, is said once. Images are resized as they are decoded, so that memory does not grow with their
+    number.
 
     Args:
         dataset (`Mapping[str, Dataset]`):
@@ -258,6 +273,10 @@ def create_image_inputs(
             As for [`ImageTransform`] and [`ImageInputs`].
         skip_corrupted (`bool`, *optional*, defaults to `False`):
             Leave out images that cannot be read, instead of raising.
+        check_images (`str`, *optional*):
+            How much is looked at: `"all"`, a `"sample"` of 256 images or fewer large ones, or `"none"`; by default
+            what the size of the data allows for, and all with `skip_corrupted`. Another that cannot be read is named
+            when it is met. Processes share the work, and what was found is remembered by the data's fingerprint.
         memory (`float`, *optional*, defaults to `4e9`):
             Bytes that all splits together may take, in their order; 0 keeps none.
         fast (`bool`, *optional*, defaults to `False`):
@@ -267,29 +286,24 @@ def create_image_inputs(
         `dict[str, ImageInputs]`: One data set per split.
 
     Raises:
-        ValueError: If an image cannot be read and `skip_corrupted` is off, or none of a split can.
+        ValueError: If an image that is looked at cannot be read and `skip_corrupted` is off, or none of a split can.
     """
+    how = "all" if skip_corrupted and check_images is None else check_images
     seen: Counter[tuple[str, tuple[int, int]]] = Counter()
     training = ImageTransform(processor, augmentation, padding, fast)
     plain = training.plain()
     inputs = {}
-    for split, kept in keep(dataset, plain.levels, memory).items():
-        data, pixels = read_all(dataset[split], split, plain, kept, skip_corrupted, seen)
-        inputs[split] = ImageInputs(data, training if split == "train" else plain, pixels, seed)
+    to_keep = {split: data for split, data in dataset.items() if training.timm is None or split != "train"}
+    room = keep(to_keep, plain.levels, memory)
+    for split, data in dataset.items():
+        data, pixels, filled = checked(data, split, plain, room.get(split), how, skip_corrupted, seen)
+        transform = training if split == "train" else plain
+        inputs[split] = ImageInputs(data, transform, pixels, seed, filled)
         names, present = data.features["label"].names, set(np.asarray(inputs[split].labels).tolist())
         if absent := [name for index, name in enumerate(names) if index not in present]:
             shown = f"{len(absent)} of {len(names)} classes: {', '.join(absent[:5])}"
             logger.warning("The split %r has no sample of %s%s.", split, shown, ", ..." if len(absent) > 5 else "")
-    modes = Counter(mode for mode, _ in seen.elements())
-    sizes = {size for _, size in seen}
-    if others := ", ".join(f"{count} of mode {mode}" for mode, count in modes.most_common() if mode != plain.mode):
-        deep = " Pipelines clip grey of 16 bits instead of scaling it: scale such images before one."
-        more = deep if any(mode.startswith("I;16") for mode in modes) else ""
-        made = "RGB" if plain.mode == "RGB" else "grey"
-        logger.warning("Images made %s of 8 bits: %s. Transparency is dropped.%s", made, others, more)
-    if len(sizes) > 1:
-        smallest, *_, largest = (f"{width}x{height}" for width, height in sorted(sizes, key=math.prod))
-        logger.warning("Images of %d sizes, from %s to %s, are resized to one.", len(sizes), smallest, largest)
+    tell_what_is_converted(seen, plain.mode)
     return inputs
 
 

@@ -201,6 +201,7 @@ def test_images_of_every_mode_become_rgb_as_pipelines_make_them_and_it_is_said_o
     data = encoded(*images.values(), images["L"])
     with caplog.at_level(logging.WARNING):
         inputs = create_image_inputs({"train": data, "test": data}, processor)["test"]
+    all_inputs(inputs)
     found = inputs.pixels.permute(0, 2, 3, 1).numpy()
     grey = np.asarray(images["L"])
     for index, mode in enumerate(images):
