@@ -82,9 +82,8 @@ def main() -> None:
         task: Any = get_task(model_args.task) if model_args.task else task_of(model)
         processor = load_processor(name, task.name, model, revision=model_args.model_revision)
         columns = data_args.input_column_name or getattr(data_args, task.column_flag), data_args.label_column_name
-        source = data_args.dataset_name, data_args.dataset_config_name
+        source = data_args.dataset_name, data_args.dataset_config_name, *columns, data_args.dataset_revision
         wanted = {"split": data_args.split, "test_split": data_args.test_split}
-        source = *source, *columns, data_args.dataset_revision
         parts: dict[str, Any]
         if streaming:
             parts = {**held_out_streams(task, *source, **wanted)}

@@ -81,7 +81,7 @@ def _inputs(
     augmentation = data_args.augmentation or ("crop" if data_args.dataset_name == DIGITS else "crop-flip")
     padding, fast, skip = data_args.crop_padding, data_args.fast_images, data_args.skip_corrupted_images
     if not data_args.streaming:
-        options = {"padding": padding, "seed": args.seed, "skip_corrupted": skip, "fast": fast}
+        options: dict[str, Any] = {"padding": padding, "seed": args.seed, "skip_corrupted": skip, "fast": fast}
         options |= {"memory": data_args.image_cache_gb * 1e9, "check_images": data_args.check_images}
         inputs = create_image_inputs(dataset, processor, augmentation, **options)
         use_workers(args, len(inputs["train"]) if inputs["train"].decoding else 0)

@@ -131,7 +131,7 @@ def main() -> None:
         names = [*names, data_args.extra_class]
     learned_from = dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]
     texts = () if data_args.streaming else chain.from_iterable(map(task.texts, learned_from))
-    options = {"from_scratch": from_scratch, "texts": texts}
+    options: dict[str, Any] = {"from_scratch": from_scratch, "texts": texts}
     same = "max_seq_length", "embeddings", "vocab_size", "model_kwargs"
     options |= {option: getattr(model_args, option) for option in same}
     tokenizer: Any
@@ -142,12 +142,12 @@ def main() -> None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
     if model_args.lora:
         model = _with_adapter(model, model_args, task)
+    train: Any
+    plain_train: Any = None
     if data_args.streaming:
-        encode = task.sample_encoder(tokenizer)
-        streams = encoded_parts(dataset, task, tokenizer, args, data_args, train=encode)
+        streams = encoded_parts(dataset, task, tokenizer, args, data_args, train=task.sample_encoder(tokenizer))
         start_anew(args, streams["train"], checkpoint)
         train, validation, test = streams.values()
-        plain_train = None
     else:
         train, validation, test = (task.encode(data, tokenizer) for data in dataset.values())
         plain_train = train.shuffle(seed=data_args.split_seed).select(range(min(len(train), len(test))))
@@ -162,7 +162,7 @@ def main() -> None:
         rates = {"lr": args.learning_rate, "embedding_lr": model_args.embedding_learning_rate}
         optimizer = AdagradWithEmbeddingSGD, {"model": model, **rates, "weight_decay": args.weight_decay}
     options = {"data_collator": task.collator(tokenizer), "optimizer_cls_and_kwargs": optimizer}
-    data = {"train_dataset": train, "eval_dataset": validation}
+    data: dict[str, Any] = {"train_dataset": train, "eval_dataset": validation}
     trainer = CalibrationTrainer(model=model, args=args, processing_class=tokenizer, **data, **options)
     about = {"name": name, "task": task.name, "data_args": data_args, "from_scratch": from_scratch}
     train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train, merge=model_args.lora)

@@ -57,12 +57,12 @@ def threads_of(args: RunArguments, task: Any) -> int:
     How many threads encode, as many as workers were asked for; and the workers that a data loader is to have instead.
     One of them reads. Inputs that differ in length cannot be dealt out by one process to the others: each reads then.
     """
-    threads = max(1, args.dataloader_num_workers)
-    args.dataloader_num_workers = min(1, args.dataloader_num_workers)
+    workers = args.dataloader_num_workers or 0
+    args.dataloader_num_workers = min(1, workers)
     config: Any = args.accelerator_config
     if args.world_size > 1 and task.processor != "image_processor" and config.dispatch_batches is None:
         config.dispatch_batches, args.dataloader_num_workers = False, 0
-    return threads
+    return max(1, workers)
 
 
 def encoded_parts(

@@ -104,6 +104,7 @@ def load_streams(
     input_column: str | None = None,
     label_column: str | None = None,
     revision: str | None = None,
+    *,
     choose: Callable[[list[str]], Collection[str]] = list,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, Samples]:

@@ -12,7 +12,7 @@ from launching import launch, run_main
 from PIL import Image as PILImage
 from safetensors.numpy import load_file
 from small_texts import SIZES, checkpoint, rows, write
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoConfig, BertConfig, BertForSequenceClassification
 
 from hf_focal import create_image_classifier
 
@@ -72,7 +72,7 @@ def test_an_image_classifier_is_trained_on_a_stream(pictures, tmp_path, monkeypa
     assert 1 < results["epoch"] < 2 and "Training on a stream, validating on a stream" in caplog.text
     found = predictions(tmp_path / "out")
     assert found["validation_labels"].tolist() == [row % 2 for row in range(41)] and len(found["test_labels"]) == 37
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == {"0": "cat", "1": "dog"}
+    assert AutoConfig.from_pretrained(tmp_path / "out").id2label == {0: "cat", 1: "dog"}
 
 
 def test_a_text_classifier_is_trained_and_calibrated_on_a_stream(tmp_path, monkeypatch):
