@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -67,12 +68,15 @@ def ratio() -> Picture:
 
 def left(rows: Sequence[Row]) -> Picture | None:
     """The NLL of each loss before calibration and after its best map: what is left of its advantage."""
+    shown = [row for row in rows if row.in_paper and len(row.runs) > 1 and not row.is_stopped]
+    known = Counter(row.network for row in shown)
     found: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
-    for row in rows:
-        for loss, runs in row.runs.items() if row.in_paper and len(row.runs) > 1 and not row.is_stopped else ():
+    for row in shown:
+        panel = row.network if known[row.network] == 1 else f"{row.network} ({row.preset}/{row.table.name})"
+        for loss, runs in row.runs.items():
             both = {moment: estimate(runs, "nll", place) for moment, place in (("before", "before"), ("after", BEST))}
             bars = {moment: (one.mean, float(one.low or 0), float(one.high or 0)) for moment, one in both.items()}
-            found.setdefault(f"{row.network} ({row.preset}/{row.table.name}): NLL", {})[loss] = bars
+            found.setdefault(f"{panel}: NLL", {})[loss] = bars
     return draw_bars(found, LEVEL, "nats", "after the best map") if found else None
 
 

@@ -18,7 +18,7 @@ from .rows import UNREADABLE
 
 
 CLOSE = 1e-6  # how far inputs made of bytes may be from the processor's own, relative where these exceed 1
-NEAR = 0.1  # levels that a faster way of resizing may be away from the processor's, in the mean, of noise
+NEAR = 0.3  # levels that a faster way of resizing may be away from the processor's, in the mean, of noise
 
 
 _Make = Callable[[Any, Any], Tensor]
@@ -32,7 +32,6 @@ class Levels:
     Args:
         processor (`transformers.BaseImageProcessor`): Or whatever is called like one.
         mode (`str`): Pillow's mode of the pictures it is given, `"RGB"` or `"L"`.
-
         fast (`bool`, *optional*, defaults to `False`): Let torchvision resize, where the processor lets Pillow.
 
     Attributes:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 
 import numpy as np
@@ -192,18 +193,16 @@ def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_done(tmp
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="root alone can become somebody else")
-def test_a_folder_of_somebody_else_is_refused_before_anything_is_done(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    (tmp_path / "theirs").mkdir(mode=0o755)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(OSError, match="cannot be written: Permission denied"):
-            prepare_output_dir(arguments(tmp_path / "theirs"))
-    finally:
-        os.seteuid(0)
-    assert not any((tmp_path / "theirs").iterdir())
+def test_a_folder_of_somebody_else_is_refused_before_anything_is_done():
+    with tempfile.TemporaryDirectory() as folder:  # that of pytest lies in folders that nobody else may look into
+        os.chmod(folder, 0o755)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(OSError, match="cannot be written: Permission denied"):
+                prepare_output_dir(arguments(folder))
+        finally:
+            os.seteuid(0)
+        assert not os.listdir(folder)
 
 
 def test_a_folder_that_was_removed_after_an_error_can_be_written_again(tmp_path):
