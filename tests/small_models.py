@@ -87,3 +87,15 @@ def without_head(record):
 
 def data(kind, count, seed=0):
     return samples("timm" if kind == "cifar_resnet8" else kind, count, seed)
+
+
+def padded(rows):
+    """A batch of sentences with labels of words, as long as the longest."""
+    longest = max(len(row["labels"]) for row in rows)
+    fill = {"input_ids": 0, "labels": -100}
+    batch = {
+        name: torch.tensor([[*row[name], *[value] * (longest - len(row[name]))] for row in rows])
+        for name, value in fill.items()
+    }
+    mask = [[1] * len(row["labels"]) + [0] * (longest - len(row["labels"])) for row in rows]
+    return {**batch, "attention_mask": torch.tensor(mask)}

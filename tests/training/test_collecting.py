@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from launching import launch
-from small_models import NUM_LABELS, arguments
+from small_models import NUM_LABELS, arguments, padded
 from transformers import BertConfig, BertForTokenClassification
 
 from hf_focal import CalibrationTrainer, fit_calibrator, spill
@@ -40,17 +40,6 @@ def sentences(count=93):
         labels[numbers.random(length) < 0.66] = -100
         rows.append({"input_ids": words.tolist(), "labels": labels.tolist()})
     return [{**row, "labels": [-100] * len(row["labels"])} if 8 <= i < 16 else row for i, row in enumerate(rows)]
-
-
-def padded(rows):
-    longest = max(len(row["labels"]) for row in rows)
-    fill = {"input_ids": 0, "labels": -100}
-    batch = {
-        name: torch.tensor([[*row[name], *[value] * (longest - len(row[name]))] for row in rows])
-        for name, value in fill.items()
-    }
-    mask = [[1] * len(row["labels"]) + [0] * (longest - len(row["labels"])) for row in rows]
-    return {**batch, "attention_mask": torch.tensor(mask)}
 
 
 def trainer(folder, cls=CalibrationTrainer, dtype=torch.float32, **options):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from accelerate.data_loader import IterableDatasetShard
 from datasets import Dataset
-from small_models import NUM_LABELS, arguments, build, data, flat
+from small_models import NUM_LABELS, arguments, build, data, flat, padded
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 from transformers.modeling_outputs import ModelOutput
@@ -226,17 +226,6 @@ def sentences():
         labels = np.where(generator.random(length) < 0.3, -100, generator.integers(0, NUM_LABELS, length))
         rows.append({"input_ids": generator.integers(0, 40, length).tolist(), "labels": labels.tolist()})
     return rows
-
-
-def padded(rows):
-    longest = max(len(row["labels"]) for row in rows)
-    fill = {"input_ids": 0, "labels": -100}
-    batch = {
-        name: torch.tensor([[*row[name], *[value] * (longest - len(row[name]))] for row in rows])
-        for name, value in fill.items()
-    }
-    mask = [[1] * len(row["labels"]) + [0] * (longest - len(row["labels"])) for row in rows]
-    return {**batch, "attention_mask": torch.tensor(mask)}
 
 
 def test_tokens_of_batches_of_different_lengths_are_those_of_one_array(tmp_path):
