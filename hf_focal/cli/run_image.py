@@ -108,7 +108,9 @@ def main() -> None:
     model: Any
     model, processor = create_image_classifier(name, names, from_scratch=from_scratch, data_size=data_size, **options)
     channels_last = model_args.channels_last
-    if args.device.type == "cpu" if channels_last is None else channels_last:
+    if channels_last is None:  # DeepSpeed cannot send such weights to other processes
+        channels_last = args.device.type == "cpu" and args.deepspeed_plugin is None
+    if channels_last:
         model.to(memory_format=torch.channels_last)
     train, validation, test = _inputs(dataset, processor, data_args, args, checkpoint).values()
 

@@ -58,7 +58,7 @@ def check_steps(gammas: Sequence[float], steps: Sequence[float], steps_name: str
     values = tuple(check_number("each of gammas", gamma) for gamma in gammas)
     if len(values) != len(steps) + 1:
         raise ValueError(f"gammas must hold one value more than {steps_name}, got {len(values)} and {len(steps)}.")
-    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later <= earlier for earlier, later in zip(steps[:-1], steps[1:], strict=True)):
         raise ValueError(f"{steps_name} must increase strictly, got {tuple(steps)}.")
     return values
 

@@ -18,10 +18,12 @@ from transformers import (
     AutoModelForImageClassification,
     BaseImageProcessor,
     BertConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TimmWrapperConfig,
 )
+from transformers.modeling_utils import set_zero3_state
 from transformers.models.timm_wrapper import TimmWrapperImageProcessor
 
 from ..checks import check_count
@@ -173,7 +175,7 @@ def _learned(
         sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
         sizes |= {"intermediate_size": 128, "max_position_embeddings": 128, **settings}
         config = BertConfig(vocab_size=len(tokenizer), **sizes, **_labels(label_names))
-        model = get_task(task).auto_class.from_config(config)
+        model = _fresh(get_task(task).auto_class, config)
         get_task(task).prepare(model, tokenizer, max_seq_length)
         return model, tokenizer
     if task != TextClassification.name:
@@ -207,7 +209,7 @@ def _model(
     labels = _labels(label_names)
     with explained(name):
         if from_scratch:
-            model = _initialized(auto_class.from_config(AutoConfig.from_pretrained(name, **labels, **source)))
+            model = _fresh(auto_class, AutoConfig.from_pretrained(name, **labels, **source))
             reason = "all weights are new"
         else:
             if Path(name).is_dir():
@@ -272,7 +274,7 @@ def _timm_from_scratch(
     network = {"architecture": architecture, "model_args": model_args, "pretrained_cfg": pretrained_cfg}
     config = TimmWrapperConfig.from_dict({**network, **labels})
     try:
-        model = _initialized(AutoModelForImageClassification.from_config(config))
+        model = _fresh(AutoModelForImageClassification, config)
         with torch.no_grad():
             model.eval()(pixel_values=torch.zeros(1, *input_size))
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
@@ -285,8 +287,14 @@ def _timm_from_scratch(
     return model, TimmWrapperImageProcessor(pretrained_cfg=pretrained_cfg, architecture=architecture)
 
 
-def _initialized(model: Any) -> PreTrainedModel:
-    """A wrapped timm network gets timm's own initial weights: the wrapper draws convolutions from N(0, 0.02^2)."""
+def _fresh(auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+    """
+    A model with random weights, which every process holds whole: under DeepSpeed's ZeRO-3 transformers would part them
+    at once, and the trainer does that later. A wrapped timm network gets timm's own initial weights: the wrapper draws
+    convolutions from N(0, 0.02^2).
+    """
+    with set_zero3_state():
+        model = auto_class.from_config(config)
     if hasattr(model, "timm_model"):
         config = model.config
         fresh = timm.create_model(config.architecture, num_classes=config.num_labels, **(config.model_args or {}))

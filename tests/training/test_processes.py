@@ -190,6 +190,39 @@ def test_a_model_in_parts_is_calibrated_folded_and_saved_whole(tmp_path, monkeyp
     torch.testing.assert_close(folded, after, rtol=0, atol=1e-5)
 
 
+# ---- DeepSpeed ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "timm"])
+def test_zero_3_trains_measures_and_calibrates_as_one_process(tmp_path, monkeypatch, kind):
+    """On two CPU processes; the first time DeepSpeed compiles what these send each other by."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed (pip install deepspeed)")
+    one, two = (tmp_path / name for name in ("one", "two"))
+    one.mkdir(), two.mkdir()
+    with warnings.catch_warnings():
+        process_runs.run_zero3(one, kind)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    config = str(ROOT / "configs" / "accelerate" / "zero3.yaml")
+    launch("--config_file", config, SCRIPT, str(two), kind, processes=2, sharded=True)
+    alone, found, other = facts(one, 0, "zero3"), facts(two, 0, "zero3"), facts(two, 1, "zero3")
+    assert found == other and found["world"] == 2 and found["shapes"] == [[0]] and not found["record"]["folded"]
+    assert found["measured"] == pytest.approx(alone["measured"], rel=1e-5, abs=1e-6)
+    assert found["temperature"] == pytest.approx(alone["temperature"], rel=1e-3)
+    expected = load_file(one / "zero3.safetensors")["logits"]
+    torch.testing.assert_close(load_file(two / "zero3.safetensors")["logits"], expected, rtol=0, atol=1e-5)
+    saved, whole = (load_file(folder / "out" / "model.safetensors") for folder in (two, one))
+    assert saved.keys() == whole.keys()
+    for name, weights in whole.items():
+        torch.testing.assert_close(saved[name], weights, rtol=0, atol=1e-5)
+    hf_focal.fold_checkpoint(two / "out")
+    samples = data(kind, 37, seed=1)
+    (name,) = {*samples[0]} - {"labels"}
+    with torch.no_grad():
+        folded = hf_focal.from_pretrained(two / "out")(torch.stack([row[name] for row in samples])).logits
+    torch.testing.assert_close(folded, expected / found["temperature"], rtol=0, atol=1e-5)
+
+
 # ---- Configurations -------------------------------------------------------------------------------------------------
 
 
