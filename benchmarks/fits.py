@@ -8,6 +8,7 @@ Memory and time of calibrating and reporting, against the number of samples; eac
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -28,6 +29,10 @@ WORK = {
     "vector": "fit of `vector`",
     "calibrate": "`trainer.calibrate`",
     "card": "`trainer.calibrate`, report and card",
+    "evaluate": "`trainer.evaluate`",
+    "best": "`KeepBestCallback.compare`, one model kept",
+    "load": "`load_predictions`, and the NLL",
+    "compare": "`compare_runs` of two runs",
 }
 
 
@@ -56,8 +61,8 @@ def fit(method: str, criterion: str, count: int, classes: int) -> Callable[[], A
     return lambda: fit_calibrator(logits, labels, method, criterion).temperature
 
 
-def calibrate(count: int, classes: int, card: bool) -> Callable[[], Any]:
-    """To calibrate a model, which gives the logits batch by batch, and write its card."""
+def trainer_of(count: int, classes: int) -> Any:
+    """A trainer of a model that gives the logits batch by batch, with data to evaluate on."""
     import torch
     import transformers
     from transformers.modeling_outputs import SequenceClassifierOutput
@@ -93,13 +98,92 @@ def calibrate(count: int, classes: int, card: bool) -> Callable[[], Any]:
             labels[start : start + 250] = torch.multinomial(part, 1)[:, 0]
     options: Any = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "per_device_eval_batch_size": 250}
     args = hf_focal.CalibrationTrainingArguments(tempfile.mkdtemp(), **options)
-    trainer = hf_focal.CalibrationTrainer(model=model, args=args, eval_dataset=Data())
+    return hf_focal.CalibrationTrainer(model=model, args=args, eval_dataset=Data())
+
+
+def calibrate(count: int, classes: int, card: bool) -> Callable[[], Any]:
+    """To calibrate a model and write its card."""
+    trainer = trainer_of(count, classes)
 
     def work() -> float:
         found = trainer.calibrate(fold=False)
         if card:
             trainer.create_model_card()
         return found.temperature
+
+    return work
+
+
+def evaluate(count: int, classes: int) -> Callable[[], Any]:
+    """To evaluate a model, which has no temperature."""
+    trainer = trainer_of(count, classes)
+    trainer.evaluate([trainer.eval_dataset[row] for row in range(500)])  # what is imported on the way
+    return lambda: trainer.evaluate()["eval_nll"]
+
+
+def best(count: int, classes: int) -> Callable[[], Any]:
+    """To compare the last model with one that was kept; the temperature is that of the last."""
+    import hf_focal
+
+    trainer = trainer_of(count, classes)
+    keeper = hf_focal.KeepBestCallback(trainer, ["nll"])
+    keeper.best = {"nll": {"value": 1.0, "epoch": 1.0, "step": 1}}
+    trainer.save_model(str(keeper.folder("nll")))
+    trainer.evaluate([trainer.eval_dataset[row] for row in range(500)])
+    return lambda: keeper.compare(trainer.eval_dataset, trainer.eval_dataset)["last"]["temperature"]
+
+
+def saved(count: int, classes: int) -> Path:
+    """Predictions of validation and test data in a file, written in a process of its own."""
+    place = Path(tempfile.mkdtemp(), "run", "predictions.safetensors")
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from fits import logits_of
+from hf_focal import Predictions, save_predictions
+place = Path({str(place)!r})
+place.parent.mkdir()
+part = Predictions(*logits_of({count}, {classes}))
+save_predictions(place, {{"validation": part, "test": part}})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return place
+
+
+def load(count: int, classes: int) -> Callable[[], Any]:
+    """To load predictions, and measure those of the test data."""
+    from hf_focal import load_predictions
+    from hf_focal.metrics import Scored
+
+    place = saved(count, classes)
+
+    def work() -> float:
+        test = load_predictions(place)[0]["test"]
+        return float(Scored.from_logits(test.logits, test.labels).nll.mean())
+
+    return work
+
+
+def compare(count: int, classes: int) -> Callable[[], Any]:
+    """To compare two runs that kept their predictions, and have different temperatures."""
+    import shutil
+
+    from hf_focal import METRICS, compare_runs
+
+    first = saved(count, classes).parent
+    folders = [first, shutil.copytree(first, first.parent / "other")]
+    for folder, temperature in zip(folders, (2.0, 2.2), strict=True):
+        numbers = {f"test_{moment}_{key}": 0.5 for moment in ("before", "after") for key in METRICS}
+        results = {**numbers, "temperature": temperature, "dataset": "noise", "loss": folder.name}
+        (folder / "all_results.json").write_text(json.dumps(results))
+        record = {"temperature": temperature, "folded": True, "method": "temperature"}
+        (folder / "config.json").write_text(json.dumps({"calibration": record}))
+
+    def work() -> float:
+        compare_runs(folders)
+        shutil.rmtree(first.parent)
+        return math.nan
 
     return work
 
@@ -112,6 +196,10 @@ def measured(what: str, count: int, classes: int) -> dict[str, float]:
         "vector": lambda: fit("vector", "nll", count, classes),
         "calibrate": lambda: calibrate(count, classes, card=False),
         "card": lambda: calibrate(count, classes, card=True),
+        "evaluate": lambda: evaluate(count, classes),
+        "best": lambda: best(count, classes),
+        "load": lambda: load(count, classes),
+        "compare": lambda: compare(count, classes),
     }
     work = makers[what]()
     before, start = megabytes(), time.process_time()
@@ -147,7 +235,7 @@ def main() -> None:
     print(
         f"`python benchmarks/fits.py {given}`: Python {platform.python_version()}, numpy {np.__version__}; one thread."
     )
-    print("\n| what | samples | logits, MB | version | peak above what was held, MB | CPU s | temperature |")
+    print("\n| what | samples | logits, MB | version | peak above what was held, MB | CPU s | temperature, or NLL |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for what in args.only:
         for count in args.sizes:
@@ -155,7 +243,8 @@ def main() -> None:
                 one = in_process(what, count, args.num_labels, root)
                 size, rise = count * args.num_labels * 4 / 2**20, one["peak"] - one["before"]
                 print(f"| {WORK[what]} | {count:,} | {size:,.0f} | {version} | {rise:,.0f} ", end="")
-                print(f"| {one['seconds']:.1f} | {one['temperature']:.13g} |", flush=True)
+                value = "" if math.isnan(one["temperature"]) else f"{one['temperature']:.13g}"
+                print(f"| {one['seconds']:.1f} | {value} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from .arrays import check_groups, to_numpy
 from .checks import LARGE_BLOCK, check_logits, parts_of
 from .files import room
+from .spill import IN_MEMORY
 
 
 IGNORED = -100  # the label that no loss and no metric counts
+_MAPPED = {"F32": "<f4", "F64": "<f8"}  # of logits that may stay in the file
 _SUFFIXES = {"logits": "logits", "labels": "labels", "groups": "sentences"}  # field to what the file calls it
 
 
@@ -148,6 +152,9 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str
         header[name] = {"dtype": types[name][0], "shape": arrays[name].shape, "data_offsets": [start, end]}
     head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
+    if path.is_file():  # what is written may be mapped from it
+        with suppress(OSError):
+            path.resolve().unlink()
     with open(path, "wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         for name in order:
@@ -158,7 +165,8 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str
 
 def load_predictions(path: str | Path) -> tuple[dict[str, Predictions], dict[str, str]]:
     """
-    What [`save_predictions`] wrote, and the metadata beside it.
+    What [`save_predictions`] wrote, and the metadata beside it. Logits of more than 64 MB stay in the file, which is
+    mapped into memory: they can be read alone.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -169,7 +177,7 @@ def load_predictions(path: str | Path) -> tuple[dict[str, Predictions], dict[str
     try:
         with safe_open(str(path), "np") as stored:
             metadata = dict(stored.metadata() or {})
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}
+            arrays = {name: _array(path, stored, name) for name in stored.keys()}
     except (SafetensorError, TypeError, OSError) as error:  # NumPy has no bfloat16
         raise ValueError(f"{path} is damaged, or holds no predictions: {error}") from error
     try:
@@ -183,6 +191,17 @@ def load_predictions(path: str | Path) -> tuple[dict[str, Predictions], dict[str
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     return parts, metadata
+
+
+def _array(path: str | Path, stored: Any, name: str) -> NDArray[Any]:
+    """An array of a file that safetensors has looked over: where it is large, the file itself."""
+    shape, kind = stored.get_slice(name).get_shape(), _MAPPED.get(stored.get_slice(name).get_dtype())
+    if kind is None or math.prod(shape) * np.dtype(kind).itemsize <= IN_MEMORY:
+        return stored.get_tensor(name)
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        start = json.loads(file.read(size))[name]["data_offsets"][0]
+    return np.memmap(path, kind, "r", 8 + size + start, tuple(shape))
 
 
 def _checked(part: str, fields: Mapping[str, Any], split: str) -> Predictions:

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
@@ -335,15 +335,34 @@ class _Handler(BaseHTTPRequestHandler):
         private = self.hub.repositories[repo_id].private
         return {"id": repo_id, "sha": commit.oid, "private": private, "siblings": files, "tags": []}
 
-    def _tree(self, query: object, repo_id: str, revision: str, folder: str = "") -> object:
-        inside = [item for item in self._commit_at(repo_id, revision).files.items() if item[0].startswith(folder)]
+    def _tree(
+        self, query: dict[str, list[str]], repo_id: str, revision: str, folder: str = ""
+    ) -> list[dict[str, object]]:
+        prefix = f"{folder}/" if folder else ""
+        inside = {
+            path: file for path, file in self._commit_at(repo_id, revision).files.items() if path.startswith(prefix)
+        }
         if folder and not inside:
             raise Reply(404, f"{folder} does not exist", "EntryNotFound")
-        return [
+        above = {str(parent) for path in inside for parent in PurePosixPath(path).parents}
+        listed: list[dict[str, object]] = [
+            {"type": "directory", "path": one, "oid": "0" * 40, "size": 0}
+            for one in sorted(above)
+            if one.startswith(prefix)
+        ]
+        listed = [one for one in listed if one["path"] != "."]
+        listed += [
             {"type": "file", "path": path, "oid": file.oid, "size": len(file.data)}
             | ({"lfs": {"oid": file.oid, "size": len(file.data), "pointerSize": 1}} if file.large else {})
-            for path, file in inside
+            for path, file in inside.items()
         ]
+        recursive = query.get("recursive", ["false"])[0].lower() == "true"
+        return listed if recursive else [one for one in listed if "/" not in str(one["path"])[len(prefix) :]]
+
+    def _paths(self, query: object, repo_id: str, revision: str) -> object:
+        """Of the files that are asked for."""
+        wanted = parse_qs(self.body.decode()).get("paths", [])
+        return [one for one in self._tree({"recursive": ["true"]}, repo_id, revision) if one["path"] in wanted]
 
     def _refs(self, query: object, repo_id: str) -> object:
         repository = self._repository(repo_id)
@@ -446,23 +465,25 @@ class _Invalid(Exception):
 
 
 REPO = r"([\w.-]+/[\w.-]+)"
+API = f"/api/(?:models|datasets)/{REPO}"
 ROUTES = [
     ("GET", "/api/whoami-v2", "whoami"),
     ("POST", "/api/validate-yaml", "validate"),
     ("POST", "/api/repos/create", "create"),
-    ("GET", f"/api/models/{REPO}/auth-check(/write)?", "auth"),
-    ("GET", f"/api/models/{REPO}", "info"),
-    ("GET", f"/api/models/{REPO}/revision/([^/]+)", "info"),
-    ("GET", f"/api/models/{REPO}/tree/([^/]+)", "tree"),
-    ("GET", f"/api/models/{REPO}/tree/([^/]+)/(.+)", "tree"),
-    ("GET", f"/api/models/{REPO}/refs", "refs"),
-    ("GET", f"/api/models/{REPO}/commits/([^/]+)", "commits"),
-    ("POST", f"/api/models/{REPO}/tag/([^/]+)", "tag"),
-    ("POST", f"/api/models/{REPO}/branch/([^/]+)", "branch"),
-    ("POST", f"/api/models/{REPO}/preupload/([^/]+)", "preupload"),
-    ("POST", f"/api/models/{REPO}/commit/([^/]+)", "commit"),
+    ("GET", f"{API}/auth-check(/write)?", "auth"),
+    ("GET", f"{API}", "info"),
+    ("GET", f"{API}/revision/([^/]+)", "info"),
+    ("GET", f"{API}/tree/([^/]+)", "tree"),
+    ("GET", f"{API}/tree/([^/]+)/(.+)", "tree"),
+    ("GET", f"{API}/refs", "refs"),
+    ("GET", f"{API}/commits/([^/]+)", "commits"),
+    ("POST", f"{API}/tag/([^/]+)", "tag"),
+    ("POST", f"{API}/branch/([^/]+)", "branch"),
+    ("POST", f"{API}/preupload/([^/]+)", "preupload"),
+    ("POST", f"{API}/commit/([^/]+)", "commit"),
     ("POST", f"/{REPO}\\.git/info/lfs/objects/batch", "batch"),
     ("POST", f"/{REPO}\\.git/info/lfs/objects/verify", "verify"),
     ("PUT", "/lfs/([0-9a-f]{64})", "put"),
-    ("GET|HEAD", f"/{REPO}/resolve/([^/]+)/(.+)", "resolve"),
+    ("POST", f"{API}/paths-info/([^/]+)", "paths"),
+    ("GET|HEAD", f"/(?:datasets/)?{REPO}/resolve/([^/]+)/(.+)", "resolve"),
 ]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..arrays import check_groups
 from ..checks import check_logits
 from ..predictions import Predictions, load_predictions
+from ..spill import taken
 from .folder import PREDICTIONS
 
 
@@ -117,7 +118,9 @@ def _halve(whole: Predictions, seed: int) -> tuple[Predictions, Predictions]:
         raise ValueError("The data are of one sample or group alone, of which no half is left to measure on.")
     drawn = np.random.default_rng(seed).permutation(names)[: len(names) // 2]
     first = np.isin(groups, drawn)
-    taken = [None if whole.groups is None else groups[rows] for rows in (first, ~first)]
-    halves = zip((first, ~first), taken, strict=True)
-    one, other = (Predictions(whole.logits[rows], whole.labels[rows], kept, whole.split) for rows, kept in halves)
+    names_of = [None if whole.groups is None else groups[rows] for rows in (first, ~first)]
+    halves = zip(map(np.flatnonzero, (first, ~first)), names_of, strict=True)
+    one, other = (
+        Predictions(taken(whole.logits, rows), whole.labels[rows], kept, whole.split) for rows, kept in halves
+    )
     return one, other

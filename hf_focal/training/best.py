@@ -170,18 +170,24 @@ class KeepBestCallback(TrainerCallback):
         return compared
 
     def _measure(self, validation: Any, test: Any) -> dict[str, float]:
-        args = self.trainer.args
-        held_out = Predictions.flatten(self.trainer.predict(validation))
+        args, held_out = self.trainer.args, self._predictions(validation)
         n_bins, criterion = getattr(args, "n_bins", 15), getattr(args, "temperature_criterion", "nll")
         guard = getattr(args, "temperature_guard", None)
         fit = fit_temperature(held_out.logits, held_out.labels, criterion, n_bins, guard=guard)
-        seen = Predictions.flatten(self.trainer.predict(test))
+        del held_out
+        seen = self._predictions(test)
         numbers = {"temperature": fit.temperature}
         for moment, calibrator in (("before", None), ("after", fit.calibrator)):
             scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
             numbers |= {f"test_{moment}_{key}": value for key, value in measure(scored, n_bins).items()}
             numbers[f"test_{moment}_ece_by_chance"] = floor_of(METRICS["ece"], scored, n_bins, LEVEL).high
         return numbers
+
+    def _predictions(self, dataset: Any) -> Predictions:
+        trainer = self.trainer
+        if isinstance(trainer, MeasuringTrainer):
+            return trainer.predictions_of(dataset)
+        return Predictions.flatten(trainer.predict(dataset))
 
 
 def stopping_table(compared: Mapping[str, Mapping[str, float]], short: bool = False) -> str:

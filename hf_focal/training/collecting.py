@@ -26,6 +26,10 @@ class Collector:
         # Each grows in one place: small arrays between those of batches would keep the memory of these from use.
         self._labels, self._groups, self._grouped = array("q"), array("q"), True
 
+    def __len__(self) -> int:
+        """How many samples came, of which some may have no row that counts."""
+        return self._samples
+
     def __call__(self, eval_prediction: Any, compute_result: bool = False) -> dict[str, float]:
         seen = self._flatten(eval_prediction)
         self._rows.add(seen.logits)

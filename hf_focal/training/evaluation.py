@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, denumpify_detensorize
 
 from ..calibrators.base import Calibrator
 from ..losses import CalibrationLoss, extract_logits, replace_logits
@@ -28,6 +28,9 @@ from .base_trainer import BaseTrainer
 from .collecting import Collector
 from .divergence import DivergenceWatch
 from .streams import NO_SAMPLE, is_stream, reading
+
+
+COLLECTING = "Collecting"  # what an evaluation is for that measures nothing
 
 
 def _calibrated(logits: Any, calibrator: Calibrator | None) -> Any:
@@ -70,9 +73,10 @@ class MeasuringTrainer(BaseTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """
-        As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it; under
-        `batch_eval_metrics` the logits of all samples are never held. A prediction keeps its logits whatever
-        `args.prediction_loss_only` says.
+        As `Trainer.evaluation_loop`. Evaluation during training updates a loss that learns from it. For the metrics
+        of ours the rows whose labels count are kept as by [`~CalibrationTrainer.predictions_of`], and are what is
+        returned; under `batch_eval_metrics` the logits of all samples are never held. A prediction keeps its logits
+        whatever `args.prediction_loss_only` says.
 
         Raises:
             ValueError: If there is no sample, or training has diverged.
@@ -82,23 +86,45 @@ class MeasuringTrainer(BaseTrainer):
             prediction_loss_only = False
         self._batch_metrics = BatchMetrics(getattr(self.args, "n_bins", 15))  # forgets one that was broken off
         self._inputs = None
-        batches = reading(self.accelerator.num_processes)
-        with self._closed_bars(), batches, self._heeding(pending_calibrator(self.model)):
+        batches, seen = reading(self.accelerator.num_processes), None
+        own = self.compute_metrics == self._metrics and not self.args.batch_eval_metrics
+        collecting = self._collecting() if own and description == "Evaluation" else nullcontext()
+        with self._closed_bars(), batches, collecting as collector, self._heeding(pending_calibrator(self.model)):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
+            if collector:
+                seen = self._counted(collector.predictions("test"))
+                output = self._with_metrics(output, seen, metric_key_prefix)
         if self._inputs is None:
             raise ValueError(NO_SAMPLE)
-        measured = not isinstance(self.compute_metrics, Collector) and description != "Prediction"
+        measured = description not in ("Prediction", COLLECTING)
         if measured and f"{metric_key_prefix}_loss" not in (output.metrics or {}):
             raise ValueError(f"The data to evaluate on have no {LABELS!r}, but {', '.join(self._inputs)}.")
         self._check_logits()  # where no metrics were asked for
         if not is_stream(getattr(dataloader, "dataset", None)):
             self._inputs = {}  # others can be read again
         if self.is_in_train and metric_key_prefix == "eval" and self.loss.learns_from_validation:
-            seen = self.flatten(output)
+            seen = self.flatten(output) if seen is None else seen
             self.loss.update_from_validation(seen.logits, seen.labels)
         return output
+
+    @contextmanager
+    def _collecting(self) -> Iterator[Collector]:
+        """Let an evaluation keep the rows whose labels count, and nothing else."""
+        kept, counted = (self.compute_metrics, self.args.batch_eval_metrics), self.task or Predictions
+        collector = Collector(counted.flatten)
+        self.compute_metrics, self.args.batch_eval_metrics = collector, True
+        try:
+            yield collector
+        finally:
+            self.compute_metrics, self.args.batch_eval_metrics = kept
+
+    def _with_metrics(self, output: EvalLoopOutput, seen: Predictions, prefix: str) -> EvalLoopOutput:
+        """What an evaluation gave that collected rows, with these and their metrics."""
+        found: Any = denumpify_detensorize(self._metrics(seen))
+        metrics = {**(output.metrics or {}), **{f"{prefix}_{key}": value for key, value in found.items()}}
+        return output._replace(predictions=seen.logits, label_ids=seen.labels, metrics=metrics)
 
     @contextmanager
     def _heeding(self, calibrator: Calibrator | None) -> Iterator[None]:
@@ -192,7 +218,7 @@ class MeasuringTrainer(BaseTrainer):
         if self.is_in_train and self._watch is not None:
             self._watch.check_logits(self.state.global_step)
 
-    def _metrics(self, eval_prediction: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
+    def _metrics(self, eval_prediction: Any, compute_result: bool | None = None) -> dict[str, float]:
         if compute_result is None:
             seen = self._labelled(eval_prediction)
             scored = Scored.from_logits(seen.logits, seen.labels, self._pending)
@@ -253,15 +279,13 @@ class MeasuringTrainer(BaseTrainer):
         """
         if getattr(self.predict, "__func__", None) is not BaseTrainer.predict:  # of somebody's own
             return self.flatten(self._predict_without_metrics(dataset), split)
-        kept = self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics
-        counted: Any = self.task or Predictions
-        collector = Collector(counted.flatten)
-        self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics = collector, None, True
+        preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
         try:
             loader = self.get_test_dataloader(dataset)
-            output = self.evaluation_loop(loader, "Collecting", prediction_loss_only=False, metric_key_prefix="test")
+            with self._collecting() as collector:
+                output = self.evaluation_loop(loader, COLLECTING, prediction_loss_only=False, metric_key_prefix="test")
         finally:
-            self.compute_metrics, self.preprocess_logits_for_metrics, self.args.batch_eval_metrics = kept
+            self.preprocess_logits_for_metrics = preprocess
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
         return self._counted(collector.predictions(split))
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
+from hub_server import File, HubServer, Repository
 from launching import blocks, launch
 from PIL import Image
 from scipy.special import softmax
@@ -108,6 +109,54 @@ print("loaded", [name for name in ("torch", "transformers", "datasets") if name 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "loaded []" in done.stdout, done.stderr
+
+
+HUB = """
+import sys
+from hf_focal.cli.main import main
+for words in {calls!r}:
+    sys.argv[1:] = ["evaluate-predictions", *words]
+    try:
+        main()
+    except SystemExit as end:
+        print("ENDED", end.code)
+"""
+
+
+@pytest.mark.slow
+def test_a_data_set_on_the_hub_is_read_by_its_name(tmp_path, monkeypatch):
+    for place, name in enumerate(("test", "validation", "first")):
+        write(tmp_path / f"{name}.parquet", n=200, seed=place)
+    whole = {
+        name: File((tmp_path / f"{name}.parquet").read_bytes(), False) for name in ("test", "validation", "first")
+    }
+    shards = {f"data/{name}-00000-of-00001.parquet": whole[name] for name in ("test", "validation")}
+    calls = [
+        ["ann/predictions", "--split", "test", "--output_dir", "test"],
+        ["ann/predictions", "--dataset_revision", "v1", "--output_dir", "first"],
+        ["ann/predictions"],
+        ["ann/predictions", "--split", "tset"],
+        ["ann/nothing"],
+    ]
+    with HubServer({}) as hub:
+        hub.repositories["ann/predictions"] = repository = Repository()
+        old = repository.commit("main", "first", {"data/test-00000-of-00001.parquet": whole["first"]})
+        repository.tags["v1"] = old.oid
+        repository.commit("main", "second", shards)
+        environment = {**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", HUB.format(calls=calls)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout.count("ENDED 2") == 3, done.stderr
+    assert re.search("has the splits (test, validation|validation, test): choose by --split", done.stderr)
+    assert "not 'tset'. Did you mean 'test'" in done.stderr
+    assert "no such file or folder: ann/nothing; nor can such a data set be had from the Hub" in done.stderr
+    for name in ("test", "first"):
+        assert call(monkeypatch, tmp_path / f"{name}.parquet", "--output_dir", tmp_path / "local") == 0
+        found, expected = (
+            json.loads((tmp_path / folder / "evaluation.json").read_text())["predictions"][0]["metrics"]
+            for folder in (name, "local")
+        )
+        assert found == expected
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from launching import launch
 from small_models import NUM_LABELS, arguments, padded
 from transformers import BertConfig, BertForTokenClassification
 
-from hf_focal import CalibrationTrainer, fit_calibrator, spill
+from hf_focal import CalibrationTrainer, calibrator_of, fit_calibrator, spill
+from hf_focal.metrics import Scored, measure
 
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -82,6 +83,33 @@ def test_the_logits_kept_are_those_before_a_calibrator_that_is_not_folded(tmp_pa
     before = made.predictions_of(sentences())
     assert made.calibrate(sentences(), fold=False).temperature > 1.5
     assert np.array_equal(made.predictions_of(sentences()).logits, before.logits)
+
+
+@pytest.mark.parametrize("most", [0, 1 << 26])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_an_evaluation_keeps_the_rows_that_count_and_measures_the_same(tmp_path, most, temperature, monkeypatch):
+    made = trainer(tmp_path)
+    record = {"temperature": temperature, "folded": False}
+    if temperature != 1:
+        made.model.config.calibration = record
+    right = made.flatten(made.predict(sentences()))
+    expected = measure(Scored.from_logits(right.logits, right.labels, calibrator_of(record)))
+    monkeypatch.setattr(spill, "IN_MEMORY", most)
+    found = made.evaluate(sentences())
+    assert expected == {key: found[f"eval_{key}"] for key in expected} and "eval_loss" in found
+    kept = made.evaluation_loop(made.get_eval_dataloader(sentences()), "Evaluation")
+    assert isinstance(kept.predictions, np.memmap) is (most == 0) and made.args.batch_eval_metrics is False
+    assert np.array_equal(kept.predictions, right.logits) and np.array_equal(kept.label_ids, right.labels)
+
+
+def test_an_evaluation_from_a_loader_of_ones_own_is_measured(tmp_path):
+    class Own(CalibrationTrainer):
+        def get_eval_dataloader(self, dataset=None):
+            return torch.utils.data.DataLoader(sentences(), 8, collate_fn=padded)
+
+    own, made = trainer(tmp_path, Own), trainer(tmp_path)
+    found, right = own.evaluate(sentences()), made.evaluate(sentences())
+    assert {found[key] == right[key] for key in right if key.endswith(("ece", "nll", "accuracy"))} == {True}
 
 
 def test_metrics_of_the_trainer_are_as_they_were_after_an_error(tmp_path):

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hf_focal import (
     calibration_metrics_from_logits,
     fit_temperature,
     noise_floor,
+    spill,
     stopping_table,
 )
 
@@ -110,6 +112,15 @@ def test_models_are_compared_each_at_its_own_temperature(kept, monkeypatch):
     within = row["test_before_ece"] <= row["test_before_ece_by_chance"]
     assert f"  {row['test_before_ece']:.2%}{' (within noise)' * within}  " in lines[3]
     json.dumps(compared)
+
+
+def test_what_does_not_fit_into_memory_is_compared_from_a_file(kept, monkeypatch):
+    _, trainer, best = kept
+    validation, test = learnable(240, seed=1), learnable(50, seed=2)
+    expected, files, opened = best.compare(validation, test), [], tempfile.TemporaryFile
+    monkeypatch.setattr(spill, "IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: files.append(opened()) or files[-1])
+    assert best.compare(validation, test) == expected and len(files) == 2 * len(expected)
 
 
 def test_a_resumed_run_keeps_the_best(kept, tmp_path):
