@@ -30,6 +30,7 @@ from ..networks.trees import TreeTokenizer, parse_tree, phrase_classes, tokenize
 from ..tasks import Task, TextClassification
 from ..tasks.base import canonical_task, get_task
 from ..tasks.embedded import SCIPY_DOCS
+from ..tasks.pairs import pair_for
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, json_object, parse_arguments
 from .run import start_run, train_run
@@ -65,6 +66,7 @@ class DataArguments(TrainDataArguments):
 
     dataset_name: str = flag(default=SCIPY_DOCS, help="On the Hub, a local folder, or the embedded 'scipy-docs'.")
     text_column_name: str | None = flag(default=None, help="Column of texts, words or trees.")
+    text_pair_column_name: str | None = flag(default=None, help="Column of the second text of each pair.")
     every_phrase: bool = flag(default=False, help="Train on every phrase of a tree whose label a tree has as well.")
     extra_class: str | None = flag(default=None, help="With --every_phrase: one class more, for all other phrases.")
 
@@ -110,7 +112,7 @@ def _load(data_args: DataArguments, args: TrainArguments, task: Any, name: str) 
         streams = load_training_streams(task, data_args, data_args.text_column_name)
         return streams, list(streams["train"].names or ())
     options = {"input_column": data_args.text_column_name, "check": parse_tree if name == TREE_LSTM else None}
-    dataset = data_args.load(task.load_dataset, args, **options)
+    dataset = data_args.load(task.load_dataset, args, **options, **data_args.pair_options())
     return dataset, task.class_names(dataset["train"])
 
 
@@ -138,6 +140,7 @@ def main() -> None:
     model, tokenizer = create_text_classifier(name, names, task=task.name, **options)
     if data_args.every_phrase and not isinstance(tokenizer, TreeTokenizer):
         raise ValueError(f"--every_phrase needs a network of trees, such as tree-lstm; {name} reads texts.")
+    pair = pair_for(model, tokenizer, dataset["train"])
     if model_args.freeze_all_but_last is not None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
     if model_args.lora:
@@ -164,5 +167,5 @@ def main() -> None:
     options = {"data_collator": task.collator(tokenizer), "optimizer_cls_and_kwargs": optimizer}
     data: dict[str, Any] = {"train_dataset": train, "eval_dataset": validation}
     trainer = CalibrationTrainer(model=model, args=args, processing_class=tokenizer, **data, **options)
-    about = {"name": name, "task": task.name, "data_args": data_args, "from_scratch": from_scratch}
+    about = {"name": name, "task": task.name, "data_args": data_args, "from_scratch": from_scratch, "pair": pair}
     train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train, merge=model_args.lora)

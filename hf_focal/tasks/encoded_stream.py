@@ -106,7 +106,10 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         number = without = 0
         batches = data.iter(_READ)
         while (batch := self._next(batches, number)) is not None:
-            for cell, label in zip(batch[samples.input], batch[samples.label], strict=True):
+            cells = batch[samples.input]
+            if samples.pair is not None:
+                cells = zip(cells, batch[samples.pair], strict=True)
+            for cell, label in zip(cells, batch[samples.label], strict=True):
                 number += 1
                 if (number - 1) % every != turn:
                     continue
@@ -228,4 +231,6 @@ def _size(cell: Any) -> int:
     """About how many bytes an input takes as it is stored."""
     if isinstance(cell, dict):
         cell = cell.get("bytes")
+    if isinstance(cell, tuple):  # a pair of texts
+        return sum(map(_size, cell))
     return _CELL + (len(cell) if isinstance(cell, (bytes, str, list)) else 0)
