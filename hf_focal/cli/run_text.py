@@ -84,6 +84,8 @@ def _check(model_args: ModelArguments, data_args: DataArguments) -> Task:
             raise ValueError(f"--streaming needs a checkpoint with a tokenizer: {needs}.")
         refuse({"every_phrase": "phrases are counted first", "vocabulary_of_all_splits": "texts are not read first"},
                model_args, data_args)  # fmt: skip
+    if data_args.text_pair_column_name is not None and model_args.model_name_or_path == TREE_LSTM:
+        raise ValueError("--text_pair_column_name is for pairs of texts, and tree-lstm reads one tree a sample.")
     if canonical_task(model_args.task) not in text_tasks():
         raise ValueError(f"--task must be one of {', '.join(text_tasks())}, got {model_args.task!r}.")
     task = get_task(model_args.task)

@@ -208,7 +208,7 @@ def _example(about: About, single: str) -> str:
     if about.pair is None:
         return f'"{single}"'
     first, second = (_one_line(name) for name in about.pair)
-    return json.dumps({"text": f"A {first}.", "text_pair": f"A {second}."})
+    return json.dumps({"text": f"The {first}.", "text_pair": f"The {second}."})
 
 
 def _facts(about: About) -> dict[str, str]:

@@ -112,8 +112,8 @@ class Task(ABC):
         The splits that a data set has, with the columns of the task, as [`load_image_dataset`] loads them.
 
         `choose` is told their names and says which are wanted; the others are not looked at. Rows without a label are
-        left out, and of a split that has none `choose` is told no more; one warning counts them. `pair_column` has second
-        texts.
+        left out, and of a split that has none `choose` is told no more; one warning counts them. `pair_column` has
+        second texts.
         """
         wanted = self.wanted(name, input_column, label_column, pair_column)
         if (embedded := self.embedded_dataset(name)) is not None:
