@@ -43,7 +43,7 @@ from ..tasks.splits import chosen_pair, held_out_pair, take
 from ..tasks.streaming import held_out_streams
 from ..training.trainer import CalibrationTrainer
 from .arguments import LabelledDataArguments, RunArguments, flag, parse_arguments
-from .run import count, end_run, start_run, use_workers
+from .run import count, end_run, measure_alone, start_run, use_workers
 from .streaming import MANY, encoded_parts
 
 
@@ -98,6 +98,7 @@ def main() -> None:
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     task.prepare(model, processor, model_args.max_seq_length)
+    measure_alone(args, task, model, processor)
     pair = pair_for(model, processor, next(iter(parts.values())))
     images = isinstance(task, ImageClassification)
     if streaming:

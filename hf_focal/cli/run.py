@@ -68,6 +68,16 @@ def use_workers(args: RunArguments, decoded: int) -> None:
     logger.info("Processes that decode images: %d (--dataloader_num_workers).", args.dataloader_num_workers or 1)
 
 
+def measure_alone(args: RunArguments, task: Any, model: Any, processor: Any) -> None:
+    """Let batches of evaluation hold one sample each where samples of a batch change one another's logits."""
+    if args.per_device_eval_batch_size > 1 and task.alone(model, processor):
+        args.per_device_eval_batch_size = 1
+        logger.info(
+            "Samples are measured one by one (--per_device_eval_batch_size 1), as they are served: this model answers "
+            "otherwise for a sample that is padded beside longer ones."
+        )
+
+
 @contextmanager
 def telling_how_to_go_on() -> Iterator[None]:
     """Let an interruption by the keyboard say how the run is resumed."""

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from .base import Task, register_task
 from .columns import Column
 from .rows import NamedRows
+from .sounds import has_torchcodec, waveform
 
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ def _is_sound(feature: Any) -> bool:
 @register_task
 class AudioClassification(Task):
     """
-    Sounds with a class each. Recordings need torchcodec and are brought to the model's sampling rate; waveforms that
-    come as numbers have to be of that rate.
+    Sounds with a class each. Recordings are brought to the sampling rate of the model: torchcodec decodes them, or
+    without it SciPy, if they are WAV files, and soundfile. Waveforms that come as numbers have to be of that rate.
     """
 
     name = "audio-classification"
@@ -52,7 +53,8 @@ class AudioClassification(Task):
     def encode(self, data: Dataset, processor: Any) -> NamedRows:
         feature = data.features["audio"]
         if isinstance(feature, Audio):
-            data = data.cast_column("audio", Audio(sampling_rate=processor.sampling_rate))
+            how = {"sampling_rate": processor.sampling_rate} if has_torchcodec() else {"decode": False}
+            data = data.cast_column("audio", Audio(**how))
         elif not isinstance(feature, Mapping):
             logger.warning("The waveforms have no sampling rate: it is taken for %d Hz.", processor.sampling_rate)
         return NamedRows(data.with_transform(partial(_inputs, processor)), "sound")
@@ -69,21 +71,27 @@ class AudioClassification(Task):
     def collator(self, processor: Any) -> Callable[[list[Any]], Any]:
         return partial(processor.pad, return_tensors="pt")
 
+    def alone(self, model: PreTrainedModel, processor: Any) -> bool:
+        rate, name = processor.sampling_rate, processor.model_input_names[0]
+        noise = np.random.default_rng(0).normal(size=rate).astype(np.float32)
+        lengths = {len(processor(sound, sampling_rate=rate)[name][0]) for sound in (noise, noise[: rate // 2])}
+        masked = processor.return_attention_mask and getattr(model.config, "feat_extract_norm", "") != "group"
+        return len(lengths) > 1 and not masked  # others cut and fill all sounds to one length themselves
+
     def probe(self, model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
-        if model.main_input_name != "input_values" or hasattr(model.config, "num_mel_bins"):
-            return None
-        return {"input_values": torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))}  # a second or so
+        config, name = model.config, model.main_input_name
+        generator = torch.Generator().manual_seed(0)
+        bins = getattr(config, "num_mel_bins", getattr(config, "feature_projection_input_dim", None))
+        if bins is None:
+            return {name: torch.randn(1, 16_000, generator=generator)} if name == "input_values" else None
+        if hasattr(config, "max_source_positions"):  # Whisper, which halves the length
+            return {name: torch.randn(1, bins, 2 * config.max_source_positions, generator=generator)}
+        return {name: torch.randn(1, getattr(config, "max_length", None) or 100, bins, generator=generator)}
 
 
 def _inputs(processor: Any, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
-    rate, waveforms = processor.sampling_rate, []
-    for sound in batch["audio"]:
-        if sound is None:
-            raise ValueError("the cell is empty")
-        plain = isinstance(sound, (list, np.ndarray))
-        if not plain and sound["sampling_rate"] != rate:
-            raise ValueError(f"A waveform has {sound['sampling_rate']} Hz, the model takes {rate}: resample the data.")
-        waveforms.append(np.asarray(sound if plain else sound["array"], np.float32))
-        if not len(waveforms[-1]) or not np.all(np.isfinite(waveforms[-1])):
-            raise ValueError("the waveform is empty, or holds NaN or infinity")
+    rate = processor.sampling_rate
+    waveforms = [waveform(sound, rate) for sound in batch["audio"]]
+    if not all(len(samples) and np.all(np.isfinite(samples)) for samples in waveforms):
+        raise ValueError("the waveform is empty, or holds NaN or infinity")
     return {**processor(waveforms, sampling_rate=rate), "labels": batch["label"]}

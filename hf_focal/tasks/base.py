@@ -313,6 +313,10 @@ class Task(ABC):
         """What makes a batch of encoded samples; `None` for what a `Trainer` with this processor uses by itself."""
         return None
 
+    def alone(self, model: PreTrainedModel, processor: Any) -> bool:
+        """Whether samples of a batch change one another's logits, so that each is measured alone, as it is served."""
+        return False
+
     def probe(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """A batch to try a head on; `None` where the model's `main_input_name` tells what it takes."""
         return None

@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from .pictures import decode
 from .rows import UNREADABLE, reason
+from .sounds import has_torchcodec
 from .streaming import Samples
 
 
@@ -195,6 +196,8 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
     def _decoded(self, cell: Any) -> Any:
         """A sound of what is stored of it, or an image of a file elsewhere; others their encoder decodes."""
         if cell is None or not hasattr(self._feature, "decode_example"):
+            return cell
+        if isinstance(self._feature, datasets.Audio) and not has_torchcodec():
             return cell
         if isinstance(self._feature, datasets.Image) and (cell["bytes"] is not None or is_local_path(cell["path"])):
             return cell if self._feature.mode is None else decode(cell, self._feature.mode)

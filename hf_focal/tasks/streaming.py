@@ -214,6 +214,8 @@ def _telling_why(name: str) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise unreadable(name, error) from error
+    except ImportError as error:  # of torchcodec, by datasets
+        raise ValueError(f"{name} cannot be streamed: {error} Or load the data without streaming.") from error
 
 
 def _names(feature: Any, split: str, class_names: Sequence[str] | None) -> tuple[str, ...] | None:
