@@ -50,18 +50,20 @@ class AudioClassification(Task):
             raise ValueError(f"The column {column!r} of the split {split!r} must hold sounds: {feature}.")
         return data
 
-    def encode(self, data: Dataset, processor: Any) -> NamedRows:
+    def encode(self, data: Dataset, processor: Any, longest: int | None = None) -> NamedRows:
+        """As [`Task.encode`]; of a sound of more than `longest` samples so many, drawn anywhere in it each time."""
         feature = data.features["audio"]
         if isinstance(feature, Audio):
             how = {"sampling_rate": processor.sampling_rate} if has_torchcodec() else {"decode": False}
             data = data.cast_column("audio", Audio(**how))
         elif not isinstance(feature, Mapping):
             logger.warning("The waveforms have no sampling rate: it is taken for %d Hz.", processor.sampling_rate)
-        return NamedRows(data.with_transform(partial(_inputs, processor)), "sound")
+        return NamedRows(data.with_transform(partial(_inputs, processor, longest=longest)), "sound")
 
-    def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
-        def encode(sound: Any, label: int, _: Any) -> dict[str, Any]:
-            return {key: value[0] for key, value in _inputs(processor, {"audio": [sound], "label": [label]}).items()}
+    def sample_encoder(self, processor: Any, longest: int | None = None) -> Callable[[Any, Any, Any], dict[str, Any]]:
+        def encode(sound: Any, label: int, generator: Any) -> dict[str, Any]:
+            inputs = _inputs(processor, {"audio": [sound], "label": [label]}, longest, generator)
+            return {key: value[0] for key, value in inputs.items()}
 
         return encode
 
@@ -89,9 +91,21 @@ class AudioClassification(Task):
         return {name: torch.randn(1, getattr(config, "max_length", None) or 100, bins, generator=generator)}
 
 
-def _inputs(processor: Any, batch: Mapping[str, list[Any]]) -> dict[str, Any]:
+def _inputs(
+    processor: Any, batch: Mapping[str, list[Any]], longest: int | None = None,
+    generator: np.random.Generator | None = None,
+) -> dict[str, Any]:  # fmt: skip
     rate = processor.sampling_rate
     waveforms = [waveform(sound, rate) for sound in batch["audio"]]
     if not all(len(samples) and np.all(np.isfinite(samples)) for samples in waveforms):
         raise ValueError("the waveform is empty, or holds NaN or infinity")
+    if longest is not None:
+        generator = generator or np.random.default_rng(int(torch.randint(2**62, ())))
+        waveforms = [_part(samples, longest, generator) for samples in waveforms]
     return {**processor(waveforms, sampling_rate=rate), "labels": batch["label"]}
+
+
+def _part(samples: np.ndarray, longest: int, generator: np.random.Generator) -> np.ndarray:
+    """At most so many samples in a row, anywhere in a waveform."""
+    start = generator.integers(max(0, len(samples) - longest) + 1)
+    return samples[start : start + longest]

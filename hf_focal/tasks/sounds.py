@@ -54,8 +54,8 @@ def sound_files(files: Mapping[str, Sequence[str]], split: str) -> Dataset:
 
 def waveform(sound: Any, rate: int) -> NDArray[np.float32]:
     """
-    The samples of a sound at a rate: of numbers, of `{"array": numbers, "sampling_rate": rate}`, which must be of it, of
-    a stored recording, or of one that `datasets` decodes.
+    The samples of a sound at a rate: of numbers, of `{"array": numbers, "sampling_rate": rate}`, which must be of it,
+    of a stored recording, or of one that `datasets` decodes.
     """
     if sound is None:
         raise ValueError("the cell is empty")
