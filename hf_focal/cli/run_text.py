@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 r"""
-Train a classifier of texts, or of their words, with a calibration loss, calibrate it on validation data, and save it.
+Train a classifier of texts, of pairs of texts or of words, with a calibration loss, calibrate it on validation data,
+and save it.
 
   hf-focal run-text                         # SciPy's documentation, offline
   hf-focal run-text --dataset_name imdb --learning_rate 2e-5 \
@@ -44,13 +45,13 @@ class ModelArguments:
     task: str = flag(default=TextClassification.name, help="A name in `hf_focal.TASKS`, of a task of texts.")
     model_name_or_path: str = flag(default=SMALL_BERT, help=f"A checkpoint or folder, or one of {', '.join(LEARNED)}.")
     train_from_scratch: bool = flag(default=False, help="Start from random weights.")
-    max_seq_length: int | None = flag(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
-    embeddings: str | None = flag(default=None, help="Folder of word vectors (GloVe), for the paper's networks.")
+    max_seq_length: int | None = flag(default=None, help="Most tokens of a text. Unset: the model's own.")
+    embeddings: str | None = flag(default=None, help="Word vectors (GloVe), for the paper's networks.")
     vocab_size: int | None = flag(default=None, help="Most entries of a vocabulary that is learned.")
     vocabulary_of_all_splits: bool = flag(default=False, help="Learn it from all texts, as the paper's code does.")
     model_kwargs: dict | str | None = flag(default=None, help='Its further settings, as JSON: {"dropout": 0.2}')
     embedding_learning_rate: float | None = flag(default=None, help="Tune these by SGD at it, all else by Adagrad.")
-    freeze_all_but_last: int | None = flag(default=None, help="Train the head and so many of the last layers only.")
+    freeze_all_but_last: int | None = flag(default=None, help="Train the head and so many last layers only.")
     lora: bool = flag(default=False, help="Train a low-rank adapter (LoRA, by peft), and merge it at the end.")
     lora_rank: int = flag(default=8, help="Rank of the adapter.")
     lora_alpha: int = flag(default=16, help="Scale of the adapter, over its rank.")

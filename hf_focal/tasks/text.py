@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BertTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -191,6 +192,7 @@ def prepare_tokenizer(
     for config in (model.config, text_config):  # decoders look in theirs for the last token that is no padding
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = tokenizer.pad_token_id
+    pad_harmlessly(model, tokenizer)
     limits = [tokenizer.model_max_length]
     if max_seq_length is not None:
         limits.append(check_count("max_seq_length", max_seq_length))
@@ -200,6 +202,39 @@ def prepare_tokenizer(
         padding = [module.padding_idx for module in embeddings if isinstance(module, nn.Embedding)]
         limits.append(positions - next((index + 1 for index in padding if index is not None), 0))
     tokenizer.model_max_length = min(limits)
+
+
+def pad_harmlessly(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer pad on the right where padding on the left would shift the positions that a model counts."""
+    if tokenizer.padding_side != "left" or any(one.is_meta or not one.numel() for one in model.parameters()):
+        return
+    if not _pads_alike(model, tokenizer, "left") and _pads_alike(model, tokenizer, "right"):
+        tokenizer.padding_side = "right"
+        what = "padding on the left shifts the positions of a text, which changes what it answers beside a longer one"
+        logger.warning("%s: %s. Its tokenizer pads on the right now.", type(model).__name__, what)
+
+
+@torch.no_grad()
+def _pads_alike(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, side: str) -> bool:
+    """Whether a text is answered beside a longer one, up to which it is padded, as it is alone."""
+    pad: Any = tokenizer.pad_token_id
+    longer = [token for token in range(7) if token != pad][:6]
+    text, padding = longer[:2], [pad] * 4
+    padded = [*padding, *text] if side == "left" else [*text, *padding]
+    rows = [text], [padded, longer]
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        inputs = [torch.tensor(row, device=model.device) for row in rows]
+        found = [model(input_ids=ids, attention_mask=(ids != pad).long()).logits[0].double() for ids in inputs]
+    finally:
+        for module, training in modes:
+            module.training = training
+    alone, beside = found
+    if alone.dim() > 1:  # of each token
+        beside = beside[-2:] if side == "left" else beside[:2]
+    near = 0.05 if model.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    return bool((alone - beside).abs().max() <= near * alone.abs().max())
 
 
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
