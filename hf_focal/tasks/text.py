@@ -183,16 +183,18 @@ def prepare_tokenizer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None = None
 ) -> None:
     """Let tokenizer and model agree on the padding token and on how long a text may be, at most `max_seq_length`."""
+    text_config = model.config.get_text_config()
     if tokenizer.pad_token_id is None:  # of decoders such as GPT-2: their end of text serves, for it is masked
-        if tokenizer.eos_token is None:
+        known = getattr(text_config, "pad_token_id", None)
+        own = tokenizer.convert_ids_to_tokens(known) if known is not None and 0 <= known < len(tokenizer) else None
+        if own is None and tokenizer.eos_token is None:
             lacks = f"({type(tokenizer).__name__}) has neither a padding token nor an end of text to pad with"
             raise ValueError(f"The tokenizer {lacks}. Set tokenizer.pad_token and save it with the model.")
-        tokenizer.pad_token = tokenizer.eos_token
-    text_config = model.config.get_text_config()
+        tokenizer.pad_token = own or tokenizer.eos_token
     for config in (model.config, text_config):  # decoders look in theirs for the last token that is no padding
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = tokenizer.pad_token_id
-    pad_harmlessly(model, tokenizer)
+    agree_on_padding(model, tokenizer)
     limits = [tokenizer.model_max_length]
     if max_seq_length is not None:
         limits.append(check_count("max_seq_length", max_seq_length))
@@ -204,21 +206,42 @@ def prepare_tokenizer(
     tokenizer.model_max_length = min(limits)
 
 
-def pad_harmlessly(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer pad on the right where padding on the left would shift the positions that a model counts."""
-    if tokenizer.padding_side != "left" or any(one.is_meta or not one.numel() for one in model.parameters()):
+def agree_on_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """
+    Let a tokenizer pad on the right where padding on the left would shift the positions that a model counts, and a
+    model look for the padding token of its tokenizer, where that is what it takes for a text to be answered alike.
+    """
+    pad, configs = tokenizer.pad_token_id, (model.config, model.config.get_text_config())
+    known, name = [config.pad_token_id for config in configs], type(model).__name__
+    suspect = tokenizer.padding_side == "left" or known != [pad, pad]
+    whole = not any(one.is_meta or not one.numel() for one in model.parameters())
+    if not suspect or not whole or _pads_alike(model, tokenizer):
         return
-    if not _pads_alike(model, tokenizer, "left") and _pads_alike(model, tokenizer, "right"):
-        tokenizer.padding_side = "right"
+    for config in configs:
+        config.pad_token_id = pad
+    if known != [pad, pad] and _pads_alike(model, tokenizer):
+        logger.warning(
+            "%s looked for padding %s, but its tokenizer pads with %s: now it does, too.", name, known[0], pad
+        )
+        return
+    side = tokenizer.padding_side
+    tokenizer.padding_side = "right"
+    if side == "left" and _pads_alike(model, tokenizer):
+        tokenizer.init_kwargs["padding_side"] = "right"  # loaded again, too
         what = "padding on the left shifts the positions of a text, which changes what it answers beside a longer one"
-        logger.warning("%s: %s. Its tokenizer pads on the right now.", type(model).__name__, what)
+        logger.warning("%s: %s. Its tokenizer pads on the right now.", name, what)
+        return
+    tokenizer.padding_side = side
+    for config, own in zip(configs, known, strict=True):
+        config.pad_token_id = own
 
 
 @torch.no_grad()
-def _pads_alike(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, side: str) -> bool:
+def _pads_alike(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a text is answered beside a longer one, up to which it is padded, as it is alone."""
     pad: Any = tokenizer.pad_token_id
-    longer = [token for token in range(7) if token != pad][:6]
+    side = tokenizer.padding_side
+    longer = [token for token in range(8) if token not in (pad, model.config.pad_token_id)][:6]
     text, padding = longer[:2], [pad] * 4
     padded = [*padding, *text] if side == "left" else [*text, *padding]
     rows = [text], [padded, longer]
