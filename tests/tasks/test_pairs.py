@@ -12,7 +12,7 @@ import torch
 import transformers
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from launching import launch, run_main
+from launching import blocks, launch, run_main
 from safetensors.numpy import load_file
 from scipy.special import softmax
 from small_texts import SIZES, sentences, write
@@ -335,43 +335,65 @@ def test_the_card_shows_a_pair_and_its_lines_run(calibrated, capsys):
     assert printed["label"] in NLI and 1 / 3 <= printed["score"] <= 1
 
 
-def test_columns_that_are_found_and_streams_give_the_same(sure, calibrated, monkeypatch):
+def test_columns_that_are_found_in_a_stream_give_the_same(sure, calibrated, monkeypatch):
     folder, data, _, _ = sure
-    expected = load_file(calibrated / "predictions.safetensors")
-    for name, flags in (("found", ()), ("stream", ("--streaming", "true"))):
-        run(monkeypatch, "calibrate.py", "--model_name_or_path", folder / "model", "--dataset_name", data,
-            "--output_dir", folder / name, *flags)  # fmt: skip
-        found = load_file(folder / name / "predictions.safetensors")
-        assert {key: value.tolist() for key, value in found.items() if "labels" in key} == {
-            key: value.tolist() for key, value in expected.items() if "labels" in key
-        }
-        assert np.abs(found["test_logits"] - expected["test_logits"]).max() < 1e-6
-        assert "premise as text and hypothesis as text_pair" in (folder / name / "README.md").read_text()
+    expected, out = load_file(calibrated / "predictions.safetensors"), folder / "stream"
+    given = ["--model_name_or_path", folder / "model", "--dataset_name", data, "--output_dir", out]
+    run(monkeypatch, "calibrate.py", *given, "--streaming", "true")
+    found = load_file(out / "predictions.safetensors")
+    assert found["test_labels"].tolist() == expected["test_labels"].tolist()
+    assert np.abs(found["test_logits"] - expected["test_logits"]).max() < 1e-6
+    assert "premise as text and hypothesis as text_pair" in (out / "README.md").read_text()
 
 
-def test_a_classifier_of_pairs_is_trained_loaded_and_streamed(tmp_path, sure, monkeypatch):
+def pairs_that_are_easy(folder):
     """The second text alone tells the label."""
     generator = np.random.default_rng(0)
     rows = {}
     for split, count in (("train", 96), ("validation", 40), ("test", 40)):
         first, second = generator.choice(["fine", "bore"], (2, count))
         labels = ["good" if text == "fine" else "bad" for text in second]
-        rows[split] = {"sentence1": list(first), "sentence2": list(second), "label": labels}
-    write(tmp_path, "csv", **rows)
-    flags = ["--dataset_name", tmp_path, "--output_dir", tmp_path / "out", "--num_train_epochs", "4"]
-    flags += ["--learning_rate", "0.01", "--per_device_train_batch_size", "8"]
-    flags += ["--eval_strategy", "no", "--save_strategy", "no"]
-    run(monkeypatch, "run_text.py", *flags, "--text_pair_column_name", "sentence2")
+        rows[split] = {"premise": list(first), "hypothesis": list(second), "label": labels}
+    return write(folder, "csv", **rows)
+
+
+QUICK = [
+    "--num_train_epochs",
+    "4",
+    "--per_device_train_batch_size",
+    "8",
+    "--eval_strategy",
+    "no",
+    "--save_strategy",
+    "no",
+]
+
+
+def test_a_classifier_of_pairs_is_trained_and_served(tmp_path, monkeypatch):
+    (command,) = (block.split() for block in blocks("bash") if "--text_pair_column_name" in block)
+    assert command[:3] == ["accelerate", "launch", "scripts/run_text.py"]
+    words = {"path/to/pairs": pairs_that_are_easy(tmp_path), "path/to/bert": "small-bert", "2e-5": "0.01"}
+    run(
+        monkeypatch,
+        "run_text.py",
+        *(words.get(one, one) for one in command[3:]),
+        *QUICK,
+        "--output_dir",
+        tmp_path / "out",
+    )
     assert json.loads((tmp_path / "out" / "all_results.json").read_text())["test_after_accuracy"] > 0.95
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "sentence1 as text and sentence2 as text_pair" in card and '"text_pair": "The sentence2."' in card
+    assert '"text_pair": "The hypothesis."' in (tmp_path / "out" / "README.md").read_text()
     classify = transformers.pipeline("text-classification", model=str(tmp_path / "out"))
     assert classify({"text": "fine", "text_pair": "bore"})["label"] == "bad"
     assert classify({"text": "bore", "text_pair": "fine"})["label"] == "good"
+
+
+@pytest.mark.slow
+def test_a_classifier_of_pairs_is_trained_on_a_stream(tmp_path, sure, monkeypatch):
+    flags = ["--dataset_name", pairs_that_are_easy(tmp_path), "--model_name_or_path", sure[0] / "model", *QUICK]
     stream = ["--streaming", "true", "--max_steps", "2", "--class_names", "bad", "good"]
-    flags[3] = tmp_path / "more"
-    run(monkeypatch, "run_text.py", *flags, "--model_name_or_path", tmp_path / "out", *stream)
-    assert "sentence1 as text and sentence2 as text_pair" in (tmp_path / "more" / "README.md").read_text()
+    run(monkeypatch, "run_text.py", *flags, *stream, "--output_dir", tmp_path / "out")
+    assert "premise as text and hypothesis as text_pair" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 import transformers
 from conftest import ROOT
 from datasets import Audio, ClassLabel, Dataset, Features, Value
-from launching import launch, run_main
+from launching import blocks, launch, run_main
 from safetensors.numpy import load_file
 from scipy.io import wavfile
 from scipy.special import softmax
@@ -252,7 +252,9 @@ def run(monkeypatch, name, *flags):
     run_main(script)
 
 
-@pytest.mark.parametrize("kind", ["wav2vec2", "ast", "whisper"])
+@pytest.mark.parametrize(
+    "kind", ["wav2vec2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ast", "whisper"))]
+)
 def test_a_classifier_of_sounds_is_calibrated_and_pipelines_give_its_probabilities(tmp_path, monkeypatch, kind):
     model, extractor = saved(tmp_path / "model", kind)
     waves = [sounds.waveform(cell, RATE) for cell in cells_of(recordings(40, 1))]
@@ -290,17 +292,17 @@ def test_a_classifier_of_sounds_is_trained_calibrated_and_served(tmp_path, monke
     saved(tmp_path / "model", "ast")
     (tmp_path / "data").mkdir()
     data = parquet(tmp_path / "data", train=48, validation=32, test=32)
-    flags = ["--model_name_or_path", tmp_path / "model", "--dataset_name", data, "--save_strategy", "no"]
-    flags += ["--num_train_epochs", "6", "--per_device_train_batch_size", "4", "--learning_rate", "0.01"]
-    run(monkeypatch, "run_audio.py", *flags, "--eval_strategy", "no", "--output_dir", tmp_path / "out")
+    (command,) = (block.split() for block in blocks("bash") if "run_audio.py" in block)
+    assert command[:3] == ["accelerate", "launch", "scripts/run_audio.py"]
+    words = {"path/to/sounds": data, "path/to/wav2vec2": tmp_path / "model", "3e-5": "0.01"}
+    flags = [*(words.get(one, one) for one in command[3:]), "--num_train_epochs", "6"]
+    flags += ["--per_device_train_batch_size", "4", "--save_strategy", "no", "--eval_strategy", "no"]
+    run(monkeypatch, "run_audio.py", *flags, "--output_dir", tmp_path / "out")
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["test_after_accuracy"] > 0.9 and results["loss"] == "flsd-53"
     wave = sounds.resampled(tone(1, 7).astype(np.float32), 8_000, RATE)
     served = transformers.pipeline("audio-classification", model=str(tmp_path / "out"))(wave)
     assert served[0]["label"] == "high"
-    stream = ["--streaming", "true", "--max_steps", "2", "--output_dir", tmp_path / "more"]
-    run(monkeypatch, "run_audio.py", *flags, *stream)
-    assert "sounds of 16,000 samples a second" in (tmp_path / "more" / "README.md").read_text()
     with pytest.raises(ValueError, match="--max_length_seconds must be a number above 0, got 0"):
         run(monkeypatch, "run_audio.py", *flags, "--max_length_seconds", "0")
 
@@ -313,6 +315,16 @@ def test_a_checkpoint_becomes_a_classifier_of_our_sounds(tmp_path):
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ValueError, match="holds a model but no feature extractor"):
         create_audio_classifier(str(tmp_path), ["a", "b"])
+
+
+@pytest.mark.slow
+def test_a_classifier_of_sounds_is_trained_on_a_stream(tmp_path, monkeypatch):
+    saved(tmp_path / "model", "wav2vec2")
+    (tmp_path / "data").mkdir()
+    flags = ["--dataset_name", parquet(tmp_path / "data", train=8, validation=8, test=8), "--save_strategy", "no"]
+    flags += ["--model_name_or_path", tmp_path / "model", "--streaming", "true", "--max_steps", "2"]
+    run(monkeypatch, "run_audio.py", *flags, "--max_length_seconds", "0.1", "--output_dir", tmp_path / "out")
+    assert "sounds of 16,000 samples a second" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.slow
