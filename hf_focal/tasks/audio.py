@@ -44,6 +44,10 @@ class AudioClassification(Task):
     processor = "feature_extractor"
     input = Column("audio", "sounds", _is_sound, ("audio", "sound", "speech", "waveform"))
     example = "sound.wav"
+    card_note = (
+        'The pipeline reads files by FFmpeg, and takes `{"raw": waveform, "sampling_rate": rate}` as well; a waveform '
+        "alone has to be of the model's rate."
+    )
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         if not _is_sound(feature := data.features[column]):
@@ -97,6 +101,8 @@ def _inputs(
 ) -> dict[str, Any]:  # fmt: skip
     rate = processor.sampling_rate
     waveforms = [waveform(sound, rate) for sound in batch["audio"]]
+    if channels := [samples.shape for samples in waveforms if samples.ndim != 1]:
+        raise ValueError(f"a waveform must be one row of numbers, got the shape {channels[0]}: mix its channels")
     if not all(len(samples) and np.all(np.isfinite(samples)) for samples in waveforms):
         raise ValueError("the waveform is empty, or holds NaN or infinity")
     if longest is not None:

@@ -19,9 +19,9 @@ from small_texts import SIZES, sentences, write
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, RobertaConfig
 
 import hf_focal
-from hf_focal import get_task, load_text_dataset
+from hf_focal import create_text_classifier, get_task, load_text_dataset
 from hf_focal.tasks.encoded_stream import EncodedStream
-from hf_focal.tasks.pairs import PAIR, check_pairs, pair_of
+from hf_focal.tasks.pairs import PAIR, check_pairs, pair_for, pair_of
 from hf_focal.tasks.streaming import held_out_streams, load_streams
 from hf_focal.tasks.text import train_tokenizer
 
@@ -420,6 +420,14 @@ def test_a_wrong_flag_is_one_clear_error(sure, tmp_path, monkeypatch, script, fl
     given += ["--model_name_or_path", folder / "model"] if script == "calibrate.py" else []
     with pytest.raises(ValueError, match=message):
         run(monkeypatch, script, *given, *flags)
+
+
+def test_networks_of_trees_take_no_pairs(tmp_path):
+    model, trees = create_text_classifier("tree-lstm", NLI, texts=["(3 (2 It) (4 (2 is) (4 good)))"])
+    data = load_text_dataset(saved(tmp_path, train=pairs(12), test=pairs(12)))["test"]
+    for refused in (lambda: TASK.encode(data, trees), lambda: pair_for(model, trees, data)):
+        with pytest.raises(ValueError, match="A network of trees reads one tree a sample, and these data hold pairs"):
+            refused()
 
 
 def test_models_of_images_take_no_second_texts(tmp_path, monkeypatch):

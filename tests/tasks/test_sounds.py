@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from conftest import ROOT
-from datasets import Audio, ClassLabel, Dataset, Features, Value
+from datasets import Audio, ClassLabel, Dataset, Features, List, Value
 from launching import blocks, launch, run_main
 from safetensors.numpy import load_file
 from scipy.io import wavfile
@@ -90,6 +90,33 @@ def test_wav_files_are_decoded_to_their_waveforms(dtype, channels):
     cell = {"bytes": wav(both * 0.5, dtype=dtype), "path": None}
     found = sounds.waveform(cell, 8_000)
     assert found.dtype == np.float32 and np.abs(found - wave * 0.5).max() < {np.uint8: 0.02}.get(dtype, 1e-4)
+
+
+class Decoder:
+    """As `datasets` gives where torchcodec decodes."""
+
+    def __init__(self, **cell):
+        self.cell = cell
+
+    def __getitem__(self, key):
+        return self.cell[key]
+
+
+def test_what_torchcodec_decodes_is_brought_to_the_rate_too():
+    """A stream is not cast beforehand."""
+    wave = tone(0, 0).astype(np.float32)
+    expected = sounds.resampled(wave, 8_000, RATE)
+    assert np.array_equal(sounds.waveform(Decoder(array=wave, sampling_rate=8_000), RATE), expected)
+    assert np.array_equal(sounds.waveform(Decoder(array=expected, sampling_rate=RATE), RATE), expected)
+    with pytest.raises(ValueError, match="has 8000 Hz, the model takes 16000: resample the data"):
+        sounds.waveform({"array": wave, "sampling_rate": 8_000}, RATE)
+
+
+def test_channels_of_numbers_are_to_be_mixed_first():
+    features = Features({"audio": List(List(Value("float32"))), "label": ClassLabel(names=NAMES)})
+    data = Dataset.from_dict({"audio": [np.zeros((2, 50))] * 2, "label": [0, 1]}, features=features)
+    with pytest.raises(ValueError, match=r"one row of numbers, got the shape \(2, 50\): mix its channels"):
+        TASK.encode(data, Wav2Vec2FeatureExtractor())[0]
 
 
 def test_recordings_are_brought_to_the_rate_of_the_model():
