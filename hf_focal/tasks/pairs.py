@@ -112,16 +112,10 @@ def text_columns(data: Dataset) -> list[str]:
     return [name for name in ("text", PAIR.name) if name in data.column_names]
 
 
-def refuse_trees(tokenizer: Any) -> None:
-    """Refuse pairs for a network of trees."""
-    if isinstance(tokenizer, TreeTokenizer):
-        what = "A network of trees reads one tree a sample, and these data hold pairs of texts"
-        raise ValueError(f"{what}. Name the column of trees with text_column (--text_column_name).")
-
-
 def check_pairs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that cannot give this model two texts at once, and tell of one that does not part them."""
-    refuse_trees(tokenizer)
+    if isinstance(tokenizer, TreeTokenizer):
+        raise ValueError("A network of trees reads one a sample, and these data hold pairs. Name one text_column.")
     name, limit = type(tokenizer).__name__, tokenizer.model_max_length
     special = tokenizer.num_special_tokens_to_add(pair=True)
     if limit < special + 2:

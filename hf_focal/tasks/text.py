@@ -20,7 +20,7 @@ from ..networks.trees import parse_tree
 from .base import Task, register_task
 from .columns import Column, is_text
 from .embedded import SCIPY_DOCS, scipy_docs
-from .pairs import PAIR, find_pair, refuse_trees, text_columns
+from .pairs import PAIR, find_pair, text_columns
 from .rows import stored_rows
 
 
@@ -265,7 +265,7 @@ def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     columns = text_columns(data)
     if isinstance(tokenizer, TreeTokenizer):
         if len(columns) > 1:
-            refuse_trees(tokenizer)
+            raise ValueError("A network of trees reads one a sample, and these data hold pairs. Name one text_column.")
         return tokenizer.encode_dataset(data, "text").rename_column("label", "labels")
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:

@@ -426,7 +426,7 @@ def test_networks_of_trees_take_no_pairs(tmp_path):
     model, trees = create_text_classifier("tree-lstm", NLI, texts=["(3 (2 It) (4 (2 is) (4 good)))"])
     data = load_text_dataset(saved(tmp_path, train=pairs(12), test=pairs(12)))["test"]
     for refused in (lambda: TASK.encode(data, trees), lambda: pair_for(model, trees, data)):
-        with pytest.raises(ValueError, match="A network of trees reads one tree a sample, and these data hold pairs"):
+        with pytest.raises(ValueError, match="A network of trees reads one a sample, and these data hold pairs"):
             refused()
 
 
