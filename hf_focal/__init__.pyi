@@ -77,6 +77,7 @@ from .metrics.risk_coverage import risk_coverage_curve as risk_coverage_curve
 from .metrics.scored import Scored as Scored
 from .metrics.smooth_ece import smooth_calibration_error as smooth_calibration_error
 from .models.apply import apply_temperature as apply_temperature
+from .models.create import create_audio_classifier as create_audio_classifier
 from .models.create import create_image_classifier as create_image_classifier
 from .models.create import create_text_classifier as create_text_classifier
 from .models.fold import fold_calibrator as fold_calibrator

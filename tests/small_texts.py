@@ -34,6 +34,8 @@ def checkpoint(folder, config, **special):
     tokenizer = train_tokenizer(sentences(50))
     for name, value in special.items():
         setattr(tokenizer, name, value)
+        if name == "padding_side":  # which is not saved otherwise
+            tokenizer.init_kwargs[name] = value
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder), tokenizer

@@ -148,6 +148,11 @@ class LabelledDataArguments:
     max_eval_samples: int | None = flag(default=None, help="Fit or validate, and test, on so many samples only.")
     streaming: bool = flag(default=False, help="Read samples when they are needed, and download nothing first.")
 
+    def pair_options(self) -> dict[str, Any]:
+        """The argument of second texts, where it is given; only tasks of texts take one."""
+        second = getattr(self, "text_pair_column_name", None)
+        return {} if second is None else {"pair_column": second}
+
     def facts(self) -> dict[str, Any]:
         """Where the data are from, as [`finish_run`] wants to be told."""
         config, revision = self.dataset_config_name, self.dataset_revision

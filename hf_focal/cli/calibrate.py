@@ -38,11 +38,12 @@ from typing import Any
 from ..hub.load import from_pretrained, load_processor
 from ..tasks import ImageClassification, task_of
 from ..tasks.base import get_task
+from ..tasks.pairs import pair_for
 from ..tasks.splits import chosen_pair, held_out_pair, take
 from ..tasks.streaming import held_out_streams
 from ..training.trainer import CalibrationTrainer
 from .arguments import LabelledDataArguments, RunArguments, flag, parse_arguments
-from .run import count, end_run, start_run, use_workers
+from .run import count, end_run, measure_alone, start_run, use_workers
 from .streaming import MANY, encoded_parts
 
 
@@ -68,6 +69,7 @@ class DataArguments(LabelledDataArguments):
     input_column_name: str | None = flag(default=None, help="Column of inputs, of any task.")
     image_column_name: str | None = flag(default=None, help="Column of images.")
     text_column_name: str | None = flag(default=None, help="Column of texts, or of lists of words.")
+    text_pair_column_name: str | None = flag(default=None, help="Column of the second text of each pair.")
 
 
 def main() -> None:
@@ -84,17 +86,20 @@ def main() -> None:
         columns = data_args.input_column_name or getattr(data_args, task.column_flag), data_args.label_column_name
         source = data_args.dataset_name, data_args.dataset_config_name, *columns, data_args.dataset_revision
         wanted = {"split": data_args.split, "test_split": data_args.test_split}
+        second = data_args.pair_options()
         parts: dict[str, Any]
         if streaming:
-            parts = {**held_out_streams(task, *source, **wanted)}
+            parts = {**held_out_streams(task, *source, **wanted, **second)}
         else:
-            splits = task.load(*source, partial(chosen_pair, **wanted))
+            splits = task.load(*source, partial(chosen_pair, **wanted), **second)
     if not streaming:
         parts = {**held_out_pair(splits, **wanted, seed=data_args.split_seed)}
         parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     task.prepare(model, processor, model_args.max_seq_length)
+    measure_alone(args, task, model, processor)
+    pair = pair_for(model, processor, next(iter(parts.values())))
     images = isinstance(task, ImageClassification)
     if streaming:
         use_workers(args, MANY if images else 0)
@@ -110,6 +115,6 @@ def main() -> None:
     sizes = [f"{count(data)} of {split!r}" for split, data in parts.items()]
     logger.info("Fitting on %s, measuring on %s", *sizes)
     used = dict(zip(("split", "test_split"), parts, strict=True))
-    facts = {"base_model": None if Path(name).exists() else name, **used, **data_args.facts()}
+    facts = {"base_model": None if Path(name).exists() else name, "pair": pair, **used, **data_args.facts()}
     results = {"dataset": data_args.dataset_name, "model": name, **used}
     end_run(trainer, *inputs, task=task.name, results=results, **facts)

@@ -39,6 +39,7 @@ COMMANDS = {
     "calibrate": Command("calibrate", "Calibrate and measure a classifier that you have."),
     "run-image": Command("run_image", "Train, calibrate and measure a classifier of images."),
     "run-text": Command("run_text", "Train, calibrate and measure one of texts, or of words."),
+    "run-audio": Command("run_audio", "Train, calibrate and measure a classifier of sounds."),
     "ood": Command("run_ood", "Measure image classifiers on unfamiliar or poor images."),
     "compare": Command("compare_runs", "Print finished runs as one table."),
     "compare-calibrators": Command("compare_calibrators", "Fit every calibrator to logits that you have."),

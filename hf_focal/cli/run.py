@@ -68,6 +68,16 @@ def use_workers(args: RunArguments, decoded: int) -> None:
     logger.info("Processes that decode images: %d (--dataloader_num_workers).", args.dataloader_num_workers or 1)
 
 
+def measure_alone(args: RunArguments, task: Any, model: Any, processor: Any) -> None:
+    """Let batches of evaluation hold one sample each where samples of a batch change one another's logits."""
+    if args.per_device_eval_batch_size > 1 and task.alone(model, processor):
+        args.per_device_eval_batch_size = 1
+        logger.info(
+            "Samples are measured one by one (--per_device_eval_batch_size 1), as they are served: this model answers "
+            "otherwise for a sample that is padded beside longer ones."
+        )
+
+
 @contextmanager
 def telling_how_to_go_on() -> Iterator[None]:
     """Let an interruption by the keyboard say how the run is resumed."""
@@ -92,11 +102,13 @@ def train_run(
     from_scratch: bool,
     plain_train: Any,
     merge: bool = False,
+    pair: tuple[str, str] | None = None,
 ) -> None:
     """
     Train the model `name` with what [`TrainArguments`] asks to be measured and kept, then [`end_run`]. `checkpoint` is
     what [`start_run`] returned, `plain_train` training data without augmentation to measure the dynamics on; `merge`
-    merges an adapter of PEFT into the model, so that what is saved is an ordinary checkpoint.
+    merges an adapter of PEFT into the model, so that what is saved is an ordinary checkpoint; `pair` is
+    that of [`finish_run`].
     """
     args: Any = trainer.args
     train: Any = trainer.train_dataset
@@ -121,7 +133,8 @@ def train_run(
     if merge:
         trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
     base_model = None if from_scratch or Path(name).exists() else name
-    end_run(trainer, validation, test, task=task, results=results, base_model=base_model, **data_args.facts())
+    facts = {"base_model": base_model, "pair": pair, **data_args.facts()}
+    end_run(trainer, validation, test, task=task, results=results, **facts)
 
 
 def count(data: Any) -> str:

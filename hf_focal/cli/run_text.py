@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 r"""
-Train a classifier of texts, or of their words, with a calibration loss, calibrate it on validation data, and save it.
+Train a classifier of texts, of pairs of texts or of words, with a calibration loss, calibrate it on validation data,
+and save it.
 
   hf-focal run-text                         # SciPy's documentation, offline
   hf-focal run-text --dataset_name imdb --learning_rate 2e-5 \
@@ -30,6 +31,7 @@ from ..networks.trees import TreeTokenizer, parse_tree, phrase_classes, tokenize
 from ..tasks import Task, TextClassification
 from ..tasks.base import canonical_task, get_task
 from ..tasks.embedded import SCIPY_DOCS
+from ..tasks.pairs import pair_for
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, json_object, parse_arguments
 from .run import start_run, train_run
@@ -43,13 +45,13 @@ class ModelArguments:
     task: str = flag(default=TextClassification.name, help="A name in `hf_focal.TASKS`, of a task of texts.")
     model_name_or_path: str = flag(default=SMALL_BERT, help=f"A checkpoint or folder, or one of {', '.join(LEARNED)}.")
     train_from_scratch: bool = flag(default=False, help="Start from random weights.")
-    max_seq_length: int | None = flag(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
-    embeddings: str | None = flag(default=None, help="Folder of word vectors (GloVe), for the paper's networks.")
+    max_seq_length: int | None = flag(default=None, help="Most tokens of a text. Unset: the model's own.")
+    embeddings: str | None = flag(default=None, help="Word vectors (GloVe), for the paper's networks.")
     vocab_size: int | None = flag(default=None, help="Most entries of a vocabulary that is learned.")
     vocabulary_of_all_splits: bool = flag(default=False, help="Learn it from all texts, as the paper's code does.")
     model_kwargs: dict | str | None = flag(default=None, help='Its further settings, as JSON: {"dropout": 0.2}')
     embedding_learning_rate: float | None = flag(default=None, help="Tune these by SGD at it, all else by Adagrad.")
-    freeze_all_but_last: int | None = flag(default=None, help="Train the head and so many of the last layers only.")
+    freeze_all_but_last: int | None = flag(default=None, help="Train the head and so many last layers only.")
     lora: bool = flag(default=False, help="Train a low-rank adapter (LoRA, by peft), and merge it at the end.")
     lora_rank: int = flag(default=8, help="Rank of the adapter.")
     lora_alpha: int = flag(default=16, help="Scale of the adapter, over its rank.")
@@ -65,6 +67,7 @@ class DataArguments(TrainDataArguments):
 
     dataset_name: str = flag(default=SCIPY_DOCS, help="On the Hub, a local folder, or the embedded 'scipy-docs'.")
     text_column_name: str | None = flag(default=None, help="Column of texts, words or trees.")
+    text_pair_column_name: str | None = flag(default=None, help="Column of the second text of each pair.")
     every_phrase: bool = flag(default=False, help="Train on every phrase of a tree whose label a tree has as well.")
     extra_class: str | None = flag(default=None, help="With --every_phrase: one class more, for all other phrases.")
 
@@ -82,6 +85,8 @@ def _check(model_args: ModelArguments, data_args: DataArguments) -> Task:
             raise ValueError(f"--streaming needs a checkpoint with a tokenizer: {needs}.")
         refuse({"every_phrase": "phrases are counted first", "vocabulary_of_all_splits": "texts are not read first"},
                model_args, data_args)  # fmt: skip
+    if data_args.text_pair_column_name is not None and model_args.model_name_or_path == TREE_LSTM:
+        raise ValueError("--text_pair_column_name is for pairs of texts, and tree-lstm reads one tree a sample.")
     if canonical_task(model_args.task) not in text_tasks():
         raise ValueError(f"--task must be one of {', '.join(text_tasks())}, got {model_args.task!r}.")
     task = get_task(model_args.task)
@@ -110,7 +115,7 @@ def _load(data_args: DataArguments, args: TrainArguments, task: Any, name: str) 
         streams = load_training_streams(task, data_args, data_args.text_column_name)
         return streams, list(streams["train"].names or ())
     options = {"input_column": data_args.text_column_name, "check": parse_tree if name == TREE_LSTM else None}
-    dataset = data_args.load(task.load_dataset, args, **options)
+    dataset = data_args.load(task.load_dataset, args, **options, **data_args.pair_options())
     return dataset, task.class_names(dataset["train"])
 
 
@@ -138,6 +143,7 @@ def main() -> None:
     model, tokenizer = create_text_classifier(name, names, task=task.name, **options)
     if data_args.every_phrase and not isinstance(tokenizer, TreeTokenizer):
         raise ValueError(f"--every_phrase needs a network of trees, such as tree-lstm; {name} reads texts.")
+    pair = pair_for(model, tokenizer, dataset["train"])
     if model_args.freeze_all_but_last is not None:
         freeze_all_but_last(model, model_args.freeze_all_but_last)
     if model_args.lora:
@@ -164,5 +170,5 @@ def main() -> None:
     options = {"data_collator": task.collator(tokenizer), "optimizer_cls_and_kwargs": optimizer}
     data: dict[str, Any] = {"train_dataset": train, "eval_dataset": validation}
     trainer = CalibrationTrainer(model=model, args=args, processing_class=tokenizer, **data, **options)
-    about = {"name": name, "task": task.name, "data_args": data_args, "from_scratch": from_scratch}
+    about = {"name": name, "task": task.name, "data_args": data_args, "from_scratch": from_scratch, "pair": pair}
     train_run(trainer, test, **about, checkpoint=checkpoint, plain_train=plain_train, merge=model_args.lora)

@@ -49,7 +49,8 @@ def load_training_streams(task: Any, data_args: TrainDataArguments, input_column
     """The splits to train, validate and test on; nothing of them is read but the first rows."""
     columns = input_column, data_args.label_column_name, data_args.dataset_revision
     source = data_args.dataset_name, data_args.dataset_config_name
-    return training_streams(task, *source, *columns, class_names=data_args.class_names)
+    options = {"class_names": data_args.class_names, **data_args.pair_options()}
+    return training_streams(task, *source, *columns, **options)
 
 
 def threads_of(args: RunArguments, task: Any) -> int:

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
-"""Create a classifier and its image processor or tokenizer from a timm name, a checkpoint or a local folder."""
+"""Create a classifier and what makes its inputs from a timm name, a checkpoint or a local folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..names import suggestion
 # Which also registers our architectures with timm.
 from ..networks import GlobalPoolingCNNConfig, TreeLSTMConfig, create_global_pooling_cnn, create_tree_lstm
 from ..online import online
-from ..tasks import TASKS, ImageClassification, TextClassification, get_task
+from ..tasks import TASKS, AudioClassification, ImageClassification, TextClassification, get_task
 from ..tasks.base import canonical_task
 from ..tasks.image import prepare_image_processor
 from ..tasks.text import train_tokenizer
@@ -94,6 +94,28 @@ def create_image_classifier(
     processor = TASKS[ImageClassification.name].load_processor(name, model.config, **kwargs)
     prepare_image_processor(model, processor)
     return model, processor
+
+
+@online
+def create_audio_classifier(
+    name: str, label_names: Sequence[str], *, from_scratch: bool = False, **kwargs: Any
+) -> tuple[PreTrainedModel, Any]:
+    """
+    Build a classifier of sounds with a head for the given labels, and the feature extractor that goes with it.
+
+    Args:
+        name (`str`): A transformers checkpoint on the Hub, such as of wav2vec2, AST or Whisper, or a local folder.
+        label_names, kwargs: As for [`create_image_classifier`].
+        from_scratch (`bool`, *optional*, defaults to `False`): Random weights; of the checkpoint only config and
+            feature extractor are read.
+
+    Raises:
+        ValueError, OSError: If there is no such checkpoint, or it has no feature extractor.
+    """
+    find_config(name, (), **kwargs)
+    known = TASKS[AudioClassification.name]
+    model = _model(known.auto_class, name, label_names, from_scratch, kwargs)
+    return model, known.load_processor(name, model.config, **kwargs)
 
 
 @online

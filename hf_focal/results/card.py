@@ -59,6 +59,8 @@ class About:
             Name of the data set, or the Hub id. Of a folder only the last part of the path is told.
         dataset_config, dataset_revision (`str`, *optional*):
             Configuration and revision of the data set.
+        pair (`tuple[str, str]`, *optional*):
+            Of a classifier of pairs of texts, what the columns of first and second texts are called in the data.
         license, language (`str`, *optional*):
             For the metadata.
         tags (`Sequence[str]`, *optional*):
@@ -77,6 +79,7 @@ class About:
     dataset: str | None = None
     dataset_config: str | None = None
     dataset_revision: str | None = None
+    pair: tuple[str, str] | None = None
     license: str | None = None
     language: str | None = None
     tags: Sequence[str] = ()
@@ -193,17 +196,26 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         facts=_facts(about),
         masked=", ".join(f"`{_one_line(name)}`" for name in about.masked),
         adapter=about.adapter,
-        example=EXAMPLES.get(architecture, task.example),
+        example=_example(about, EXAMPLES.get(architecture, task.example)),
         example_options=task.example_options,
         card_note=task.card_note,
         version=__version__,
     )
 
 
+def _example(about: About, single: str) -> str:
+    """The input of the snippet, as Python."""
+    if about.pair is None:
+        return f'"{single}"'
+    first, second = (_one_line(name) for name in about.pair)
+    return json.dumps({"text": f"The {first}.", "text_pair": f"The {second}."})
+
+
 def _facts(about: About) -> dict[str, str]:
     """The facts as entries of a list, with what a checkpoint was made from."""
     base = {"base model": about.base_model} if about.base_model and _HUB_ID.fullmatch(about.base_model) else {}
-    return {key: _one_line(text) for key, text in {**about.facts, **base}.items()}
+    pair = {"inputs": "pairs of texts, {} as `text` and {} as `text_pair`".format(*about.pair)} if about.pair else {}
+    return {key: _one_line(text) for key, text in {**pair, **about.facts, **base}.items()}
 
 
 def _is_calibrated(report: Report) -> bool:

@@ -32,6 +32,7 @@ from .columns import (
     relabelled,
 )
 from .missing import MissingLabels
+from .pairs import check_agreement, keep_names
 from .rows import named_split, stored_rows
 from .splits import in_words, load_splits, split_data, training_splits
 
@@ -61,6 +62,7 @@ class Task(ABC):
         auto_class (`type`): The Auto class of its models.
         processor (`str`): What makes their inputs: `"image_processor"`, `"tokenizer"` or `"feature_extractor"`.
         input, label ([`Column`]): The columns that it reads.
+        pair ([`Column`], *optional*): That of the second text of a sample, which data may have.
         label_first (`bool`): Which of the two is found first, where neither is named.
         column_flag (`str`): Another flag of `calibrate.py` than `--input_column_name` for the column of inputs.
         embedded (`Mapping[str, Callable]`): Data sets that need no download.
@@ -81,6 +83,7 @@ class Task(ABC):
     processor: ClassVar[str]
     input: ClassVar[Column]
     label: ClassVar[Column] = LABEL
+    pair: ClassVar[Column | None] = None
     label_first: ClassVar[bool] = True
     column_flag: ClassVar[str] = "input_column_name"
     embedded: ClassVar[Mapping[str, Callable[[], Dataset]]] = {}
@@ -102,17 +105,20 @@ class Task(ABC):
         label_column: str | None = None,
         revision: str | None = None,
         choose: Callable[[list[str]], Collection[str]] = list,
+        *,
+        pair_column: str | None = None,
     ) -> dict[str, Dataset]:
         """
         The splits that a data set has, with the columns of the task, as [`load_image_dataset`] loads them.
 
         `choose` is told their names and says which are wanted; the others are not looked at. Rows without a label are
-        left out, and of a split that has none `choose` is told no more; one warning counts them.
+        left out, and of a split that has none `choose` is told no more; one warning counts them. `pair_column` has
+        second texts.
         """
+        wanted = self.wanted(name, input_column, label_column, pair_column)
         if (embedded := self.embedded_dataset(name)) is not None:
             return dict(split_data({"train": embedded}, holdout=0.2, seed=42, quiet=True))
         with in_words(name):
-            wanted = {self.input: input_column, self.label: label_column}
             splits = self._labelled(load_splits(name, config_name, revision), choose, wanted)
             labels = {split: self.checked_labels(data, split) for split, data in splits.items()}
             return encode_labels(splits, labels, self.label.name)
@@ -128,6 +134,8 @@ class Task(ABC):
         seed: int = 42,
         revision: str | None = None,
         check: Callable[[Any, int], Any] | None = None,
+        *,
+        pair_column: str | None = None,
     ) -> DatasetDict:
         """
         [`Task.load`], with the splits `train`, `validation` and `test`, as [`load_image_dataset`] makes them; `check`
@@ -136,8 +144,10 @@ class Task(ABC):
         if not 0 < holdout < 1:
             raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
         if (embedded := self.embedded_dataset(name)) is not None:
+            self.wanted(name, input_column, label_column, pair_column)
             return split_data({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
-        splits = self.load(name, config_name, input_column, label_column, revision, training_splits)
+        pairs = {} if pair_column is None else {"pair_column": pair_column}
+        splits = self.load(name, config_name, input_column, label_column, revision, training_splits, **pairs)
         if check is not None:
             for split, data in splits.items():
                 try:
@@ -146,6 +156,20 @@ class Task(ABC):
                 except ValueError as error:
                     raise ValueError(f"The split {split!r} cannot be used. {error}") from error
         return split_data(splits, holdout=holdout, seed=seed, validation_size=validation_size)
+
+    def wanted(
+        self, name: str, input_column: str | None, label_column: str | None, pair_column: str | None = None
+    ) -> dict[Column, str | None]:
+        """The columns of the task, with the names that are given for them; refuses second texts where none can be."""
+        columns: dict[Column, str | None] = {self.input: input_column, self.label: label_column}
+        if pair_column is None:
+            return columns
+        only = "text_pair_column (--text_pair_column_name) is for pairs of texts"
+        if self.pair is None:
+            raise ValueError(f"{only}, and a sample of {self.name} is one of {self.input.contents}. Leave it unset.")
+        if name in self.embedded and not Path(name).exists():
+            raise ValueError(f"{only}, and the embedded {name} has none. Leave it unset.")
+        return {**columns, self.pair: pair_column}
 
     def check_inputs(self, data: Dataset, split: str, column: str) -> Dataset:
         """Refuse inputs that cannot serve, or cast them; before columns have their plain names."""
@@ -191,16 +215,16 @@ class Task(ABC):
                 break
             data = named_split(stored[split], split)
             usual = {column: name for column, name in known.items() if name in data.column_names}
+            given = {column: name for column, name in wanted.items() if name is not None}
             try:
-                columns = self.columns(
-                    data, split, {column: name or usual.get(column) for column, name in wanted.items()}
-                )
+                columns = self.columns(data, split, {**wanted, **usual, **given})
             except NoColumn as error:
                 if error.column is not self.label:
                     raise
                 missing.add_split(split, error)
                 continue
             known = known or columns
+            check_agreement(known, columns, split)
             if (kept := missing.leave_out(data, split, columns[self.label])) is not None:
                 found[split] = self._plain(kept, split, columns)
         missing.warn()
@@ -211,7 +235,8 @@ class Task(ABC):
     def columns(self, data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
         """The names of the columns of inputs and labels in a split."""
         order = (self.label, self.input) if self.label_first else (self.input, self.label)
-        found = find_columns(data, split, {column: wanted[column] for column in order})
+        given = {column: name for column, name in wanted.items() if name is not None}
+        found = find_columns(data, split, {column: wanted[column] for column in order} | given)
         feature = data.features[found[self.label]]
         if self.label.fits is is_class and not isinstance(feature, (ClassLabel, Value)):
             what = f"must hold one label a row, not lists or the like: {feature}. Several labels a row (multi-label)"
@@ -221,9 +246,13 @@ class Task(ABC):
 
     def _plain(self, data: Dataset, split: str, columns: Mapping[Column, str]) -> Dataset:
         """A split with these columns, checked and called as the task calls them."""
-        old = {columns[column]: column.name for column in (self.input, self.label)}
-        data = self.check_inputs(data.select_columns(list(old)), split, columns[self.input])
-        return data.rename_columns({column: name for column, name in old.items() if column != name})
+        inputs = [column for column in (self.input, self.pair) if column is not None and column in columns]
+        old = {columns[column]: column.name for column in (*inputs, self.label)}
+        data = data.select_columns(list(old))
+        for column in inputs:
+            data = self.check_inputs(data, split, columns[column])
+        data = data.rename_columns({column: name for column, name in old.items() if column != name})
+        return keep_names(data, columns) if len(inputs) > 1 else data
 
     def load_processor(self, name: str | Path, config: Any, **kwargs: Any) -> Any:
         """What makes inputs of samples, of a checkpoint with this config; a ValueError where a folder has none."""
@@ -283,6 +312,10 @@ class Task(ABC):
     def collator(self, processor: Any) -> Callable[[list[Any]], Any] | None:
         """What makes a batch of encoded samples; `None` for what a `Trainer` with this processor uses by itself."""
         return None
+
+    def alone(self, model: PreTrainedModel, processor: Any) -> bool:
+        """Whether samples of a batch change one another's logits, so that each is measured alone, as it is served."""
+        return False
 
     def probe(self, model: PreTrainedModel) -> dict[str, Tensor] | None:
         """A batch to try a head on; `None` where the model's `main_input_name` tells what it takes."""

@@ -73,9 +73,9 @@ def find_columns(data: Dataset, split: str, wanted: Mapping[Column, str | None])
     found: dict[Column, str] = {}
     for column in sorted(wanted, key=lambda column: wanted[column] is None):  # those that are given first
         found[column] = find_column(data, split, column, wanted[column], tuple(found.values()))
-    if len(set(found.values())) < len(found):
-        name, contents = next(iter(found.values())), " and the ".join(column.contents for column in found)
-        raise ValueError(f"The column {name!r} cannot hold both the {contents}.")
+    for name in found.values():
+        if len(same := [column.contents for column, other in found.items() if other == name]) > 1:
+            raise ValueError(f"The column {name!r} cannot hold both the {' and the '.join(same)}.")
     return found
 
 

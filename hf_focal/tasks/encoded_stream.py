@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from .pictures import decode
 from .rows import UNREADABLE, reason
+from .sounds import has_torchcodec
 from .streaming import Samples
 
 
@@ -106,7 +107,10 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         number = without = 0
         batches = data.iter(_READ)
         while (batch := self._next(batches, number)) is not None:
-            for cell, label in zip(batch[samples.input], batch[samples.label], strict=True):
+            cells = batch[samples.input]
+            if samples.pair is not None:
+                cells = zip(cells, batch[samples.pair], strict=True)
+            for cell, label in zip(cells, batch[samples.label], strict=True):
                 number += 1
                 if (number - 1) % every != turn:
                     continue
@@ -193,6 +197,8 @@ class EncodedStream(torch.utils.data.IterableDataset[dict[str, Any]]):
         """A sound of what is stored of it, or an image of a file elsewhere; others their encoder decodes."""
         if cell is None or not hasattr(self._feature, "decode_example"):
             return cell
+        if isinstance(self._feature, datasets.Audio) and not has_torchcodec():
+            return cell
         if isinstance(self._feature, datasets.Image) and (cell["bytes"] is not None or is_local_path(cell["path"])):
             return cell if self._feature.mode is None else decode(cell, self._feature.mode)
         tokens = self.samples.data._token_per_repo_id  # noqa: SLF001  (files of private data are opened with them)
@@ -228,4 +234,6 @@ def _size(cell: Any) -> int:
     """About how many bytes an input takes as it is stored."""
     if isinstance(cell, dict):
         cell = cell.get("bytes")
+    if isinstance(cell, tuple):  # a pair of texts
+        return sum(map(_size, cell))
     return _CELL + (len(cell) if isinstance(cell, (bytes, str, list)) else 0)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..names import refuse_missing_folder, suggestion
 from ..online import online
 from .columns import TRAIN_NAMES, is_missing
 from .embedded import DIGITS, SCIPY_DOCS
+from .sounds import has_torchcodec, sound_files
 
 
 logger = logging.getLogger(__name__)
@@ -145,6 +147,8 @@ def _one_by_one(
             features = builder.info.features
     except UNREADABLE:
         logger.debug("The files of %s are not known.", name)
+    if error is not None and files and builder.name == "audiofolder" and not has_torchcodec():
+        return _Splits(name, files, partial(sound_files, files))
     if error is not None and len(files) < 2:
         raise _reason(name, error, next(iter(files.values()), _data_files(Path(name))), features) from error
 

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from datasets import ClassLabel, Dataset, IterableDataset
 
 from ..names import suggestion
 from .columns import Column, NoColumn, is_missing, match_labels, plain_label
+from .pairs import check_agreement
 from .splits import UNREADABLE, chosen_pair, in_words, load_splits, training_splits, unreadable
 
 
@@ -32,6 +34,7 @@ class Samples:
         split (`str`): What it is called.
         task ([`Task`]): Whose data it is.
         input, label (`str`): The columns that the task reads.
+        pair (`str`, *optional*): That of second texts, whose inputs are tuples of two.
         names (`tuple[str, ...]`, *optional*): Those of the classes, where the data or the user tell them.
         model_names (`tuple[str, ...]`, *optional*): The classes that labels become, where they are others.
         turn (`tuple[int, int]`): Of how many samples in a row which one is taken.
@@ -42,6 +45,7 @@ class Samples:
     task: Any
     input: str
     label: str
+    pair: str | None = None
     names: tuple[str, ...] | None = None
     model_names: tuple[str, ...] | None = None
     turn: tuple[int, int] = (1, 0)
@@ -49,6 +53,11 @@ class Samples:
     def for_model(self, names: Sequence[str]) -> Samples:
         """With the classes of a model in place of their own, all of which it has to know."""
         return replace(self, model_names=tuple(names))
+
+    def columns(self) -> dict[Column, str]:
+        """What the task reads, by what it reads it for."""
+        pair = {} if self.pair is None else {self.task.pair: self.pair}
+        return {self.task.input: self.input, self.task.label: self.label, **pair}
 
     def classes(self) -> Callable[[Any, str], Any]:
         """What makes the index of a class, or of a list of them, of a label at a place; `None` of none."""
@@ -107,13 +116,14 @@ def load_streams(
     *,
     choose: Callable[[list[str]], Collection[str]] = list,
     class_names: Sequence[str] | None = None,
+    pair_column: str | None = None,
 ) -> dict[str, Samples]:
     """
     As [`Task.load`], of data that are read when they are needed, and never as a whole: nothing is downloaded first.
 
     Args:
         task ([`Task`]): Whose data they are.
-        name, config_name, input_column, label_column, revision, choose: As for [`Task.load`].
+        name, config_name, input_column, label_column, revision, choose, pair_column: As for [`Task.load`].
         class_names (`Sequence[str]`, *optional*): Those of the classes, in their order, for labels that are strings
             or whole numbers: which there are cannot be found out without reading all.
 
@@ -121,10 +131,11 @@ def load_streams(
         ValueError: If a column is missing or ambiguous, or the first samples of a split have no label and it cannot
             be spared.
     """
-    wanted = {task.input: input_column, task.label: label_column}
+    wanted = task.wanted(name, input_column, label_column, pair_column)
     with in_words(name):
         stored = _stored(task, name, config_name, revision)
         found: dict[str, Samples] = {}
+        known: Mapping[Column, str] = {}  # columns of the first split, whose names hold for the others
         without: dict[str, str] = {}  # splits that have no labels, and why they are thought so
         while True:
             try:
@@ -134,7 +145,8 @@ def load_streams(
             if not (split := next((one for one in chosen if one not in found), None)):
                 break
             try:
-                found[split] = _samples(task, name, stored[split], split, wanted, class_names)
+                found[split] = _samples(task, name, stored[split], split, wanted, known, class_names)
+                known = known or found[split].columns()
             except _NoLabels as none:
                 without[split] = str(none)
                 logger.warning("%s It is not used.", none)
@@ -162,8 +174,8 @@ def _streamed(data: Any) -> IterableDataset:
 
 
 def _samples(
-    task: Any, name: str, data: IterableDataset, split: str, wanted: dict[Column, str | None],
-    class_names: Sequence[str] | None,
+    task: Any, name: str, data: IterableDataset, split: str, wanted: Mapping[Column, str | None],
+    known: Mapping[Column, str], class_names: Sequence[str] | None,
 ) -> Samples:  # fmt: skip
     """A split with the columns of the task, its first samples looked at."""
     with _telling_why(name):
@@ -172,16 +184,20 @@ def _samples(
         data = data.decode(False)
     if not data.column_names:
         raise ValueError(f"The split {split!r} is empty.")
+    usual = {column: name for column, name in known.items() if name in data.column_names}
+    given = {column: name for column, name in wanted.items() if name is not None}
     try:
-        columns = task.columns(data, split, wanted)
+        columns = task.columns(data, split, {**wanted, **usual, **given})
     except NoColumn as error:
         if error.column is not task.label:
             raise
         raise _NoLabels(str(error)) from error
+    check_agreement(known or columns, columns, split)
     data = data.select_columns(list(columns.values()))
-    input_name, label_name = columns[task.input], columns[task.label]
-    if not task.input.fits(data.features[input_name]):
-        data = task.check_inputs(data, split, input_name).decode(False)
+    input_name, label_name, pair_name = columns[task.input], columns[task.label], columns.get(task.pair)
+    for input_column in filter(None, (input_name, pair_name)):
+        if not task.input.fits(data.features[input_column]):
+            data = task.check_inputs(data, split, input_column).decode(False)
     with _telling_why(name):
         first = list(data.take(_PEEKED))
     if not first:
@@ -189,7 +205,7 @@ def _samples(
     if all(is_missing(row[label_name]) for row in first):
         raise _NoLabels(f"The split {split!r} has no label in its first {len(first)} rows.")
     names = _names(data.features[label_name], split, class_names)
-    return Samples(data, split, task, input_name, label_name, names)
+    return Samples(data, split, task, input_name, label_name, pair_name, names)
 
 
 @contextmanager
@@ -198,6 +214,8 @@ def _telling_why(name: str) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise unreadable(name, error) from error
+    except ImportError as error:  # of torchcodec, by datasets
+        raise ValueError(f"{name} cannot be streamed: {error} Or load the data without streaming.") from error
 
 
 def _names(feature: Any, split: str, class_names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -212,12 +230,14 @@ def _names(feature: Any, split: str, class_names: Sequence[str] | None) -> tuple
     return tuple(names)
 
 
-def training_streams(task: Any, *source: Any, class_names: Sequence[str] | None = None) -> dict[str, Samples]:
+def training_streams(
+    task: Any, *source: Any, class_names: Sequence[str] | None = None, pair_column: str | None = None
+) -> dict[str, Samples]:
     """
     The splits `train`, `validation` and `test` of a data set, see [`load_streams`]. A single split beside that to
     train on is dealt out by turns: every other sample is for testing.
     """
-    found = load_streams(task, *source, choose=_with_held_out, class_names=class_names)
+    found = load_streams(task, *source, choose=_with_held_out, class_names=class_names, pair_column=pair_column)
     train, *held_out = found.values()
     if train.names is None:
         kind = "strings or whole numbers"
@@ -245,10 +265,11 @@ def _with_held_out(names: Collection[str]) -> list[str]:
 
 
 def held_out_streams(
-    task: Any, *source: Any, split: str | None = None, test_split: str | None = None
+    task: Any, *source: Any, split: str | None = None, test_split: str | None = None, pair_column: str | None = None
 ) -> dict[str, Samples]:
     """Splits to fit a calibrator and to measure on, as of [`held_out_pair`]; a single one is dealt out by turns."""
-    found = load_streams(task, *source, choose=lambda names: chosen_pair(names, split, test_split))
+    choose = partial(chosen_pair, split=split, test_split=test_split)
+    found = load_streams(task, *source, choose=choose, pair_column=pair_column)
     if "train" in list(found)[:1]:
         logger.warning("The calibrator is fitted on the split 'train': use data that the model was not trained on.")
     if len(found) > 1:

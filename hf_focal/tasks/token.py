@@ -208,7 +208,7 @@ def tokenize_words(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset
 
     kept = {"remove_columns": data.column_names, "keep_in_memory": True}
     encoded = data.map(encode, batched=True, with_indices=True, desc="Tokenizing", **kept)
-    log_cuts(data["words"][:], encoded, tokenizer, "sentences", **options)
+    log_cuts([data["words"][:]], encoded, tokenizer, "sentences", **options)
     total = sum(map(len, data["labels"]))
     if lost := total - sum(label != IGNORED for labels in encoded["labels"] for label in labels):
         logger.warning("%d of %d words have no token, so that their labels do not count.", lost, total)

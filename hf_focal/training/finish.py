@@ -29,6 +29,7 @@ def finish_run(
     dataset_revision: str | None = None,
     split: str = "validation",
     test_split: str = "test",
+    pair: tuple[str, str] | None = None,
 ) -> Report:
     """
     Calibrate a model on `validation`, measure it on `test`, and write all there is to keep into
@@ -57,6 +58,8 @@ def finish_run(
             Configuration and revision of the data set, for the model card.
         split, test_split (`str`, *optional*, defaults to `"validation"` and `"test"`):
             What the two are called in the data set, for the record and the model card.
+        pair (`tuple[str, str]`, *optional*):
+            Of pairs of texts, what the columns of first and second texts are called, for the model card.
 
     Returns:
         [`Report`]: Printed, it is the table before and after.
@@ -78,6 +81,7 @@ def finish_run(
         "dataset_config": dataset_config,
         "dataset_revision": dataset_revision,
         "base_model": base_model,
+        "pair": pair,
     }
     facts = {**(results or {}), "calibrator_asked_for": getattr(trainer.args, "calibrator", "temperature")}
     if trainer.state.global_step:

@@ -314,7 +314,11 @@ def test_python_snippets_of_the_readme_run_from_top_to_bottom_and_need_nothing_e
 
 def test_python_snippets_of_the_pages_run_one_after_the_other(run, tmp_path):
     order = ["train", "calibrate", "measure", "paper", "extend"]
-    assert {path.stem for path in PAGES if blocks("python", [path])} == {*order, "share"}  # see test_hub.py
+    assert {path.stem for path in PAGES if blocks("python", [path])} == {
+        *order,
+        "share",
+        "decoders",
+    }  # see test_hub.py, test_decoders.py
     snippets = [snippet for name in order for snippet in blocks("python", [ROOT / "docs" / f"{name}.md"])]
     assert len(snippets) == 10
     code = PREPARATION + "\n".join(snippets) + CHECK
@@ -336,6 +340,7 @@ ELSEWHERE = (
     "evaluate_predictions.py",
     "my_losses.py",
     "plot_dynamics.py",
+    "run_audio.py",
     "run_ood.py",
     "run_text.py",
 )
