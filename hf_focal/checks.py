@@ -17,6 +17,7 @@ from .arrays import leave_out_masked, to_numpy
 from .spill import Rows, forget
 
 
+IGNORED = -100  # the label that no loss and no metric counts
 BLOCK = 1 << 16  # values read at a time: they stay in the cache
 SUM_TOLERANCE = 1e-3  # of the sum of probabilities, without asking for a reason
 MASK = -3e38  # logits from here on down only masks have: -inf, and the lowest numbers of float32, bfloat16 and float64
@@ -248,6 +249,44 @@ def check_logits(
         array = _masked(name, array, floor)
     warn_of_probabilities(name, array)
     return array, np.empty(0, np.int64) if labels is None else _check_labels(name, labels, *array.shape)
+
+
+def check_outputs(
+    logits: ArrayLike, labels: ArrayLike | None = None, name: str = "logits"
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """
+    The logits of a sigmoid head, `(num_samples, num_labels)` and finite, with of each whether its label is right: 1,
+    0, or [`IGNORED`] where that is not known; or a `ValueError`. Of one logit the labels may have the shape
+    `(num_samples,)`. Without labels the second array is empty.
+    """
+    array = to_numpy(name, logits)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name} must have shape (num_samples, num_labels) and not be empty, got {array.shape}.")
+    array = array if array.dtype.kind == "f" and array.itemsize > 2 else array.astype(np.float64)
+    finite = np.concatenate([np.isfinite(part).all(axis=1) for part in parts_of(array, LARGE_BLOCK)])
+    if not finite.all():
+        row, others = _first_row(~finite)
+        raise ValueError(f"{name} of a sigmoid head must be finite, got NaN or infinity in row {row}{others}.")
+    warn_of_probabilities(name, array)
+    return array, np.empty(0, np.int64) if labels is None else known_outputs(to_numpy("labels", labels), array.shape)
+
+
+def known_outputs(labels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Labels of a sigmoid head with logits of that shape, as 1, 0 and [`IGNORED`], for which NaN stands as well."""
+    if labels.shape != shape and not (shape[1:] == (1,) and labels.shape == shape[:1]):
+        raise ValueError(
+            f"labels must hold 0 or 1 for each of the {shape[1]} outputs of each sample, shape {shape}, got "
+            f"{labels.shape}."
+        )
+    if labels.dtype.kind == "f":
+        labels = np.where(np.isnan(labels), IGNORED, labels)
+    wrong = (labels != 0) & (labels != 1) & (labels != IGNORED)
+    if wrong.any():
+        raise ValueError(
+            f"labels of a sigmoid head must be 0 or 1, or {IGNORED} where they are not known, got "
+            f"{labels[wrong].flat[0]}."
+        )
+    return labels.astype(np.int64).reshape(shape)
 
 
 def ends_of(array: NDArray[Any]) -> tuple[float, float]:

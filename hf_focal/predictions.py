@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from .arrays import check_groups, to_numpy
-from .checks import LARGE_BLOCK, check_logits, parts_of
+from .checks import IGNORED, LARGE_BLOCK, check_logits, check_outputs, known_outputs, parts_of
 from .files import room
 from .spill import IN_MEMORY
 
 
-IGNORED = -100  # the label that no loss and no metric counts
 _MAPPED = {"F32": "<f4", "F64": "<f8"}  # of logits that may stay in the file
 _SUFFIXES = {"logits": "logits", "labels": "labels", "groups": "sentences"}  # field to what the file calls it
 
@@ -31,9 +30,12 @@ class Predictions:
     """
     Logits before any calibration, with their labels; ignored labels are left out.
 
+    Of a sigmoid head, one of several labels a sample or of a single logit, labels have the shape of the logits.
+
     Attributes:
         logits (`np.ndarray` of shape `(num_samples, num_labels)`): Raw scores.
-        labels (`np.ndarray` of shape `(num_samples,)`): Class indices.
+        labels (`np.ndarray` of shape `(num_samples,)`): Class indices. Of a sigmoid head `(num_samples, num_labels)`:
+            1 where a label is right, 0 where it is not, -100 where that is not known.
         groups (`np.ndarray` of shape `(num_samples,)`, *optional*): What rows that depend on one another belong to.
         split (`str`, *optional*, defaults to `"test"`): What the data are called.
     """
@@ -46,6 +48,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_sigmoid(self) -> bool:
+        """Whether each logit stands for a label of its own, rather than all of them for one softmax."""
+        return np.ndim(self.labels) == 2
+
     @classmethod
     def flatten(cls, output: Any, split: str = "test") -> Predictions:
         """
@@ -53,7 +60,8 @@ class Predictions:
 
         Args:
             output (`transformers.EvalPrediction` or `PredictionOutput`):
-                Logits `(N, K)`, or `(N, T, K)` whose sequences become groups, or a tuple led by them; labels to fit.
+                Logits `(N, K)`, or `(N, T, K)` whose sequences become groups, or a tuple led by them; labels to fit,
+                or of the shape `(N, K)` of the logits, for a sigmoid head.
                 Under `eval_do_concat_batches=False` lists of those of each batch.
             split (`str`, *optional*, defaults to `"test"`):
                 What the data are called.
@@ -108,6 +116,10 @@ def _rows(logits: Any, labels: Any) -> tuple[NDArray[Any], NDArray[np.int64], ND
     """Logits and labels of the rows that count, and of sequences the number of each row's."""
     logits = to_numpy("predictions", _first(logits, "predictions"))
     labels = to_numpy("label_ids", _first(labels, "label_ids"))
+    if logits.ndim == 2 and (labels.shape == logits.shape or logits.shape[1] == 1 and labels.size == len(logits)):
+        labels = known_outputs(labels, logits.shape)
+        kept = (labels != IGNORED).any(axis=1)
+        return (logits, labels, None) if kept.all() else (logits[kept], labels[kept], None)
     if labels.shape != logits.shape[:-1]:
         raise ValueError(
             f"label_ids must have shape {logits.shape[:-1]} to go with predictions of shape {logits.shape}, got "
@@ -209,8 +221,9 @@ def _checked(part: str, fields: Mapping[str, Any], split: str) -> Predictions:
     if logits is None or labels is None:
         raise ValueError(f"it has logits of {part!r} without labels.")
     if logits.size:  # a part of no samples is there, but nothing can be made of it
-        logits, labels = check_logits(logits, labels, f"{part}_logits")
-    if groups is not None and (groups.shape != labels.shape or groups.dtype.kind not in "iu"):
+        check = check_outputs if labels.ndim == 2 else check_logits
+        logits, labels = check(logits, labels, f"{part}_logits")
+    if groups is not None and (groups.shape != labels.shape[:1] or groups.dtype.kind not in "iu"):
         found = f"shape {groups.shape} and type {groups.dtype}"
         raise ValueError(f"{part}_sentences must hold a whole number for each of {len(labels)} labels, got {found}.")
     return Predictions(logits, labels, groups, split)

@@ -38,6 +38,9 @@ RUNS = {
     "mmce-accumulated": {"loss": "mmce", "loss_kwargs": {"gather": True}, "gradient_accumulation_steps": 2},
     "focal-ragged": {"loss": "focal", "ignored": True},
     "sum": {"loss": "focal", "loss_reduction": "sum", "learning_rate": 1e-3},
+    "labels": {"loss": "focal", "several": True},
+    "labels-accumulated": {"loss": "brier", "several": True, "gradient_accumulation_steps": 2},
+    "labels-mmce": {"loss": "mmce", "loss_kwargs": {"gather": True}, "several": True},
 }
 COUNTS = (40, 37, 33, 3)  # of samples to evaluate, in batches of 5
 
@@ -46,7 +49,19 @@ def rank():
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def train(folder, world, ignored=False, **options):
+def several_labels(samples):
+    """The samples with 0 and 1 for each of five labels, one in seven of which is not known, by either mark."""
+    for row, sample in enumerate(samples):
+        values = [float((row + sample["labels"] * label) % 3 == 0) for label in range(5)]
+        unknown = [(5 * row + label) % 7 == 0 for label in range(5)]
+        sample["labels"] = [
+            (-100.0 if row % 2 else float("nan")) if hidden else value
+            for value, hidden in zip(values, unknown, strict=True)
+        ]
+    return samples
+
+
+def train(folder, world, ignored=False, several=False, **options):
     """A model in float64 that saw the same batches of 16 samples, whatever the number of processes."""
     batch = 16 // world // options.get("gradient_accumulation_steps", 1)
     more = {"eval_strategy": "epoch"} if LOSSES[options["loss"]]().learns_from_validation else {}
@@ -55,10 +70,11 @@ def train(folder, world, ignored=False, **options):
     if ignored:
         for row in samples[::3]:
             row["labels"] = -100
+    model = build("bert").double()
+    if several:
+        samples, model.config.problem_type = several_labels(samples), "multi_label_classification"
     args = arguments(folder, per_device_train_batch_size=batch, per_device_eval_batch_size=5, **options)
-    made = CalibrationTrainer(
-        model=build("bert").double(), args=args, train_dataset=samples, eval_dataset=data("bert", 37, seed=1)
-    )
+    made = CalibrationTrainer(model=model, args=args, train_dataset=samples, eval_dataset=data("bert", 37, seed=1))
     made.train()
     return made
 

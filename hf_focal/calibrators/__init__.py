@@ -5,6 +5,7 @@
 from .base import (
     CALIBRATORS,
     CRITERIA,
+    SIGMOID_CALIBRATORS,
     Affine,
     Calibrator,
     Chain,
@@ -18,6 +19,7 @@ from .bias import BiasCorrection
 from .vector import VectorScaling
 from .matrix import MatrixScaling
 from .focal import FocalRecalibration
+from .platt import PlattScaling
 from .none import NoCalibration
 from .prior import PriorShift
 from .fit import Fit, TemperatureFit, fit_calibrator, fit_temperature

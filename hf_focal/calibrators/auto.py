@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics.scored import ScoredLogits
+from ..metrics.scored import Scored
 from .base import Calibrator
 from .guard import is_better, is_clear
 from .held_out import HeldBack, HeldOut, held_out
 from .matrix import MatrixScaling
-from .temperature import TemperatureScaling, best_temperature
+from .platt import PlattScaling
+from .temperature import SigmoidTemperature, TemperatureScaling, best_temperature
 from .vector import VectorScaling
 
 
 def choose(
-    scored: ScoredLogits, logits: NDArray[Any], labels: NDArray[np.int64], simple: Calibrator, intercept: bool = True
+    scored: Scored, logits: NDArray[Any], labels: NDArray[np.int64], simple: Calibrator, intercept: bool = True
 ) -> HeldBack | None:
     """
     What to take instead of `simple`, which is none or a temperature; `None` if nothing is better.
@@ -42,7 +43,7 @@ def choose(
         return found
 
     rows = held_out(fits, logits, labels, repeats=2)
-    tempered, before = rows.pop((TemperatureScaling, 1.0)), HeldOut(scored.nll, scored.correct.astype(float))
+    tempered, before = rows.pop((TemperatureScaling, 1.0)), HeldOut.of(scored, len(scored))
     old = tempered if isinstance(simple, TemperatureScaling) or tempered.gain(before) > 0 else before
     best: tuple[type[HeldBack], float] | None = None
     for cls in methods:
@@ -53,3 +54,22 @@ def choose(
         return None
     calibrator = best[0].with_ridge(logits, labels, best[1], intercept=intercept)
     return None if calibrator.end_of_range(logits, labels, "nll") else calibrator
+
+
+def choose_for_outputs(
+    scored: Scored, logits: NDArray[Any], labels: NDArray[np.int64], simple: Calibrator, intercept: bool = True
+) -> Calibrator | None:
+    """As [`choose`], for a head of sigmoids: a scale and a shift of each label, where these are better."""
+    if PlattScaling.too_few(logits.shape[1], labels):
+        return None
+    calibrator, rows = PlattScaling.with_rows(logits, labels, intercept=intercept)
+    if calibrator.end_of_range(logits, labels, "nll"):
+        return None
+    old = HeldOut.of(scored, len(labels))
+    if isinstance(simple, TemperatureScaling):
+
+        def fits(logits: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, Calibrator]:
+            return {"": SigmoidTemperature.fit(logits, labels, criterion="nll", n_bins=15)}
+
+        old = held_out(fits, logits, labels)[""]
+    return calibrator if is_better(rows, old, scored) else None

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
-from ..checks import check_logits
+from ..checks import check_logits, check_outputs
+from ..metrics.scored import SIGMOID, SOFTMAX
 from ..names import suggestion
 
 
@@ -116,7 +117,7 @@ class Affine(NamedTuple):
 @dataclass(frozen=True)
 class Calibrator(ABC):
     """
-    A fitted map from logits to logits whose softmax is calibrated. It knows no model and needs no torch.
+    A fitted map from logits to logits whose softmax, or sigmoids, are calibrated. It knows no model and no torch.
 
     A method is a frozen dataclass under [`register_calibrator`], whose fields are what it fits: floats, or tuples of
     them. It must have `method`, `fit`, and one of `affine` (which can be folded into a model) and `calibrated_logits`.
@@ -125,7 +126,11 @@ class Calibrator(ABC):
     Attributes:
         method (`str`): Its name, which the record in `config.calibration` holds.
         noun (`str`, *optional*, defaults to `"calibrator"`): What sentences call it.
-        fitted (`bool`, *optional*, defaults to `True`): Whether it is fitted to data, and so stands in `CALIBRATORS`.
+        activation (`str`, *optional*, defaults to `"softmax"`):
+            What makes probabilities of its logits: one softmax over the classes, or `"sigmoid"`, for heads whose
+            labels each have a probability of their own. A record holds the latter.
+        fitted (`bool`, *optional*, defaults to `True`): Whether it is fitted to data, and so stands in `CALIBRATORS`,
+            or in `SIGMOID_CALIBRATORS`.
         criteria (`tuple[str, ...]`, *optional*, defaults to `("ece", "nll")`):
             What it can be fitted by. A method with one alone is fitted by that one, whatever is asked for.
         stays (`str`, *optional*): How a sentence begins that says why the neutral one was kept.
@@ -133,6 +138,7 @@ class Calibrator(ABC):
 
     method: ClassVar[str]
     noun: ClassVar[str] = "calibrator"
+    activation: ClassVar[str] = SOFTMAX
     fitted: ClassVar[bool] = True
     criteria: ClassVar[tuple[str, ...]] = CRITERIA
     stays: ClassVar[str] = "The logits stay as they are"
@@ -198,8 +204,14 @@ class Calibrator(ABC):
 
     def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probabilities, float64, of logits of shape `(num_samples, num_labels)`, NumPy or torch."""
-        array, _ = check_logits(logits)
-        return softmax(self.calibrated_logits(array.astype(np.float64)), axis=1)
+        array, _ = check_outputs(logits) if self.is_sigmoid else check_logits(logits)
+        calibrated = self.calibrated_logits(array.astype(np.float64))
+        return expit(calibrated) if self.is_sigmoid else softmax(calibrated, axis=1)
+
+    @property
+    def is_sigmoid(self) -> bool:
+        """Whether each logit becomes a probability of its own, rather than all of them those of one softmax."""
+        return self.activation == SIGMOID
 
     def on_tensor(self, logits: Tensor) -> Tensor:
         """
@@ -212,8 +224,9 @@ class Calibrator(ABC):
         return logits.new_tensor(self.calibrated_logits(rows)).reshape(logits.shape)
 
     def to_record(self) -> dict[str, Any]:
-        """What JSON has to hold of it, but for its method: by default its fields."""
-        return {field.name: np.asarray(getattr(self, field.name)).tolist() for field in fields(self)}
+        """What JSON has to hold of it, but for its method: by default its fields, and an activation of sigmoids."""
+        record = {field.name: np.asarray(getattr(self, field.name)).tolist() for field in fields(self)}
+        return {**record, "activation": self.activation} if self.is_sigmoid else record
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], name: str = "config.calibration") -> Calibrator:
@@ -290,34 +303,75 @@ def check_matrix(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
 
 C = TypeVar("C", bound=Calibrator)
 CALIBRATORS: dict[str, type[Calibrator]] = {}
+SIGMOID_CALIBRATORS: dict[str, type[Calibrator]] = {}
 _OTHERS: dict[str, type[Calibrator]] = {}  # what a record may hold beside them
+_SIGMOID_OTHERS: dict[str, type[Calibrator]] = {}
+
+
+def _registries(activation: str) -> tuple[dict[str, type[Calibrator]], dict[str, type[Calibrator]]]:
+    """The methods for heads of that kind that are fitted, and the others."""
+    return (SIGMOID_CALIBRATORS, _SIGMOID_OTHERS) if activation == SIGMOID else (CALIBRATORS, _OTHERS)
 
 
 def register_calibrator(cls: type[C]) -> type[C]:
-    """Class decorator that adds a frozen dataclass to `CALIBRATORS` by its `method`; a taken name is refused."""
-    for known in (CALIBRATORS, _OTHERS):
+    """
+    Class decorator that adds a frozen dataclass by its `method` to `CALIBRATORS`, or to `SIGMOID_CALIBRATORS` where
+    its `activation` is `"sigmoid"`; a taken name is refused.
+    """
+    fitted, others = _registries(cls.activation)
+    for known in (fitted, others):
         if cls.method in known:
             raise ValueError(f"There is a calibrator {cls.method!r} already, {known[cls.method]}.")
-    (CALIBRATORS if cls.fitted else _OTHERS)[cls.method] = cls
+    (fitted if cls.fitted else others)[cls.method] = cls
     return cls
 
 
-def check_method(method: str) -> str:
-    """The name of a method that is fitted, `"none"`, or `"auto"`; else a `ValueError`."""
-    known = (AUTO, NONE, *CALIBRATORS)
+def check_method(method: str, activation: str | None = None) -> str:
+    """
+    The name of a method that is fitted, `"none"`, or `"auto"`; else a `ValueError`. With an activation it has to be
+    one for heads of that kind.
+    """
+    known = (AUTO, NONE, *dict.fromkeys([*SIGMOID_CALIBRATORS, *CALIBRATORS]))
     if method not in known:
         raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}.{suggestion(method, known)}")
-    return method
+    if activation is None or method in (AUTO, NONE) or method in _registries(activation)[0]:
+        return method
+    heads = "one softmax over the classes", "heads whose labels each have a probability of their own (sigmoids)"
+    own, other = heads if activation == SOFTMAX else heads[::-1]
+    takes = ", ".join((AUTO, NONE, *_registries(activation)[0]))
+    raise ValueError(f"method={method!r} is for {other}. For {own} there are {takes}.")
 
 
-def calibrator_class(method: str) -> type[Calibrator]:
-    """The method of that name, one of [`check_method`] but `"auto"`."""
-    return _OTHERS[NONE] if method == NONE else CALIBRATORS[method]
+def calibrator_class(method: str, activation: str = SOFTMAX) -> type[Calibrator]:
+    """The method of that name for that activation, one of [`check_method`] but `"auto"`."""
+    fitted, others = _registries(activation)
+    return others[NONE] if method == NONE else fitted[method]
 
 
 def _class_of(record: Any) -> type[Calibrator] | None:
-    method = record.get("method", "temperature") if isinstance(record, Mapping) else None
-    return CALIBRATORS.get(method) or _OTHERS.get(method) if isinstance(method, str) else None
+    if not isinstance(record, Mapping):
+        return None
+    method, activation = record.get("method", "temperature"), record.get("activation", SOFTMAX)
+    if not isinstance(method, str) or not isinstance(activation, str) or activation not in (SOFTMAX, SIGMOID):
+        return None
+    fitted, others = _registries(activation)
+    return fitted.get(method) or others.get(method)
+
+
+def for_activation(calibrator: Calibrator, activation: str) -> Calibrator:
+    """The same map for a head of that activation, where its method is known there; else an [`UnfoldableError`]."""
+    steps = calibrator.steps if isinstance(calibrator, Chain) else (calibrator,)
+    mapped = []
+    for step in steps:
+        cls = _class_of({"method": step.method, "activation": activation})
+        if step.activation != activation and cls is None:
+            heads = {SOFTMAX: "one softmax over the classes", SIGMOID: "labels with a probability each (sigmoids)"}
+            raise UnfoldableError(
+                f"The {step.named} is for a head of {heads[step.activation]}, and this one is of {heads[activation]}. "
+                "config.problem_type tells them apart: 'multi_label_classification' is of sigmoids."
+            )
+        mapped.append(step if step.activation == activation or cls is None else cls.from_record(step.to_record()))
+    return Chain.of(*mapped)
 
 
 def is_known(record: Mapping[str, Any]) -> bool:
@@ -340,9 +394,13 @@ def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -
     """
     cls = _class_of(record)
     if cls is None:
+        activation = record.get("activation", SOFTMAX)
+        if not isinstance(activation, str) or activation not in (SOFTMAX, SIGMOID):
+            raise ValueError(f"{name}['activation'] must be {SOFTMAX!r} or {SIGMOID!r}, got {short(activation)}.")
         raise ValueError(
-            f"{name} is of the method {short(record['method'])}, which is none of those registered here, "
-            f"{', '.join(CALIBRATORS)}. Import the file that registers it (register_calibrator); scripts: --plugin."
+            f"{name} is of the method {short(record.get('method'))}, which is none of those registered here, "
+            f"{', '.join(_registries(activation)[0])}. Import the file that registers it (register_calibrator); "
+            "scripts: --plugin."
         )
     first, steps = cls.from_record(record, name), record.get("then")
     if steps is None:
@@ -352,7 +410,10 @@ def calibrator_of(record: Mapping[str, Any], name: str = "config.calibration") -
         raise ValueError(f"{place} must be a list of 1 to {_MOST_STEPS} records, got {short(steps)}.")
     if not all(isinstance(step, Mapping) and "then" not in step for step in steps):
         raise ValueError(f"{place} must hold records without a 'then' of their own, got {short(steps)}.")
-    return Chain.of(first, *(calibrator_of(step, place) for step in steps))
+    others = [calibrator_of(step, place) for step in steps]
+    if any(one.activation != first.activation for one in others):
+        raise ValueError(f"{place} must hold records of the activation {first.activation!r}, as the first.")
+    return Chain.of(first, *others)
 
 
 @dataclass(frozen=True)
@@ -398,6 +459,10 @@ class Chain(Calibrator):
     @property
     def is_affine(self) -> bool:
         return all(step.is_affine for step in self.steps)
+
+    @property
+    def is_sigmoid(self) -> bool:
+        return self.steps[0].is_sigmoid if self.steps else super().is_sigmoid
 
     def to_record(self) -> dict[str, Any]:
         first, *others = ({"method": step.method, **step.to_record()} for step in self.steps)

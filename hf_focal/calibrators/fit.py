@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import check_logits, check_n_bins, refuse_masked_labels
+from ..arrays import leave_out_masked, to_numpy
+from ..checks import IGNORED, check_logits, check_n_bins, check_outputs, refuse_masked_labels
 from ..metrics import measure
-from ..metrics.scored import ScoredLogits
-from .auto import choose
-from .base import AUTO, CALIBRATORS, CRITERIA, NONE, Calibrator, calibrator_class, check_method
-from .guard import how_few, is_better, least_gain, what_is_lacking
-from .held_out import HeldBack, HeldOut
+from .auto import choose, choose_for_outputs
+from .base import (
+    AUTO,
+    CALIBRATORS,
+    CRITERIA,
+    NONE,
+    SIGMOID,
+    SIGMOID_CALIBRATORS,
+    SOFTMAX,
+    Calibrator,
+    calibrator_class,
+    check_method,
+)
+from .guard import dependence, how_few, is_better, least_gain, what_is_lacking
+from .held_out import HeldBack, HeldOut, scored_of
 from .structured import check_intercept
 
 
@@ -87,11 +98,15 @@ def fit_calibrator(
         logits (`np.ndarray` or `torch.Tensor` of shape `(num_samples, num_labels)`):
             Raw scores on data that the model was not trained on: finite, or -inf for a class that is masked.
         labels (`np.ndarray` or `torch.Tensor` of shape `(num_samples,)`):
-            Class indices in `[0, num_labels)`.
+            Class indices in `[0, num_labels)`. Of a head whose labels each have a probability of their own, by a
+            sigmoid, they have the shape of the logits: 1 where a label is right, 0 where it is not, -100 or NaN where
+            that is not known; of a single logit `(num_samples,)` will do.
         method (`str`, *optional*, defaults to `"auto"`):
             A name in `hf_focal.CALIBRATORS`, `"none"`, or `"auto"`, which chooses among none, a temperature, a vector
             and, for at most 100 classes, a matrix. It takes a temperature, or none where the guard below keeps it
-            off, unless a vector or a matrix has a smaller NLL on folds that their fits have not seen.
+            off, unless a vector or a matrix has a smaller NLL on folds that their fits have not seen. For sigmoids a
+            name in `hf_focal.SIGMOID_CALIBRATORS`: `"temperature"`, one for all labels, and `"platt"`, a scale and a
+            shift of each, shrunk towards those that all share; `"auto"` chooses among none and these.
         criterion (`str`, *optional*, defaults to `"nll"`):
             What is to be small. `"nll"` is for models that are to be used: it looks at all probabilities and wastes no
             data. `"ece"` is the paper's, to compare with its numbers. A method that knows but one is fitted by it, and
@@ -103,14 +118,18 @@ def fit_calibrator(
             one. By default on for `"nll"`, where the method has a neutral one, and off for `"ece"`. The rule for
             `"bias"`, `"vector"` and `"matrix"` looks at folds that the fits have not seen: the summed NLL has to fall
             by four times what it has to for a temperature, and its mean by half a standard error, and the accuracy
-            must not fall beyond noise.
-        options: Of the method, such as `gamma` of `"focal"`, or `intercept=False` of `"vector"`, `"matrix"` and
-            `"auto"`, for heads without a bias.
+            must not fall beyond noise. That for `"platt"` is the same, but for the accuracy, where the labels of a
+            sample, which depend on each other, count as one; and within it each label has to gain by its own scale
+            and shift on such folds, by half a standard error, or has those that all share, or none.
+        options: Of the method, such as `gamma` of `"focal"`, or `intercept=False` of `"vector"`, `"matrix"`,
+            `"platt"` and `"auto"`, for heads without a bias, or `shared=True` of `"platt"`, for one scale and one
+            shift for all labels.
 
     Raises:
         ValueError: If the criterion, the method or an option is unknown, shapes disagree, logits are NaN or +inf,
-            labels are out of range or of a masked class, there are too few for the method or of one class alone, or a
-            guard is asked for that the method does not have.
+            labels are out of range or of a masked class, there are too few for the method or of one class alone, a
+            guard is asked for that the method does not have, or the method is for heads of the other kind; for
+            one-hot labels too, which a head of sigmoids may have: `method="platt"` tells that it is one.
         TypeError: If `n_bins` is not a whole number.
 
     Warns:
@@ -173,26 +192,27 @@ def fit_for_model(
     logits: ArrayLike, labels: ArrayLike, method: str, criterion: str, n_bins: int, guard: bool | None, **options: Any
 ) -> Fit:
     """As [`fit_calibrator`], for a model to keep: what is at an end of its range is replaced by the neutral one."""
-    return _fit(logits, labels, method, criterion, n_bins, guard, options, keep_ends=False)
+    return _fit(logits, labels, method, criterion, n_bins, guard, options, for_model=True)
 
 
 def _fit(
     logits: ArrayLike, labels: ArrayLike, method: str, criterion: str, n_bins: int, guard: bool | None,
-    options: dict[str, Any], keep_ends: bool = True,
+    options: dict[str, Any], for_model: bool = False,
 ) -> Fit:  # fmt: skip
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}.")
-    check_method(method)
+    activation = _activation(logits, labels, check_method(method), for_model)
+    check_method(method, activation)
     for option, value in options.items():
-        if option not in _options(method):
-            takers = [f"method={name!r}" for name in CALIBRATORS if option in _options(name)]
+        if option not in _options(method, activation):
+            methods = SIGMOID_CALIBRATORS if activation == SIGMOID else CALIBRATORS
+            takers = [f"method={name!r}" for name in methods if option in _options(name, activation)]
             whose = f"is for {' and '.join(takers)} alone" if takers else "is an option of no method"
             raise ValueError(f"{option}={value!r} {whose}, got method={method!r}.")
     check_intercept(options.get("intercept", True))
     n_bins = check_n_bins(n_bins)
-    array, indices = check_logits(logits, labels)
-    refuse_masked_labels(array, indices)
-    cls = calibrator_class(DEFAULT if method == AUTO else method)
+    array, indices = _checked(logits, labels, activation)
+    cls = calibrator_class(DEFAULT if method == AUTO else method, activation)
     if lacking := cls.too_few(array.shape[1], indices):
         raise ValueError(lacking)
     if method == AUTO:
@@ -205,7 +225,7 @@ def _fit(
     if len(array) < FEW_SAMPLES and not guard and method != NONE:
         warnings.warn(f"{few}it is mostly noise.", UserWarning, stacklevel=3)
     own = {} if method == AUTO else options
-    fit = _fitted(cls, array, indices, criterion, n_bins, guard, keep_ends, own)
+    fit = _fitted(cls, array, indices, criterion, n_bins, guard, not for_model, own)
     if method == AUTO:
         fit = _chosen(fit, array, indices, n_bins, guard, options)
     if len(array) < FEW_SAMPLES and guard and method != NONE:
@@ -214,20 +234,51 @@ def _fit(
     return fit
 
 
+def _activation(logits: ArrayLike, labels: ArrayLike, method: str, for_model: bool) -> str:
+    """
+    What kind of head these are of. One-hot labels may be of either: only a method or a model tells. One logit of which
+    all labels are 0 may be a softmax of one class, and no sigmoid can be fitted to it either.
+    """
+    logits, labels = leave_out_masked(logits=logits, labels=labels)
+    array, given = to_numpy("logits", logits), to_numpy("labels", labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        return SIGMOID if for_model or given.ndim == 2 or given.any() else SOFTMAX
+    if given.ndim != 2 or given.shape != array.shape:
+        return SOFTMAX
+    if for_model or (method in SIGMOID_CALIBRATORS and method not in CALIBRATORS):
+        return SIGMOID
+    one_hot = (given == 1).sum(axis=1) + (given == 0).sum(axis=1) == given.shape[1]
+    return SOFTMAX if (one_hot & ((given == 1).sum(axis=1) == 1)).all() else SIGMOID
+
+
+def _checked(logits: ArrayLike, labels: ArrayLike, activation: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The arrays, with the rows of sigmoids of which anything is known."""
+    if activation == SOFTMAX:
+        array, indices = check_logits(logits, labels)
+        refuse_masked_labels(array, indices)
+        return array, indices
+    array, outputs = check_outputs(logits, labels)
+    known = (outputs != IGNORED).any(axis=1)
+    if not known.any():
+        raise ValueError(f"labels are all {IGNORED}: nothing is known of any of the {len(array)} samples.")
+    return (array, outputs) if known.all() else (array[known], outputs[known])
+
+
 def _chosen(
     fit: Fit, logits: NDArray[Any], labels: NDArray[np.int64], n_bins: int, guard: bool, options: dict[str, Any]
 ) -> Fit:
     """What is to be taken: this fit of a temperature, none, or something better."""
-    scored, none = ScoredLogits(logits, labels), calibrator_class(NONE)
+    scored, none = scored_of(logits, labels), calibrator_class(NONE, fit.calibrator.activation)
     if guard and not fit.helped:
         why = fit.why.removeprefix(f"{type(fit.calibrator).stays}: ")
         fit = replace(fit, calibrator=none.fit(logits, labels, criterion="nll", n_bins=n_bins))
         fit = replace(fit, why=f"{none.stays}: {why[:-1]}, and no other map is known to help.")
     lacking = what_is_lacking(scored)
-    better = None if lacking else choose(scored, logits, labels, fit.calibrator, **options)
+    choice = choose_for_outputs if labels.ndim == 2 else choose
+    better = None if lacking else choice(scored, logits, labels, fit.calibrator, **options)
     if better is None:
         return fit
-    return Fit(better, "nll", len(labels), fit.before, measure(ScoredLogits(logits, labels, better), n_bins))
+    return Fit(better, "nll", len(labels), fit.before, measure(scored_of(logits, labels, better), n_bins))
 
 
 def _fitted(
@@ -235,7 +286,7 @@ def _fitted(
     keep_ends: bool, options: dict[str, Any],
 ) -> Fit:  # fmt: skip
     """The fit of checked arrays, and what the guard says of it."""
-    scored, count, neutral = ScoredLogits(logits, labels), len(labels), cls.neutral(logits.shape[1])
+    scored, count, neutral = scored_of(logits, labels), len(labels), cls.neutral(logits.shape[1])
     before = measure(scored, n_bins)
     left_alone = Fit(neutral, criterion, count, before, dict(before), helped=False) if neutral else None
     if left_alone and cls.method == NONE:
@@ -251,14 +302,16 @@ def _fitted(
                 warnings.warn(f"{sentence[:-1]}; the model is left as it is.", UserWarning, stacklevel=4)
             return replace(left_alone, why=f"{cls.stays}: {end}")
         warnings.warn(sentence, UserWarning, stacklevel=4)
-        after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
+        after = measure(scored_of(logits, labels, calibrator), n_bins)
         return Fit(calibrator, criterion, count, before, after, helped=False, why=sentence, at_end=True)
-    after = measure(ScoredLogits(logits, labels, calibrator), n_bins)
+    mapped = scored_of(logits, labels, calibrator)
+    after = measure(mapped, n_bins)
     change, enough = _change(before["nll"] - after["nll"]), False
     if rows is None:
-        enough = count * (before["nll"] - after["nll"]) > least_gain(scored, calibrator.numbers(**options))
+        price = least_gain(scored, calibrator.numbers(**options), dependence(mapped))
+        enough = len(scored) * (before["nll"] - after["nll"]) > price
     else:
-        untouched = HeldOut(scored.nll, scored.correct.astype(float))
+        untouched = HeldOut.of(scored, count)
         change, enough = _change_held_out(rows, untouched), is_better(rows, untouched, scored)
     helped = enough and not lacking
     if guard and left_alone and not helped:
@@ -312,14 +365,14 @@ def _check_guard(guard: Any, criterion: str, cls: type[Calibrator], num_labels: 
     return (criterion == "nll" and guarded) if guard is None else guard
 
 
-def takes_intercept(method: str) -> bool:
+def takes_intercept(method: str, activation: str = SOFTMAX) -> bool:
     """Whether a method can be fitted without a shift, for a head without a bias."""
-    return "intercept" in _options(method)
+    return "intercept" in _options(method, activation)
 
 
-def _options(method: str) -> set[str]:
+def _options(method: str, activation: str = SOFTMAX) -> set[str]:
     """What the fit of a method takes beside data, criterion and bins."""
     if method == AUTO:
         return {"intercept"}
-    cls = calibrator_class(method)
+    cls = calibrator_class(method, activation)
     return {*inspect.signature(cls.fit).parameters} - {"logits", "labels", "criterion", "n_bins"}

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics.scored import ScoredLogits
+from ..checks import IGNORED
+from ..metrics.outputs import ScoredOutputs
+from ..metrics.scored import Scored, ScoredLogits
 from ..progress import progress
 from ..spill import taken
 from .base import Calibrator
@@ -19,6 +21,12 @@ from .temperature import end_of_range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+def scored_of(logits: NDArray[Any], labels: NDArray[np.int64], calibrator: Calibrator | None = None) -> Scored:
+    """Checked logits with their labels, which have the shape of the logits where each has a probability of its own."""
+    return (ScoredOutputs if labels.ndim == 2 else ScoredLogits)(logits, labels, calibrator)
+
 
 Key = TypeVar("Key")
 FEWEST = 10  # samples, or one a class where that is more
@@ -32,10 +40,22 @@ class HeldOut(NamedTuple):
     Attributes:
         nll (`np.ndarray` of shape `(num_samples,)`): Its NLL.
         right (`np.ndarray` of shape `(num_samples,)`): 1 where it is right, else 0.
+
+    Of a sigmoid head the NLL is summed over the outputs of a sample, which depend on each other, and so scaled that
+    the mean over samples is that over outputs. No sample is right or wrong: which labels are said is up to thresholds.
     """
 
     nll: NDArray[np.float64]
     right: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scored: Scored, num_samples: int, share: float | None = None) -> HeldOut:
+        """What so many samples have under one map; of some of them, `share` is that of all: samples per output."""
+        if not isinstance(scored, ScoredOutputs):
+            return cls(scored.nll, scored.correct.astype(float))
+        share = num_samples / len(scored) if share is None else share
+        sums = np.bincount(scored.samples, scored.nll, num_samples).astype(np.float64)
+        return cls(sums * share, np.zeros(num_samples))
 
     def gain(self, other: HeldOut) -> float:
         """By how much the mean NLL is below that of another map."""
@@ -60,17 +80,23 @@ def held_out(
 
     There are ten folds, drawn `repeats` times, but three of many logits and two of very many, drawn once.
     """
-    folds, repeats = (10, repeats) if logits.size < _MANY[0] else (3 if logits.size < _MANY[1] else 2, 1)
+    folds, repeats = folds_of(logits), repeats if logits.size < _MANY[0] else 1
     rows: dict[Key, HeldOut] = {}
+    share = len(labels) / np.count_nonzero(labels != IGNORED) if labels.ndim == 2 else None
     drawn = draw_folds(len(labels), folds, repeats)
     for seen, unseen in progress(drawn, "cross-validation", min(folds, len(labels)) * repeats):
         others, true = taken(logits, unseen), labels[unseen]
         for key, calibrator in fits(taken(logits, seen), labels[seen]).items():
-            scored = ScoredLogits(others, true, calibrator)
+            found = HeldOut.of(scored_of(others, true, calibrator), len(unseen), share)
             into = rows.setdefault(key, HeldOut(np.zeros(len(labels)), np.zeros(len(labels))))
-            into.nll[unseen] += scored.nll / repeats
-            into.right[unseen] += scored.correct / repeats
+            into.nll[unseen] += found.nll / repeats
+            into.right[unseen] += found.right / repeats
     return rows
+
+
+def folds_of(logits: NDArray[Any]) -> int:
+    """How many folds there are."""
+    return 10 if logits.size < _MANY[0] else 3 if logits.size < _MANY[1] else 2
 
 
 def draw_folds(count: int, folds: int, repeats: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Affine, Calibrator, register_calibrator
+from .base import SIGMOID, Affine, Calibrator, register_calibrator
 
 
 if TYPE_CHECKING:
@@ -54,3 +54,11 @@ class NoCalibration(Calibrator):
 
     def __str__(self) -> str:
         return "none"
+
+
+@register_calibrator
+@dataclass(frozen=True)
+class NoSigmoidCalibration(NoCalibration):
+    """The same, for a head whose labels each have a probability of their own."""
+
+    activation: ClassVar[str] = SIGMOID

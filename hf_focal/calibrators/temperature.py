@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import row_blocks
+from ..checks import IGNORED, row_blocks
 from ..metrics.bins import bin_indices
-from .base import Affine, Calibrator, register_calibrator
+from .base import SIGMOID, Affine, Calibrator, register_calibrator
 
 
 if TYPE_CHECKING:
@@ -89,6 +89,31 @@ class TemperatureScaling(Calibrator):
 
     def __str__(self) -> str:
         return f"T = {self.temperature:.4g}"
+
+
+@register_calibrator
+@dataclass(frozen=True)
+class SigmoidTemperature(TemperatureScaling):
+    """`sigmoid(logits / temperature)`: one temperature for all labels of a head, that of smallest NLL."""
+
+    activation: ClassVar[str] = SIGMOID
+    criteria: ClassVar[tuple[str, ...]] = ("nll",)
+
+    @classmethod
+    def fit(
+        cls, logits: NDArray[Any], labels: NDArray[np.int64], *, criterion: str, n_bins: int
+    ) -> SigmoidTemperature:
+        return cls(best_temperature(*_as_pairs(logits, labels)))
+
+    def end_of_range(self, logits: NDArray[Any], labels: NDArray[np.int64], criterion: str, **options: Any) -> str:
+        return end_of_range(self.temperature, "nll", lambda: self.temperature)
+
+
+def _as_pairs(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Each known output as a case of two classes, no and yes, of which no has the logit 0."""
+    known = labels != IGNORED
+    scores = logits[known]
+    return np.stack([np.zeros_like(scores), scores], axis=1), labels[known]
 
 
 def best_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:

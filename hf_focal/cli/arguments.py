@@ -27,7 +27,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..checks import check_count
-from ..metrics import METRICS
+from ..metrics import ALL_METRICS
 from ..names import suggestion
 from ..networks.masking import refuse_masked
 from ..tasks.splits import take
@@ -47,14 +47,15 @@ class RunArguments(CalibrationTrainingArguments):
     """`CalibrationTrainingArguments` with the defaults of the scripts."""
 
     help_groups: ClassVar[dict[str, str]] = {
-        "calibration": "calibrator temperature_criterion temperature_guard target_accuracy fold_temperature",
+        "calibration": "calibrator temperature_criterion temperature_guard target_accuracy target_precision "
+        "threshold_metric fold_temperature",
         "measurement": "n_bins masked_classes per_device_eval_batch_size seed use_cpu",
         "output": "output_dir overwrite",
         "Hub": "push_to_hub hub_model_id push_predictions",
     }
 
     output_dir: str = flag(default=AUTO, help="Where to save; 'auto' is outputs/<dataset>-<model>-<loss>.")
-    overwrite: bool = flag(default=False, help="Replace a run that is in the output folder, at the end.")
+    overwrite: bool = flag(default=False, help="Replace a run in the output folder, at the end.")
     per_device_eval_batch_size: int = flag(default=128, help="Batch size per device.")
     remove_unused_columns: bool = flag(default=False, help="Off: inputs are made by transforms.")
     dataloader_num_workers: int | None = flag(  # type: ignore[assignment]  # None is settled when it is made
@@ -130,7 +131,10 @@ class TrainArguments(RunArguments):
     def __post_init__(self) -> None:
         """Refuse a metric that no evaluation gives."""
         super().__post_init__()
-        metric, known = (self.metric_for_best_model or "loss").removeprefix("eval_"), [*METRICS, REFINEMENT, "loss"]
+        metric, known = (
+            (self.metric_for_best_model or "loss").removeprefix("eval_"),
+            [*ALL_METRICS, REFINEMENT, "loss"],
+        )
         if metric not in known:
             near = suggestion(metric, known)
             raise ValueError(f"metric_for_best_model must be one of {', '.join(known)}, got {metric!r}.{near}")
@@ -143,9 +147,9 @@ class LabelledDataArguments:
     dataset_name: str = flag(help="A data set on the Hub, or a local folder.")
     dataset_config_name: str | None = flag(default=None, help="Configuration of the data set.")
     dataset_revision: str | None = flag(default=None, help="Revision of a data set on the Hub.")
-    label_column_name: str | None = flag(default=None, help="Column of labels.")
+    label_column_name: list[str] | None = flag(default=None, help="Column of labels, or all of 0 and 1 a label.")
     split_seed: int = flag(default=42, help="Seed of the splits, apart from --seed.")
-    max_eval_samples: int | None = flag(default=None, help="Fit or validate, and test, on so many samples only.")
+    max_eval_samples: int | None = flag(default=None, help="Fit or validate, and test, on so many samples.")
     streaming: bool = flag(default=False, help="Read samples when they are needed, and download nothing first.")
 
     def pair_options(self) -> dict[str, Any]:
@@ -164,7 +168,7 @@ class TrainDataArguments(LabelledDataArguments):
     """Which data, and how to split them."""
 
     holdout: float = flag(default=0.1, help="Share of the training data for each missing split.")
-    validation_size: int | None = flag(default=None, help="So many to validate on, by permutation, not the share.")
+    validation_size: int | None = flag(default=None, help="Validate on so many, not on a share of them.")
     max_train_samples: int | None = flag(default=None, help="Train on so many random samples only.")
     class_names: list[str] | None = flag(default=None, help="With --streaming, classes that the data do not name.")
 

@@ -36,8 +36,10 @@ from pathlib import Path
 from typing import Any
 
 from ..hub.load import from_pretrained, load_processor
+from ..models.sigmoid import is_sigmoid
 from ..tasks import ImageClassification, task_of
 from ..tasks.base import get_task
+from ..tasks.multi_label import multi_hot
 from ..tasks.pairs import pair_for
 from ..tasks.splits import chosen_pair, held_out_pair, take
 from ..tasks.streaming import held_out_streams
@@ -58,6 +60,12 @@ class ModelArguments:
     model_revision: str | None = flag(default=None, help="Branch, tag or commit on the Hub.")
     task: str | None = flag(default=None, help="A name in `hf_focal.TASKS`. Unset: what the model's config says.")
     max_seq_length: int | None = flag(default=None, help="Cut texts to so many tokens. Unset: what the model takes.")
+    candidate_labels: list[str] | None = flag(
+        default=None, help="The labels that a zero-shot model chooses from. Unset: the classes of the data."
+    )
+    hypothesis_template: str | None = flag(
+        default=None, help="What makes texts of these, such as 'a photo of a {}'. Unset: 'This is a photo of {}.'"
+    )
 
 
 @dataclass
@@ -95,18 +103,23 @@ def main() -> None:
     if not streaming:
         parts = {**held_out_pair(splits, **wanted, seed=data_args.split_seed)}
         parts = {split: take(data, data_args.max_eval_samples, data_args.split_seed) for split, data in parts.items()}
-    config: Any = model.config
-    names = [config.id2label[index] for index in range(config.num_labels)]
+    first = next(iter(parts.values()))
+    known = first.class_names if streaming else task.class_names(first)
+    choice = model_args.candidate_labels, model_args.hypothesis_template
+    names = task.class_names_for(model, processor, known, *choice)
+    sigmoid = is_sigmoid(model.config)
     task.prepare(model, processor, model_args.max_seq_length)
     measure_alone(args, task, model, processor)
     pair = pair_for(model, processor, next(iter(parts.values())))
     images = isinstance(task, ImageClassification)
     if streaming:
         use_workers(args, MANY if images else 0)
-        samples = {split: data.for_model(names) for split, data in parts.items()}
+        samples = {split: data.for_model(names, sigmoid) for split, data in parts.items()}
         inputs: list[Any] = [*encoded_parts(samples, task, processor, args, data_args).values()]
     else:
-        inputs = [task.encode(task.match_classes(data, names), processor) for data in parts.values()]
+        matched = (task.match_classes(data, names, sigmoid) for data in parts.values())
+        ready = (multi_hot(data, task.label.name) if task.has_lists(data) else data for data in matched)
+        inputs = [task.encode(data, processor) for data in ready]
         use_workers(args, max(map(len, inputs)) if images else 0)
 
     collator = task.collator(processor)

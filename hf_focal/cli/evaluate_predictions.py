@@ -10,6 +10,7 @@ diagram, the best temperature, and which of several models is better.
 A PATH is a file or a folder of shards in Parquet, Arrow, safetensors or CSV, a run of ours, or a data set, saved to
 disk or on the Hub. It holds `logits` or `probabilities` (lists, or columns such as `logits_0`) with `label`; the
 largest ones, `topk_probabilities`, with `topk_classes` and `label`; or `confidence` and `correct`.
+Of a sigmoid head `label` holds 0 or 1 for each label, -100 where it is not known, as lists or columns, too.
 
 Rows are read some at a time: a billion of them take no more memory than a million. With several processes
 (`accelerate launch -m hf_focal evaluate-predictions` and the same flags) each reads its share. All metrics are exact,

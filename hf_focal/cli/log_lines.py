@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import ProgressCallback, Trainer
 
-from ..metrics import METRICS
+from ..metrics import ALL_METRICS
 from ..results.report import PROPER
 from ..results.tables import cell, fill
 from .terminal import columns, is_terminal
@@ -48,7 +48,7 @@ def log_line(logs: Mapping[str, Any]) -> str:
 def _told(logs: Mapping[str, Any]) -> Iterator[str]:
     known = [key for key in _SHOWN if f"eval_{key}" in logs]
     for key in known:
-        metric = METRICS[key]
+        metric = ALL_METRICS[key]
         yield f"{metric.shown.lower() if key == 'accuracy' else metric.shown} " + cell(
             metric.show(logs[f"eval_{key}"]), metric.style
         )

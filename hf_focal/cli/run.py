@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from transformers import set_seed
 
 from ..progress import no_bars
 from ..results.folder import home_of, prepare_output_dir, refuse_own_input
+from ..tasks import Task
+from ..tasks.streaming import Samples
 from ..training.best import KeepBestCallback, stopping_table
 from ..training.dynamics import TrainingDynamicsCallback
 from ..training.finish import finish_run
@@ -76,6 +78,26 @@ def measure_alone(args: RunArguments, task: Any, model: Any, processor: Any) -> 
             "Samples are measured one by one (--per_device_eval_batch_size 1), as they are served: this model answers "
             "otherwise for a sample that is padded beside longer ones."
         )
+
+
+def outputs_of(task: Task, parts: Any, names: Sequence[str], one_logit: bool) -> tuple[Any, list[str], bool]:
+    """
+    Splits, streamed or not, the names of what a model is to tell, and whether each of them gets a probability of its
+    own: of samples of several labels, or with `one_logit`, which stands for the second of two classes.
+    """
+    train = parts["train"]
+    several = train.several if isinstance(train, Samples) else task.has_lists(train)
+    if not one_logit:
+        return parts, list(names), several
+    if several or len(names) != 2:
+        found = "lists of labels" if several else f"{len(names)} classes"
+        raise ValueError(f"--one_logit tells one of two classes from the other, and the data have {found}.")
+    label = [names[1]]
+    made = {}
+    for split, part in parts.items():
+        stream = isinstance(part, Samples)
+        made[split] = part.for_model(label, sigmoid=True) if stream else task.match_classes(part, label, sigmoid=True)
+    return made, label, True
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from ..tasks import AudioClassification
 from ..tasks.splits import take
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, parse_arguments
-from .run import measure_alone, start_run, train_run
+from .run import measure_alone, outputs_of, start_run, train_run
 from .streaming import check_training, encoded_parts, load_training_streams, start_anew
 
 
@@ -65,8 +65,9 @@ def main() -> None:
     else:
         dataset |= data_args.load(task.load_dataset, args, input_column=column)
         names = task.class_names(dataset["train"])
+    parts, names, sigmoid = outputs_of(task, dataset, names, one_logit=False)
     model: Any
-    model, extractor = create_audio_classifier(name, names, from_scratch=from_scratch)
+    model, extractor = create_audio_classifier(name, names, from_scratch=from_scratch, sigmoid=sigmoid)
     if model_args.freeze_feature_encoder and not from_scratch and hasattr(model, "freeze_feature_encoder"):
         model.freeze_feature_encoder()
     measure_alone(args, task, model, extractor)
@@ -76,12 +77,12 @@ def main() -> None:
     longest, plain_train = round(data_args.max_length_seconds * extractor.sampling_rate), None
     if data_args.streaming:
         encode = task.sample_encoder(extractor, longest)
-        train, validation, test = encoded_parts(dataset, task, extractor, args, data_args, train=encode).values()
+        train, validation, test = encoded_parts(parts, task, extractor, args, data_args, train=encode).values()
         start_anew(args, train, checkpoint)
     else:
-        train, validation, test = (task.encode(data, extractor) for data in dataset.values())
-        train = task.encode(dataset["train"], extractor, longest)
-        plain_train = task.encode(take(dataset["train"], len(test), data_args.split_seed), extractor)
+        train, validation, test = (task.encode(data, extractor) for data in parts.values())
+        train = task.encode(parts["train"], extractor, longest)
+        plain_train = task.encode(take(parts["train"], len(test), data_args.split_seed), extractor)
 
     data: dict[str, Any] = {"train_dataset": train, "eval_dataset": validation}
     options = {"data_collator": task.collator(extractor), "processing_class": extractor}

@@ -31,7 +31,7 @@ from ..tasks.timm_augmentation import EXAMPLE
 from ..tasks.transforms import AUGMENTATIONS, ImageTransform, create_image_inputs, largest_side
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, parse_arguments
-from .run import start_run, train_run, use_workers
+from .run import outputs_of, start_run, train_run, use_workers
 from .streaming import MANY, check_training, encoded_parts, load_training_streams, start_anew
 
 
@@ -45,6 +45,7 @@ class ModelArguments:
 
     model_name_or_path: str | None = flag(default=None, help="A timm name or a checkpoint. Unset: a small ResNet.")
     train_from_scratch: bool = flag(default=False, help="Start from random weights.")
+    one_logit: bool = flag(default=False, help="A single logit, for the second of two classes.")
     image_size: int | None = flag(default=None, help="Input size in pixels of a timm network trained from scratch.")
     image_mean: list[float] | None = flag(default=None, help="Mean of each colour, for such a network.")
     image_std: list[float] | None = flag(default=None, help="Standard deviation of each colour, for such a network.")
@@ -71,7 +72,7 @@ def _load(data_args: DataArguments, args: TrainArguments) -> tuple[Any, list[str
         streams = load_training_streams(ImageClassification(), data_args, data_args.image_column_name)
         return streams, list(streams["train"].names or ()), side_of_first(streams["train"])
     dataset = data_args.load(load_image_dataset, args, image_column=data_args.image_column_name)
-    return dataset, dataset["train"].features["label"].names, largest_side(dataset["train"])
+    return dataset, ImageClassification().class_names(dataset["train"]), largest_side(dataset["train"])
 
 
 def _inputs(
@@ -104,7 +105,9 @@ def main() -> None:
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
     dataset, names, data_size = _load(data_args, args)
+    dataset, names, sigmoid = outputs_of(ImageClassification(), dataset, names, model_args.one_logit)
     options = {option: getattr(model_args, option) for option in ("image_size", "image_mean", "image_std")}
+    options["sigmoid"] = sigmoid
     model: Any
     model, processor = create_image_classifier(name, names, from_scratch=from_scratch, data_size=data_size, **options)
     channels_last = model_args.channels_last

@@ -151,9 +151,13 @@ def main() -> None:
     corruptions = [ImageCorruption(name, severity, args.seed) for name in names for severity in severities]
     ood_data = _load_ood_data(args)
     test = take(_load_test_data(args), args.max_samples, args.split_seed)
+    if ImageClassification().has_lists(test):
+        raise ValueError(
+            "--dataset_name has lists of labels: these scores are of a softmax, and of one label an image."
+        )
     batch_size = args.per_device_eval_batch_size
     models = [UncalibratedModel(name, args.output_dir, batch_size) for name in args.model_name_or_path]
-    labels = [model.labels(test["label"][:], test.features["label"].names) for model in models]
+    labels = [model.labels(test["label"][:], ImageClassification().class_names(test)) for model in models]
 
     def predict(title: str, model: UncalibratedModel) -> Iterator[tuple[str | ImageCorruption, np.ndarray]]:
         for name, data in ood_data.items():

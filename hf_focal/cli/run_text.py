@@ -34,7 +34,7 @@ from ..tasks.embedded import SCIPY_DOCS
 from ..tasks.pairs import pair_for
 from ..training.trainer import CalibrationTrainer
 from .arguments import TrainArguments, TrainDataArguments, flag, json_object, parse_arguments
-from .run import start_run, train_run
+from .run import outputs_of, start_run, train_run
 from .streaming import check_training, encoded_parts, load_training_streams, refuse, start_anew
 
 
@@ -45,6 +45,7 @@ class ModelArguments:
     task: str = flag(default=TextClassification.name, help="A name in `hf_focal.TASKS`, of a task of texts.")
     model_name_or_path: str = flag(default=SMALL_BERT, help=f"A checkpoint or folder, or one of {', '.join(LEARNED)}.")
     train_from_scratch: bool = flag(default=False, help="Start from random weights.")
+    one_logit: bool = flag(default=False, help="A single logit, for the second of two classes.")
     max_seq_length: int | None = flag(default=None, help="Most tokens of a text. Unset: the model's own.")
     embeddings: str | None = flag(default=None, help="Word vectors (GloVe), for the paper's networks.")
     vocab_size: int | None = flag(default=None, help="Most entries of a vocabulary that is learned.")
@@ -119,6 +120,16 @@ def _load(data_args: DataArguments, args: TrainArguments, task: Any, name: str) 
     return dataset, task.class_names(dataset["train"])
 
 
+def _with_extra_class(data_args: DataArguments, names: list[str], sigmoid: bool) -> list[str]:
+    if sigmoid and data_args.every_phrase:
+        raise ValueError("--every_phrase needs one label for each tree, and a softmax over them.")
+    if data_args.extra_class is None:
+        return names
+    if data_args.extra_class in names:
+        raise ValueError(f"--extra_class {data_args.extra_class} is a class of the data already: {names}.")
+    return [*names, data_args.extra_class]
+
+
 def main() -> None:
     """What the command does."""
     model_args, data_args, args = parse_arguments([ModelArguments, DataArguments, TrainArguments], description=__doc__)
@@ -129,14 +140,11 @@ def main() -> None:
         check_training(args, data_args)
     checkpoint = start_run(args, data_args.dataset_name, name, args.loss or CalibrationTrainer.default_loss)
 
-    dataset, names = _load(data_args, args, task, name)
-    if data_args.extra_class is not None:
-        if data_args.extra_class in names:
-            raise ValueError(f"--extra_class {data_args.extra_class} is a class of the data already: {names}.")
-        names = [*names, data_args.extra_class]
+    dataset, names, sigmoid = outputs_of(task, *_load(data_args, args, task, name), model_args.one_logit)
+    names = _with_extra_class(data_args, names, sigmoid)
     learned_from = dataset.values() if model_args.vocabulary_of_all_splits else [dataset["train"]]
     texts = () if data_args.streaming else chain.from_iterable(map(task.texts, learned_from))
-    options: dict[str, Any] = {"from_scratch": from_scratch, "texts": texts}
+    options: dict[str, Any] = {"from_scratch": from_scratch, "texts": texts, "sigmoid": sigmoid}
     same = "max_seq_length", "embeddings", "vocab_size", "model_kwargs"
     options |= {option: getattr(model_args, option) for option in same}
     tokenizer: Any

@@ -15,7 +15,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundE
 from safetensors.torch import load_file
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, cached_file
 
+from ..calibrators.base import SIGMOID
 from ..models.record import ADAPTER_RECORD, check_record, refuse_unusable
+from ..models.sigmoid import MULTI_LABEL
 
 
 @contextmanager
@@ -97,10 +99,13 @@ def adapter_record(name: str, source: dict[str, Any]) -> tuple[dict[str, Any] | 
     with refusing(ADAPTER_RECORD, name):
         record = check_record(json.loads(text), "calibration")
         labels = record.pop("labels", None)
+        fewest = 1 if record.get("activation") == SIGMOID else 2
         refuse_unusable(record, len(labels) if isinstance(labels, list) else 0, "calibration")
         if labels is None:
             return record, {}
-        if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"calibration['labels'] must be a list of at least two names, got {labels!r}.")
+        if not isinstance(labels, list) or len(labels) < fewest or not all(isinstance(label, str) for label in labels):
+            least = "two names" if fewest == 2 else "one name"
+            raise ValueError(f"calibration['labels'] must be a list of at least {least}, got {labels!r}.")
     label2id = {label: index for index, label in enumerate(labels)}
-    return record, {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": label2id}
+    kind = {"problem_type": MULTI_LABEL} if fewest == 1 else {}  # which the base model does not know
+    return record, {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": label2id, **kind}

@@ -23,6 +23,7 @@ from ..files import check_weights, explained
 from ..models.apply import apply_temperature
 from ..models.original import find_original, load_original
 from ..models.record import calibration_record, check_record, has_adapter, refuse_unusable
+from ..models.sigmoid import tell_of_sigmoids
 from ..models.source import look_up
 from ..networks.masking import mask_classes
 from ..online import clean_token, online
@@ -48,7 +49,7 @@ def from_pretrained(
     **kwargs: Any,
 ) -> PreTrainedModel:
     """
-    Load a classifier whose softmax is calibrated, whether its temperature is folded into the weights or not.
+    Load a classifier whose softmax, or sigmoids, are calibrated, whether that is folded into the weights or not.
 
     An unfolded temperature is applied in the forward pass, see [`apply_temperature`]. The config is checked before any
     weights are loaded, and no code of the repository is run: weights come from safetensors, or from pickles read with
@@ -65,7 +66,8 @@ def from_pretrained(
             Likewise, such as `dtype` or `device_map`. `trust_remote_code` is refused, and so are other labels.
 
     Returns:
-        `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are.
+        `transformers.PreTrainedModel`: In evaluation mode. Its `logits` are to be fed to a softmax as they are, or to
+        sigmoids where each label has a probability of its own; of an image-text model these are `logits_per_image`.
 
     Raises:
         ValueError: If `config.json` holds a malformed `calibration` or names no classifier or one of another task,
@@ -131,7 +133,8 @@ def pipeline(
 ) -> Pipeline:
     """
     As `transformers.pipeline`, for classifiers: an unfolded temperature is applied, see [`from_pretrained`]. Where it
-    is folded, `transformers.pipeline` gives the same.
+    is folded, `transformers.pipeline` gives the same. A single logit goes through a sigmoid, as does each of several
+    labels, of which a pipeline of texts gives the likeliest alone without `top_k=None`.
 
     Args:
         model (`str` or `transformers.PreTrainedModel`):
@@ -159,20 +162,30 @@ def pipeline(
         source: Any = {"revision": revision, "token": clean_token(token), "local_files_only": local_files_only}
         model = from_pretrained(name, task=task, **source, **(model_kwargs or {}))
         known = known or task_of(model)
-        if known is not None and known.processor not in kwargs:
-            kwargs[known.processor] = load_processor(name, known.name, model, **source)
+        if known is not None and not {*known.parts} <= {*_parts_of(known, kwargs)}:
+            kwargs = {**known.for_pipeline(load_processor(name, known.name, model, **source)), **kwargs}
     _refuse_other_head(type(model).__name__, task_of(model), known)
     known = known or task_of(model)
     if known is None:
         raise ValueError(f"{type(model).__name__} is no classifier of a known kind. {supported_tasks()}")
-    if not {known.processor, "processor"} & set(kwargs):
-        raise ValueError(f"pipeline needs {known.processor}=... beside a model that is loaded already.")
-    if isinstance(known, ImageClassification) and channels_of(model) == 1:
+    kwargs = _parts_of(known, kwargs)
+    if lacking := [part for part in known.parts if part not in kwargs and "processor" not in kwargs]:
+        raise ValueError(f"pipeline needs {'=... and '.join(lacking)}=... beside a model that is loaded already.")
+    if isinstance(known, ImageClassification) and known.processor in known.parts and channels_of(model) == 1:
         kwargs.setdefault("pipeline_class", _GreyPipeline)
+    tell_of_sigmoids(model.config, model)  # some pipelines put a single logit through a softmax, which is 1
     chosen: Any = known.name
     made = transformers.pipeline(chosen, model=apply_temperature(mask_classes(model)), **kwargs)
     known.check_processor(made.model, getattr(made, known.processor, None), made.model.config._name_or_path)
     return made
+
+
+def _parts_of(known: Task, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with the parts of a processor in its place, where a pipeline asks for these."""
+    if known.processor in known.parts or known.processor not in kwargs:
+        return kwargs
+    others = {name: one for name, one in kwargs.items() if name != known.processor}
+    return {**known.for_pipeline(kwargs[known.processor]), **others}
 
 
 def _refuse_other_head(name: str, own: Task | None, asked: Task | None) -> None:

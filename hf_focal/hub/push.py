@@ -20,7 +20,7 @@ from ..models.original import ORIGINAL_HEAD
 from ..models.record import ADAPTER_RECORD
 from ..online import clean_token, online, plain_text
 from ..results.folder import CARD, PICTURE, PREDICTIONS, name_in_card
-from ..results.replace import mend_folder
+from ..results.replace import BY_LABEL, mend_folder
 from ..tasks import task_of
 from ..version import __version__
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "*.safetensors.index.json", ORIGINAL_HEAD)
 _CONFIGS = (CONFIG_NAME, "*_config.json", ADAPTER_RECORD, "tokenizer.json", "special_tokens_map.json")
 _VOCABULARIES = ("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "chat_template.jinja")
-_PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE)
+_PUSHED = (*_WEIGHTS, *_CONFIGS, *_VOCABULARIES, CARD, PICTURE, BY_LABEL)
 
 
 @online

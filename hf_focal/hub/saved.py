@@ -30,6 +30,7 @@ from ..models.fold import check_map, check_mixing
 from ..models.head import check_labels, is_common_scale, map_weights
 from ..models.original import ORIGINAL_HEAD, write_original
 from ..models.record import check_record, facts_of, record_of, refuse_unusable
+from ..models.sigmoid import CROSS_ENCODER, cross_encoder_settings, is_sigmoid, tell_of_sigmoids
 from ..results.replace import mend_folder, replacing
 from ..tasks import supported_tasks, task_of
 
@@ -103,11 +104,15 @@ def fold_checkpoint(folder: str | Path) -> Path:
     mapped = _mapped(modules, calibrator, config, kind)
     head = fingerprint_of(kind, list(mapped.values()))
     stated["calibration"] = record_of(calibrator, facts_of(record), folded=True, head=head)
+    stated |= tell_of_sigmoids(config)
+    settings = cross_encoder_settings(folder) if is_sigmoid(config) else None
     with replacing(folder, "files") as staged:
         if not calibrator.affine(config.num_labels).is_identity:
             _write_weights(files, mapped, staged)
             write_original(staged / ORIGINAL_HEAD, modules, kind, calibrator)
         (staged / CONFIG_NAME).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+        if settings is not None:
+            (staged / CROSS_ENCODER).write_text(settings, encoding="utf-8")
     _warn_of_others(folder)
     return folder
 

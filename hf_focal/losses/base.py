@@ -68,10 +68,12 @@ class CalibrationLoss(nn.Module):
     Base of the losses: a loss defines `of_rows` and keeps each of its parameters in the attribute of that name.
 
     It is called as `loss(logits, labels)`, logits of shape `(N, K)` or `(N, T, K)`, or handed to a `Trainer` as
-    `compute_loss_func`. Half precision is computed and returned in float32. NaN or +inf among the logits gives a loss
-    that is not finite (a gradient scaler relies on it), while -inf rules a class out: the loss is that of the other
-    classes, and infinite where the label is such a class. A mean over no label at all is NaN, as in
-    `torch.nn.functional.cross_entropy`.
+    `compute_loss_func`. Of a sigmoid head, with logits and labels of one shape `(N, L)` or a single logit `(N, 1)`,
+    each output is a case of two classes, and a mean is over all outputs that are known.
+
+    Half precision is computed and returned in float32. NaN or +inf among the logits gives a loss that is not finite (a
+    gradient scaler relies on it), while -inf rules a class out: the loss is that of the other classes, and infinite
+    where the label is such a class. A mean over no label at all is NaN, as in `torch.nn.functional.cross_entropy`.
 
     Args:
         reduction (`str`, *optional*, defaults to `"mean"`):
@@ -134,8 +136,8 @@ class CalibrationLoss(nn.Module):
         Args:
             outputs (`torch.Tensor`, `ModelOutput`, `Mapping` or `tuple`):
                 The logits, or what holds them.
-            labels (`torch.Tensor` of shape `(N,)` or `(N, T)`):
-                Class indices, or `ignore_index`.
+            labels (`torch.Tensor` of shape `(N,)` or `(N, T)`, or that of the logits):
+                Class indices, or `ignore_index`; of a sigmoid head 0 and 1, and `ignore_index` or NaN where unknown.
             num_items_in_batch (`int` or 0-d `torch.Tensor`, *optional*):
                 Labels that count in the accumulated batch: what a mean divides by, so that micro-batches add up.
 
@@ -145,8 +147,8 @@ class CalibrationLoss(nn.Module):
         logits = extract_logits(outputs)
         if labels is None:
             raise ValueError(
-                "The loss got no labels. The batches must hold class indices under the key 'labels' (the Trainer's "
-                "default collator renames a 'label' column)."
+                "The loss got no labels. The batches must hold class indices, or 0 and 1 of each output, under the "
+                "key 'labels' (the Trainer's default collator renames a 'label' column)."
             )
         if num_items_in_batch is None:
             return self.compute(logits, labels, self.reduction)
@@ -243,10 +245,11 @@ class LossFunction(Protocol[P]):
 
 _ARGUMENTS = """\
 Args:
-    logits (`torch.Tensor` of shape `(N, K)` or `(N, T, K)`):
+    logits (`torch.Tensor` of shape `(N, K)` or `(N, T, K)`, of a sigmoid head `(N, L)`):
         Raw scores.
-    labels (`torch.Tensor` of shape `(N,)` or `(N, T)`):
-        Class indices in `[0, K)`, or `ignore_index`.
+    labels (`torch.Tensor` of shape `(N,)` or `(N, T)`, of a sigmoid head `(N, L)`):
+        Class indices in `[0, K)`, or `ignore_index`; of a sigmoid head 0 and 1, and `ignore_index` or NaN where
+        unknown.
 """
 _RESULTS = """
 

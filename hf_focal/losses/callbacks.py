@@ -51,13 +51,13 @@ class ValidationCallback(ProgressCallback, ExportableState):
 
 @torch.no_grad()
 def _predict(model: nn.Module, batches: Any) -> tuple[Tensor, Tensor]:
-    """Flat logits and labels of all batches, whose token sequences may differ in length."""
+    """Logits and labels of all batches, flat where they are of token sequences, which may differ in length."""
     was_training = model.training
     model.eval()
     logits, labels = [], []
     for batch in batches:
         scores = extract_logits(model(**{name: value for name, value in batch.items() if name != "labels"}))
         logits.append(scores.float().reshape(-1, scores.shape[-1]).cpu())
-        labels.append(batch["labels"].reshape(-1).cpu())
+        labels.append((batch["labels"] if scores.ndim == 2 else batch["labels"].reshape(-1)).cpu())
     model.train(was_training)
     return torch.cat(logits), torch.cat(labels)

@@ -15,7 +15,8 @@ class CrossEntropyLoss(CalibrationLoss):
 
     Args:
         class_weights (`Sequence[float]` or `torch.Tensor` of shape `(K,)`, *optional*):
-            Factors of the classes' losses, not negative; a mean divides by the number of labels, not by their sum.
+            Factors of the classes' losses, of a sigmoid head of its labels', not negative; a mean divides by the
+            number of labels, not by their sum.
         reduction, ignore_index: As in [`CalibrationLoss`].
     """
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from .base import CalibrationLoss, Options, as_function, check_number, register_loss
-from .rows import CROSS_ENTROPY, Rows, row_losses
+from .rows import CROSS_ENTROPY, NLL, Rows, row_losses
 
 
 @register_loss("dual-focal")
@@ -30,7 +30,18 @@ class DualFocalLoss(CalibrationLoss):
         self.gamma = check_number("gamma", gamma)
 
     def of_rows(self, rows: Rows) -> Tensor:
-        return row_losses(_Dual(self.gamma), rows) if self.gamma else rows.nll()
+        if not self.gamma:
+            return rows.nll()
+        return row_losses(NLL(self._of_two) if rows.outputs else _Dual(self.gamma), rows)
+
+    def _of_two(self, nll: Tensor) -> tuple[Tensor, Tensor]:
+        # 1 - p_y + p_j, where p_j is 1 - p_y if that is the smaller one, and 0 otherwise.
+        p, rest = torch.exp(-nll), -torch.expm1(-nll)
+        times = torch.where(rest < p, 2.0, 1.0)
+        saturated = rest <= 0  # as in _Dual
+        power = torch.where(saturated, 1.0, times * rest) ** (self.gamma - 1)
+        slope = power * times * (rest + self.gamma * nll * p)
+        return torch.where(saturated, 0.0, power * times * rest * nll), torch.where(saturated, 0.0, slope)
 
 
 class _Dual:

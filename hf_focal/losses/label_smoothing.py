@@ -2,6 +2,7 @@
 """Label smoothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,11 @@ class LabelSmoothingLoss(CalibrationLoss):
     def of_rows(self, rows: Rows) -> Tensor:
         if not self.smoothing:
             return rows.nll()
-        return row_losses(_Smoothed(self.smoothing, highest_mask(rows.logits.dtype)), rows)
+        if rows.outputs:
+            other = replace(rows, labels=torch.where(rows.ignored, rows.labels, 1 - rows.labels)).nll()
+            other = torch.where(other < torch.inf, other, 0.0)  # ruled out
+            return (1 - self.smoothing) * rows.nll() + self.smoothing * other
+        return row_losses(_Smoothed(self.smoothing, highest_mask(rows.scores.dtype)), rows)
 
 
 class _Smoothed:

@@ -77,9 +77,9 @@ class MMCELoss(CalibrationLoss):
 
     def _of_rows(self, rows: Rows, averaged: bool) -> Tensor:
         nll, released = rows.nll(), self.normalization == "released"
-        together = self.gather and torch.is_grad_enabled() and rows.logits.requires_grad and count_processes() > 1
+        together = self.gather and torch.is_grad_enabled() and rows.scores.requires_grad and count_processes() > 1
         share = ("averaged" if averaged else "added") if together else None
-        term = _mmce(rows.logits, rows.labels, ~rows.ignored, self.weighted, released, share)
+        term = _mmce(rows.scores, rows.labels, ~rows.ignored, self.weighted, released, share)
         return nll + self.lam * term.to(nll.dtype)
 
 
@@ -91,8 +91,12 @@ def _mmce(
 ) -> Tensor:
     """Of these rows, or of those of all processes, which average or add up what comes of it."""
     wide = widen(logits) if logits.device.type == "mps" else logits.double()
-    predictions = wide.detach().max(dim=-1).indices  # argmax takes three times as long
-    confidences = row_losses(PROBABILITY, Rows(wide, predictions, ignore_index=-1, all_count=True))
+    outputs = int(wide.shape[1] == 1)  # of a sigmoid head
+    if outputs:
+        predictions = (wide.detach().squeeze(-1) > 0).long()
+    else:
+        predictions = wide.detach().max(dim=-1).indices  # argmax takes three times as long
+    confidences = row_losses(PROBABILITY, Rows(wide, predictions, -1, all_count=True, outputs=outputs))
     correct = (predictions == labels) & kept
     if processes is not None:
         confidences, correct, kept = gathered(confidences, correct, kept, averaged=processes == "averaged")

@@ -57,12 +57,18 @@ def replace_logits(outputs: Any, logits: Tensor) -> Any:
 
 @dataclass(eq=False)  # torch 2.6 compiles no properties of a named tuple
 class Rows:
-    """Logits `(M, K)` and labels `(M,)` of a batch, checked; what a loss gives where a label is ignored is dropped."""
+    """
+    Logits `(M, K)` and labels `(M,)` of a batch, checked; what a loss gives where a label is ignored is dropped.
 
-    logits: Tensor
+    Of a sigmoid head each output is a row of its own, of two classes with the logits 0 and z: its softmax is
+    `sigmoid(z)`, and so every loss is there what it is for two classes.
+    """
+
+    scores: Tensor  # the logits; of a sigmoid head z alone, `(M, 1)`
     labels: Tensor
     ignore_index: int
     all_count: bool  # whether no label is known to be ignored
+    outputs: int = 0  # of a sigmoid head, how many; 0 of a softmax
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor, ignore_index: int) -> Rows:
@@ -74,8 +80,13 @@ class Rows:
             raise ValueError(f"logits must have shape (N, K) or (N, T, K), got {tuple(logits.shape)}.")
         if not logits.is_floating_point():
             raise ValueError(f"logits must be floating point, got {logits.dtype}. Pass the raw scores of the model.")
+        if logits.ndim == 2 and (labels.shape == logits.shape or logits.shape[1] == 1):
+            return cls._of_sigmoid(logits, labels, ignore_index)
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise ValueError(f"labels must be class indices of an integer dtype, got {labels.dtype}.")
+            raise ValueError(
+                f"labels must be class indices of an integer dtype, got {labels.dtype}. Of several labels a sample "
+                f"they have the shape of the logits, {tuple(logits.shape)}, and hold 0 and 1."
+            )
         if labels.shape != logits.shape[:-1]:
             raise ValueError(
                 f"labels must have shape {tuple(logits.shape[:-1])} to go with logits of shape {tuple(logits.shape)}, "
@@ -91,6 +102,37 @@ class Rows:
         all_count = looked_at and _check_range(flat_labels, num_labels, ignore_index)
         return cls(logits if flat else logits.reshape(-1, num_labels), flat_labels, ignore_index, all_count)
 
+    @classmethod
+    def _of_sigmoid(cls, logits: Tensor, labels: Tensor, ignore_index: int) -> Rows:
+        """Logits `(N, L)`, and of each whether it is right: 0 or 1, `ignore_index` or NaN where that is not known."""
+        if labels.shape not in (logits.shape, logits.shape[:1]):
+            raise ValueError(
+                f"labels must hold 0 or 1 for each of the {logits.shape[1]} outputs, shape {tuple(logits.shape)}, got "
+                f"{tuple(labels.shape)}."
+            )
+        if labels.is_complex():
+            raise ValueError(f"labels must be 0 or 1, or equal ignore_index={ignore_index}, got {labels.dtype}.")
+        looked_at = labels.device.type == "cpu" and not is_traced()
+        if labels.is_floating_point():
+            if looked_at and bool((soft := labels.frac().abs() > 0).any()):  # of NaN it is not
+                raise ValueError(
+                    f"labels must be 0 or 1, or equal ignore_index={ignore_index}, got {labels[soft][0].item():g}. "
+                    "Soft labels have no loss here."
+                )
+            if not looked_at or bool(labels.isnan().any()):
+                labels = torch.where(labels.isnan(), ignore_index, labels)
+        elif labels.dtype == torch.bool:
+            labels = labels.to(torch.int8)
+        flat_labels = labels.reshape(-1)
+        all_count = looked_at and _check_range(flat_labels, 2, ignore_index)
+        flat_labels = flat_labels.to(torch.int8 if -128 <= ignore_index < 128 else torch.long)
+        return cls(logits.reshape(-1, 1), flat_labels, ignore_index, all_count, logits.shape[1])
+
+    @property
+    def logits(self) -> Tensor:
+        """`(M, K)`."""
+        return in_pairs(self.scores) if self.outputs else self.scores
+
     @property
     def ignored(self) -> Tensor:
         return self.labels == self.ignore_index
@@ -98,7 +140,8 @@ class Rows:
     @property
     def targets(self) -> Tensor:
         """The labels, with 0 where they are ignored, `(M,)`."""
-        return self.labels if self.all_count else torch.where(self.ignored, 0, self.labels)
+        labels = self.labels.long()
+        return labels if self.all_count else torch.where(self.ignored, 0, labels)
 
     def log_probabilities(self) -> Tensor:
         """The log-softmax, `(M, K)`, by differentiable operations."""
@@ -117,13 +160,18 @@ class Rows:
         if not self.all_count:
             losses = torch.where(self.ignored, 0.0, losses)
         if weights is not None:
-            if weights.shape != self.logits.shape[-1:]:
+            number, what = (self.outputs, "labels") if self.outputs else (self.scores.shape[-1], "classes")
+            if weights.shape != (number,):
                 raise ValueError(
-                    f"class_weights must hold one number for each of the {self.logits.shape[-1]} classes, "
+                    f"class_weights must hold one number for each of the {number} {what}, "
                     f"got shape {tuple(weights.shape)}."
                 )
             # Not blocking: numbers this few are staged at once, and the device need not be waited for.
-            losses = losses * weights.to(losses.device, losses.dtype, non_blocking=True)[self.targets]
+            weights = weights.to(losses.device, losses.dtype, non_blocking=True)
+            if self.outputs:
+                losses = (losses.reshape(-1, number) * weights).reshape(-1)
+            else:
+                losses = losses * weights[self.targets]
         if reduction == "none":
             return losses.reshape(shape)
         if reduction == "mean" and self.all_count:
@@ -163,13 +211,20 @@ class RowLoss(Protocol):
 
 def row_losses(loss: RowLoss, rows: Rows) -> Tensor:
     """The loss of each row; 0 where the label is ignored."""
-    logits = rows.logits
     if is_traced():
-        return loss.plain(widen(logits), rows.labels, rows.ignore_index)
+        return loss.plain(widen(rows.logits), rows.labels.long(), rows.ignore_index)
+    if rows.outputs and isinstance(loss, NLL):
+        return _OfOutputs.apply(rows.scores, rows.labels, rows.ignore_index, rows.all_count, loss)
+    logits = rows.logits
     differentiated = torch.is_grad_enabled() and logits.requires_grad
     most = min(KEPT_UP_TO, HALF_KEPT_UP_TO) if logits.dtype in HALF else KEPT_UP_TO
     keep = differentiated and logits.numel() <= most
-    return _ClosedForm.apply(logits, rows.labels, rows.ignore_index, rows.all_count, loss, keep)
+    return _ClosedForm.apply(logits, rows.labels.long(), rows.ignore_index, rows.all_count, loss, keep)
+
+
+def in_pairs(scores: Tensor) -> Tensor:
+    """The logits 0 and z of two classes, `(M, 2)`, whose softmax is that of one sigmoid; z comes as `(M, 1)`."""
+    return torch.cat([torch.zeros_like(scores), scores], dim=1)
 
 
 def is_traced() -> bool:
@@ -249,6 +304,49 @@ class _ClosedForm(torch.autograd.Function):
             if half:
                 target.copy_(p)
         return result, *unused
+
+
+class _OfOutputs(torch.autograd.Function):
+    """A function of -log p_y of the outputs of a sigmoid head, in blocks; its slope is kept and no more."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, labels: Tensor, ignore_index: int, all_count: bool, loss: NLL) -> Tensor:
+        ctx.save_for_backward(scores, labels)
+        ctx.loss, ctx.ignore_index, ctx.all_count = loss, ignore_index, all_count
+        losses = widen(scores.new_empty(0)).new_empty(len(scores))
+        ctx.slope = None if loss.shape is None else torch.empty_like(losses)
+        vectors = (scores, labels, losses, losses if ctx.slope is None else ctx.slope)
+        for block, right, into, slope in zip(*(v.split(_block_rows(scores)) for v in vectors), strict=True):
+            nll = F.logsigmoid(_margins(block, right)).neg_()
+            if loss.shape is not None:
+                nll, of_block = loss.shape(nll)
+                slope.copy_(of_block)
+            into.copy_(nll if all_count else torch.where(right == ignore_index, 0.0, nll))
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
+        scores, labels = ctx.saved_tensors
+        unused = (None,) * 4
+        if torch.is_grad_enabled():  # create_graph=True: as in _ClosedForm
+            losses = ctx.loss.plain(in_pairs(widen(scores)), labels.long(), ctx.ignore_index)
+            return *torch.autograd.grad(losses, scores, incoming, create_graph=True), *unused
+        result = torch.empty_like(scores)
+        vectors = (scores, labels, result, incoming[0], incoming[0] if ctx.slope is None else ctx.slope)
+        for block, right, into, scale, slope in zip(*(v.split(_block_rows(scores)) for v in vectors), strict=True):
+            slopes = _margins(block, right).neg_().sigmoid_()  # 1 - p_y
+            slopes = torch.where(right == 1, slopes.neg(), slopes).mul_(scale)
+            if ctx.slope is not None:
+                slopes.mul_(slope)
+            slopes = slopes if ctx.all_count else torch.where(right == ctx.ignore_index, 0.0, slopes)
+            into.copy_(slopes.unsqueeze(-1))
+        return result, *unused
+
+
+def _margins(scores: Tensor, labels: Tensor) -> Tensor:
+    """The logit of p_y; NaN of a logit of +inf, which nothing rules out."""
+    wide = widen(scores).squeeze(-1)
+    return torch.where(labels == 1, torch.where(wide == torch.inf, torch.nan, wide), -wide)
 
 
 def _softmax(logits: Tensor, out: Tensor | None = None) -> Tensor:
@@ -344,7 +442,13 @@ class Brier:
         p.mul_(torch.mul(p, scale).sub_(scale * product)).scatter_add_(-1, index, -(scale * true))
 
 
+def _brier_of_two(nll: Tensor) -> tuple[Tensor, Tensor]:
+    q = -torch.expm1(-nll)
+    return 2 * q.square(), 4 * q * (1 - q)
+
+
 CROSS_ENTROPY, BRIER = NLL(), Brier()
+BRIER_OF_TWO = NLL(_brier_of_two)  # classes, of which each is the other's complement
 PROBABILITY = Probability(lambda nll: (torch.exp(-nll), -torch.exp(-nll)))
 
 

@@ -11,10 +11,12 @@ from .adaptive_ece import adaptive_calibration_error
 from .classwise_ece import classwise_calibration_error
 from .debiased_ece import debiased_calibration_error
 from .smooth_ece import smooth_calibration_error
+from .f1 import f1_of
 from .risk_coverage import ConfidentPredictions, area_under_risk_coverage, confident_predictions, risk_coverage_curve
 from .base import METRICS, Metric, Sums, bin_statistics, calibration_metrics, calibration_metrics_from_logits, measure
-from .base import register_metric
+from .base import ALL_METRICS, SIGMOID_METRICS, metrics_of, register_metric
 from .bins import BinStatistics
+from .outputs import ScoredOutputs, scored_logits, scored_probabilities
 from .scored import Scored
 from .accumulator import BatchMetrics, CalibrationAccumulator, compute_metrics
 from .chance import NoiseFloor

@@ -11,8 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_count, check_n_bins
 from ..predictions import Predictions
-from .base import BIN_SUMS, METRICS, Metric, Sums, calibration_metrics_from_logits, scaling_of, whole_rows_first
-from .scored import LogitMap, Scored, ScoredLogits
+from .base import BIN_SUMS, METRICS, Metric, Sums, measure, metrics_of, output_scaling_of, scaling_of, whole_rows_first
+from .outputs import ScoredOutputs, scored_logits
+from .scored import SIGMOID, LogitMap, Scored, ScoredLogits
+
+
+MOST_CELLS = 256  # labels: of more, what is added up in many cells for each is left out
+_ROWS = 1 << 18  # of outputs, that are waited for before they are added up
 
 
 class CalibrationAccumulator(Sums):
@@ -142,6 +147,75 @@ class CalibrationAccumulator(Sums):
         self.arrays, self.num_labels = arrays, num_labels or None
 
 
+class OutputAccumulator:
+    """
+    Every metric of a sigmoid head over any number of batches that says how it is added up; of more than 256 labels
+    without AdaECE. All but AdaECE are exact.
+
+    Args:
+        n_bins (`int`, *optional*, defaults to `15`):
+            Number of bins.
+    """
+
+    def __init__(self, n_bins: int = 15) -> None:
+        self.n_bins = check_n_bins(n_bins)
+        self._waiting: list[ScoredOutputs] = []
+        self._totals: dict[str, NDArray[np.float64]] = {}
+        self._labels: dict[int, _OfLabel] = {}
+        self._num_outputs: int | None = None
+
+    def add(self, scored: ScoredOutputs) -> None:
+        """Add a batch."""
+        if self._num_outputs not in (None, scored.num_outputs):
+            raise ValueError(
+                f"Every batch must have the same number of labels: {self._num_outputs} so far, now "
+                f"{scored.num_outputs}."
+            )
+        self._num_outputs = scored.num_outputs
+        self._waiting.append(scored)
+        if sum(map(len, self._waiting)) >= _ROWS:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        if not self._waiting:
+            return
+        whole, self._waiting = ScoredOutputs.together(self._waiting), []
+        for key, metric in metrics_of(SIGMOID).items():
+            if metric.sums is not None:
+                self._totals[key] = self._totals.get(key, 0.0) + metric.sums.totals(whole)
+        for column, (_, one) in whole.each.items():
+            if column not in self._labels:
+                self._labels[column] = _OfLabel(self.n_bins, whole.num_outputs <= MOST_CELLS)
+            self._labels[column].add(one)
+
+    def compute(self) -> dict[str, float]:
+        """The metrics of all that was added."""
+        self._add_up()
+        if not self._labels:
+            raise ValueError("No samples to compute metrics of.")
+        ones = list(self._labels.values())
+        known, sizes = [one.compute() for one in ones], [one.num_samples for one in ones]
+        values: dict[str, float] = {}
+        for key, metric in metrics_of(SIGMOID).items():
+            if metric.sums is not None:
+                values[key] = float(metric.sums.value(self._totals[key]))
+            elif key in known[0]:
+                values[key] = float(np.average([one[key] for one in known], weights=sizes))
+        return values
+
+
+class _OfLabel(CalibrationAccumulator):
+    """What does not follow from sums over samples, of one label."""
+
+    def __init__(self, n_bins: int, cells: bool) -> None:
+        self._cells = cells
+        super().__init__(2, n_bins)
+
+    def _added_up(self) -> list[Metric]:
+        metrics = [metric for metric in metrics_of(SIGMOID).values() if metric.running and metric.sums is None]
+        return [metric for metric in metrics if self._cells or metric.error_bound is None]
+
+
 class BatchMetrics:
     """
     A `compute_metrics` for `TrainingArguments(batch_eval_metrics=True)`, with which evaluating never holds the logits
@@ -149,25 +223,42 @@ class BatchMetrics:
     """
 
     def __init__(self, n_bins: int = 15) -> None:
-        self.accumulator = CalibrationAccumulator(n_bins=n_bins)
+        self.n_bins = check_n_bins(n_bins)
+        self._start()
+
+    def _start(self) -> None:
+        """Forget every batch."""
+        self.accumulator: CalibrationAccumulator | OutputAccumulator | None = None
 
     def __call__(self, eval_prediction: Any, compute_result: bool, **scaling: Any) -> dict[str, float]:
         """As [`compute_metrics`], with the scaling of [`CalibrationAccumulator.update_logits`]."""
         finished = True  # by an error as well
         try:
             seen = Predictions.flatten(eval_prediction)
+            if self.accumulator is None:
+                of_outputs = seen.is_sigmoid
+                self.accumulator = (OutputAccumulator if of_outputs else CalibrationAccumulator)(n_bins=self.n_bins)
             if len(seen):  # none where every label of the batch is -100
-                self.accumulator.update_logits(seen.logits, seen.labels, **scaling)
+                self._add(seen, **scaling)
             finished = compute_result
             return self.accumulator.compute() if compute_result else {}
         finally:
             if finished:
-                self.accumulator.reset()
+                self._start()
+
+    def _add(self, seen: Predictions, **scaling: Any) -> None:
+        if isinstance(self.accumulator, CalibrationAccumulator):
+            self.accumulator.update_logits(seen.logits, seen.labels, **scaling)
+        elif isinstance(self.accumulator, OutputAccumulator):
+            scaling.setdefault("calibrator", None)
+            calibrator = scaling.pop("calibrator") or output_scaling_of(**scaling)
+            self.accumulator.add(ScoredOutputs.of_logits(seen.logits, seen.labels, calibrator))
 
 
 class ComputeMetrics:
     """
-    `Trainer(compute_metrics=compute_metrics)`: every metric of a sequence, image or token classifier.
+    `Trainer(compute_metrics=compute_metrics)`: every metric of a sequence, image or token classifier, of several
+    labels a sample or a single logit as well.
 
     With `TrainingArguments(batch_eval_metrics=True)` the logits of no more than one batch are held, and AdaECE is that
     of [`CalibrationAccumulator`]. The batches are then added up in `compute_metrics.batches` until the last one: after
@@ -176,7 +267,7 @@ class ComputeMetrics:
     Args:
         eval_prediction (`transformers.EvalPrediction`):
             `predictions` are logits of shape `(N, K)` or `(N, T, K)`, or a tuple led by them; `label_ids` of shape
-            `(N,)` or `(N, T)`. Labels of -100 are left out.
+            `(N,)` or `(N, T)`, or for a sigmoid head of the shape of the logits. Labels of -100 are left out.
         n_bins (`int`, *optional*, defaults to `15`):
             Number of bins; `functools.partial` sets another.
         compute_result (`bool`, *optional*):
@@ -192,7 +283,7 @@ class ComputeMetrics:
     def __call__(self, eval_prediction: Any, n_bins: int = 15, compute_result: bool | None = None) -> dict[str, float]:
         if compute_result is None:
             seen = Predictions.flatten(eval_prediction)
-            return calibration_metrics_from_logits(seen.logits, seen.labels, n_bins=n_bins)
+            return measure(scored_logits(seen.logits, seen.labels), check_n_bins(n_bins))
         n_bins = check_n_bins(n_bins)
         batches = self.batches.pop(n_bins, None) or BatchMetrics(n_bins)
         metrics = batches(eval_prediction, compute_result)

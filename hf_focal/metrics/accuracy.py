@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from .base import mean_of, register_metric
+from .base import METRICS, mean_of, register_metric
+from .output_sums import mean_sums
+from .outputs import scored_probabilities
 from .scored import Scored, of_probabilities
 
 
 @of_probabilities
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """
-    Share of samples whose largest probability is that of the true class; ties go to the lowest class.
+    Share of samples whose largest probability is that of the true class; ties go to the lowest class. Of a
+    sigmoid head, whose labels have the shape of the probabilities, the share of its answers yes and no that are right.
 
     Returns:
         `float`: Fraction in `[0, 1]`; higher is better.
@@ -25,7 +28,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> accuracy([[0.8, 0.2], [0.6, 0.4]], [0, 1])
     0.5
     """
-    return _accuracy(Scored(probabilities, labels))
+    return METRICS["accuracy"].of(scored_probabilities(probabilities, labels), 1)
 
 
 @register_metric(
@@ -38,6 +41,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     resampled=lambda scored, n_bins: mean_of(scored.correct.astype(float)),
     running=lambda sums: float(sums.bins.correct_sums.sum() / sums.num_samples),
     interval=lambda scored, level, numbers: _wilson(scored.correct, level, numbers),
+    sums=mean_sums(lambda scored: scored.correct),
 )
 def _accuracy(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.correct.mean())

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_n_bins
-from .base import Statistic, Sums, register_metric
+from .base import METRICS, Statistic, Sums, register_metric
 from .bins import BinStatistics, equal_mass, equal_mass_counts
 from .gaps import GapError, Parts, TopCells, mean_size
+from .outputs import scored_probabilities
 from .scored import Scored, of_probabilities
 
 
@@ -50,7 +51,7 @@ def adaptive_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     >>> round(adaptive_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1], n_bins=1), 2)
     0.2
     """
-    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
+    return METRICS["adaptive_ece"].of(scored_probabilities(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:

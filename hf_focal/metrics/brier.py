@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..checks import check_n_bins
-from .base import mean_of, register_metric
+from .base import METRICS, mean_of, register_metric
 from .bins import equal_width
+from .output_sums import mean_sums
+from .outputs import scored_probabilities
 from .scored import Scored, WithoutConfidences, of_probabilities
 
 
 @of_probabilities
 def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     r"""
-    Mean of $\sum_k (p_k - [k = y])^2$ (Brier, 1950), for any number of classes; not divided by it.
+    Mean of $\sum_k (p_k - [k = y])^2$ (Brier, 1950), for any number of classes; not divided by it. Of a
+    sigmoid head, whose labels have the shape of the probabilities, the mean of $(p - y)^2$, as of scikit-learn.
 
     Returns:
         `float`: In `[0, 2]`; lower is better.
@@ -26,7 +29,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> round(brier_score([[0.8, 0.2]], [0]), 2)
     0.08
     """
-    return _mean(WithoutConfidences(probabilities, labels))
+    return METRICS["brier"].of(scored_probabilities(probabilities, labels, WithoutConfidences), 1)
 
 
 @register_metric(
@@ -39,6 +42,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
     resampled=lambda scored, n_bins: mean_of(scored.brier),
     running=lambda sums: float(sums.arrays["brier"] / sums.num_samples),
     added=lambda scored, n_bins: {"brier": scored.brier.sum()},
+    sums=mean_sums(lambda scored: scored.brier),
 )
 def _mean(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.brier.mean())

@@ -16,12 +16,14 @@ from scipy.special import bdtr, ndtr
 from ..arrays import check_groups
 from ..progress import progress
 from .gaps import Cells, ClassCells, Floats, GapError, Gaps, Parts, TopCells
+from .output_cells import OutputCells
 
 
 SPARSE = 10.0  # variance of a count below which it is drawn as the binomial that it is
 DRAWS, CLASS_DRAWS = 1000, 200
 _DRAWN = 1 << 25  # labels that are drawn at most, down to 100 of each sample
 _WEIGHTS = 1 << 22  # weights of groups that are drawn at a time
+_PRODUCTS, _NUMBERS = 1 << 29, 1 << 23  # of draws with rows, and with parts, at most, down to 200 draws
 _RATIO = 9.0  # how much a variance may differ from the one that noise was drawn with
 _LEAST = 0.1  # of a standard error: what a gap must be to have a direction
 _NEAR = 1 / 3  # of the gaps that were found: up to here the noise is that of a calibrated model
@@ -63,7 +65,8 @@ class Law:
 
     How many of a cell come true is binomial, with the variance that is left where what was said differs within the
     cell; labels of classes are drawn row by row, for the classes of a row depend on each other. Samples of a group
-    enter by the scatter of the groups' own sums.
+    enter by the scatter of the groups' own sums. Labels of a sigmoid head are binomial in each cell, which holds no
+    more than one of a sample, and what the labels of a sample have in common makes the cells depend on each other.
 
     Args:
         error ([`GapError`]), cells ([`Cells`]):
@@ -89,9 +92,11 @@ class Law:
         filled = cells.filled
         self.counts, self.said, self.came = cells.counts[filled], cells.said[filled], cells.came[filled]
         self.mean = np.clip(self.said / self.counts, 0.0, 1.0)
-        self.shape = np.stack([self.counts, self.mean])
+        self.apart = isinstance(cells, OutputCells) and numbers is not None and cells.are_apart(numbers)
+        owners = [cells.owners[filled]] if isinstance(cells, OutputCells) else []
+        self.shape = np.stack([self.counts, self.mean, *owners])
         self.observed = float(error.observed(self.came - self.said, self.shape))
-        self._standard = standard
+        self.standard = standard
         self.together = False  # whether its noise is drawn with that of others
 
     @cached_property
@@ -154,7 +159,7 @@ class Law:
     @cached_property
     def gaps(self) -> Gaps:
         """What was observed."""
-        if self.numbers is None:
+        if self.numbers is None or self.apart:
             return self._gaps(1.0)
         shares = self.plain_shares
         independent = float((self.counts * shares * (1 - shares)).sum())
@@ -185,7 +190,7 @@ class Law:
             near = self.counts @ np.abs(shares - self.mean) <= _NEAR * found
             noise = self._scaled(self._of_null if near else self._of_fit, shares)
             return expected + np.sqrt(self.gaps.inflation) * noise
-        if self.numbers is not None:
+        if self.numbers is not None and not self.apart:
             return expected + self._scaled(self.of_groups, shares)
         counts, spread, weights = self._parts
         if weights is None:
@@ -197,12 +202,16 @@ class Law:
         """Whose outcomes are counted together, of cells that are not empty."""
         counts, spread, weights = cast(TopCells, self.cells).parts
         filled = self.cells.filled
-        return Parts(counts[filled], spread[filled], None) if weights is None else Parts(counts, spread, weights)
+        if weights is None:
+            return Parts(counts[filled], spread[filled], None)
+        return Parts(counts, spread, weights if len(filled) == weights.shape[1] else weights[:, filled])
 
     @cached_property
     def _normal(self) -> tuple[Floats, Floats]:
-        standard = self._standard
-        if standard is None:
+        standard = self.standard
+        if standard is None and self.apart:
+            (standard,) = _of_samples([self], self.generator)
+        elif standard is None:
             standard = self.generator.normal(size=(DRAWS, len(self._parts.counts)))
         return standard, ndtr(standard)
 
@@ -216,9 +225,28 @@ class Law:
         ((noise, shares),) = _noise_of_groups([self], self.generator, DRAWS)
         return noise, shares
 
+    @cached_property
+    def of_parts(self) -> csr_array:
+        """What each group came to in each part less what was to be expected, `(n_groups, n_parts)`, scaled to 1."""
+        cells, filled = cast(OutputCells, self.cells), self.cells.filled
+        places, shares = cells.placed, self.plain_shares
+        if (weights := self._parts.weights) is None:
+            places = np.searchsorted(filled, places)
+        else:
+            shares = np.minimum(weights @ shares, 1.0)
+        residuals = cells.outcomes[1] - shares[places]
+        sizes = np.sqrt(np.bincount(places, residuals**2, len(self._parts.counts)))
+        values = residuals / np.maximum(sizes, 1e-300)[places]
+        numbers = cast(NDArray[np.int64], self.numbers)
+        return csr_array((values, (numbers, places)), shape=(int(numbers.max()) + 1, len(sizes)))
+
     @staticmethod
     def draw_together(laws: Sequence[Law], generator: np.random.Generator, draws: int) -> None:
         """Let laws of the same groups have noise of the same weight of each group, so many times."""
+        if all(law.apart for law in laws):
+            for law, standard in zip(laws, _of_samples(laws, generator, draws), strict=True):
+                law.standard = standard
+            return
         for law, noise in zip(laws, _noise_of_groups(laws, generator, draws), strict=True):
             law.together, law.of_groups = True, noise
 
@@ -299,6 +327,22 @@ def _noise_of_groups(laws: Sequence[Law], generator: np.random.Generator, draws:
             into[start : start + at_once] = (law.residuals.T @ weights.T).T
     few = np.sqrt(count / max(count - 1, 1))
     return [(few * one, law.plain_shares) for one, law in zip(noise, laws, strict=True)]
+
+
+def _of_samples(laws: Sequence[Law], generator: np.random.Generator, draws: int = DRAWS) -> list[Floats]:
+    """
+    Standard normal draws for the parts of each law, `(draws, n_parts)`, which depend on each other as the labels of a
+    sample do: sums of what each sample came to, times a weight that is drawn.
+    """
+    found = [law.of_parts for law in laws]
+    most = min(_PRODUCTS // max(one.nnz for one in found), _NUMBERS // max(one.shape[1] for one in found))
+    draws, count = int(np.clip(most, min(200, draws), draws)), found[0].shape[0]
+    standard, at_once = [np.empty((draws, one.shape[1])) for one in found], max(1, _WEIGHTS // count)
+    for start in range(0, draws, at_once):
+        weights = generator.normal(size=(count, min(at_once, draws - start)))
+        for one, into in zip(found, standard, strict=True):
+            into[start : start + at_once] = (one.T @ weights).T
+    return standard
 
 
 def _outcomes(standard: Floats, uniform: Floats, counts: Floats, shares: Floats, spread: Floats) -> Floats:

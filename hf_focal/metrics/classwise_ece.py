@@ -11,7 +11,7 @@ from ..checks import check_n_bins
 from .base import Statistic, register_metric
 from .bins import bin_indices
 from .gaps import ClassCells, GapError, common_gaps, mean_size, of_classes, of_classes_less_shrunk
-from .scored import Scored, WithoutConfidences, of_probabilities
+from .scored import SOFTMAX, Scored, WithoutConfidences, of_probabilities
 
 
 _CHUNK = 1 << 18  # probabilities binned at a time: they stay in the cache
@@ -86,6 +86,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
 @register_metric(
     "classwise_ece",
     title="Classwise-ECE",
+    heads=(SOFTMAX,),  # of a sigmoid head the ECE is by label already
     whole_rows=True,
     function=classwise_calibration_error,
     resampled=_resampled,

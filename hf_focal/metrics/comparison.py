@@ -16,6 +16,7 @@ from .chance import CLASS_DRAWS, Law, group_numbers
 from .gaps import Cells, ClassCells, Floats, GapError, TopCells
 from .intervals import check_options, interval_ends, resamples_of
 from .lookup import AnyMetric, metric_of
+from .outputs import ScoredOutputs, scored_probabilities
 from .scored import Scored
 
 
@@ -85,7 +86,7 @@ def paired_bootstrap(
     probabilities_a, probabilities_b, labels, groups = leave_out_masked(
         probabilities_a=probabilities_a, probabilities_b=probabilities_b, labels=labels, groups=groups
     )
-    scored_a, scored_b = Scored(probabilities_a, labels), Scored(probabilities_b, labels)
+    scored_a, scored_b = (scored_probabilities(one, labels) for one in (probabilities_a, probabilities_b))
     return compare_scored(entry, scored_a, scored_b, n_bins, level, groups, seed, n_resamples)
 
 
@@ -100,10 +101,11 @@ def compare_scored(
     n_resamples: int = 1000,
 ) -> PairedComparison:
     """[`paired_bootstrap`] of what was checked already."""
+    groups = scored_a.groups_of_rows(groups)
     numbers = group_numbers(groups, len(scored_a), least=2)
     error = metric.gap_error(scored_a, n_bins)
     if error is not None:
-        difference = metric.value(scored_a, n_bins) - metric.value(scored_b, n_bins)
+        difference = metric.of(scored_a, n_bins) - metric.of(scored_b, n_bins)
         cells = [error.cells(scored, n_bins) for scored in (scored_a, scored_b)]
 
         def together(pair: Sequence[Cells]) -> list[Law]:
@@ -111,13 +113,19 @@ def compare_scored(
 
         low, high, share_a_lower = inverted(cells, level, together)
     else:
-        statistic_a, statistic_b = (metric.statistic(scored, n_bins) for scored in (scored_a, scored_b))
-        resamples = resamples_of(len(scored_a), n_resamples, seed, groups, metric)
-        values_a, values_b = np.array([(statistic_a(rows), statistic_b(rows)) for rows in resamples]).T
+        both, sums = (scored_a, scored_b), metric.sums
+        outputs = [one for one in both if isinstance(one, ScoredOutputs)]
+        if sums is not None and len(outputs) == 2:
+            values_a, values_b = (sums.resampled(one, numbers, n_resamples, seed, metric.title) for one in outputs)
+        else:
+            statistic_a, statistic_b = (metric.statistic(scored, n_bins) for scored in both)
+            resamples = resamples_of(len(scored_a), n_resamples, seed, groups, metric)
+            values_a, values_b = np.array([(statistic_a(rows), statistic_b(rows)) for rows in resamples]).T
         with np.errstate(invalid="ignore"):  # NaN where both are infinite
             low, high = interval_ends(values_a - values_b, level)
         everything = np.arange(len(scored_a))
-        difference = statistic_a(everything) - statistic_b(everything)
+        of_a, of_b = (metric.statistic(scored, n_bins)(everything) for scored in both)
+        difference = of_a - of_b
         share_a_lower = float(np.mean((values_a < values_b) + 0.5 * (values_a == values_b)))
     better = "a_is_better" if (high < 0) == metric.lower_is_better else "b_is_better"
     return PairedComparison(difference, low, high, share_a_lower, better if low > 0 or high < 0 else "undecided")

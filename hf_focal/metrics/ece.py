@@ -6,9 +6,10 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from ..checks import check_n_bins
-from .base import Statistic, register_metric
+from .base import METRICS, Statistic, register_metric
 from .bins import gaps_of_resamples
 from .gaps import GapError, TopCells, mean_size
+from .outputs import scored_probabilities
 from .scored import Scored, of_probabilities
 
 
@@ -26,7 +27,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, n_bi
     >>> round(expected_calibration_error([[0.8, 0.2]], [0]), 2)
     0.2
     """
-    return _error(Scored(probabilities, labels), check_n_bins(n_bins))
+    return METRICS["ece"].of(scored_probabilities(probabilities, labels), check_n_bins(n_bins))
 
 
 def _resampled(scored: Scored, n_bins: int) -> Statistic:

@@ -85,7 +85,7 @@ class TopCells(Cells):
         self._pairs, self.adaptive, self.n_bins = scored.pairs, adaptive, n_bins
 
     @cached_property
-    def _placed(self) -> tuple[NDArray[np.int64], Floats | None]:
+    def placed(self) -> tuple[NDArray[np.int64], Floats | None]:
         """The part of each sample, and how much of each part is in each cell, if the parts are not the cells."""
         confidences = self._pairs[0].astype(np.float64)
         if not self.adaptive:
@@ -107,7 +107,7 @@ class TopCells(Cells):
     @cached_property
     def parts(self) -> Parts:
         """Whose outcomes are counted together."""
-        confidences, (parts, weights) = self._pairs[0].astype(np.float64), self._placed
+        confidences, (parts, weights) = self._pairs[0].astype(np.float64), self.placed
         number = len(self.counts) if weights is None else len(weights)
         counts = np.bincount(parts, minlength=number).astype(np.float64)
         off = confidences - (np.bincount(parts, confidences, number) / np.maximum(counts, 1))[parts]
@@ -115,7 +115,7 @@ class TopCells(Cells):
 
     def pairs(self) -> Iterator[RowCells]:
         said, came = (values.astype(np.float64) for values in self._pairs)
-        parts, weights = self._placed
+        parts, weights = self.placed
         rows, cells, inside = np.arange(len(parts)), parts, np.ones(len(parts))
         if weights is not None:
             many = csr_array(weights)[parts].tocoo()

@@ -17,6 +17,7 @@ from ..progress import progress
 from .base import Metric, Statistic
 from .chance import Law, group_numbers
 from .lookup import AnyMetric, metric_of
+from .outputs import ScoredOutputs, scored_probabilities
 from .scored import Scored, of_probabilities
 
 
@@ -70,7 +71,7 @@ def confidence_interval(
     check_level(level)
     entry, n_bins = metric_of(metric), check_n_bins(n_bins)
     probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
-    scored = Scored(probabilities, labels)
+    scored = scored_probabilities(probabilities, labels)
     return interval_of(entry, scored, n_bins, level, groups, seed)
 
 
@@ -78,12 +79,15 @@ def interval_of(
     metric: Metric, scored: Scored, n_bins: int, level: float, groups: ArrayLike | None = None, seed: int = 0
 ) -> tuple[float, float]:
     """[`confidence_interval`] of what was checked already."""
+    groups = scored.groups_of_rows(groups)
     numbers = group_numbers(groups, len(scored), least=2)
     if metric.interval is not None:
         return metric.interval(scored, level, numbers)
     error = metric.gap_error(scored, n_bins)
     if error is not None:
         return Law(error, error.cells(scored, n_bins), numbers, seed).interval(level)
+    if metric.sums is not None and isinstance(scored, ScoredOutputs):
+        return interval_ends(metric.sums.resampled(scored, numbers, 1000, seed, metric.title), level)
     statistic = metric.statistic(scored, n_bins)
     values = np.array([statistic(rows) for rows in resamples_of(len(scored), 1000, seed, groups, metric)])
     return interval_ends(values, level)
@@ -150,8 +154,8 @@ def bootstrap_interval(
         raise ValueError(f"method must be one of percentile, basic, got {method!r}.")
     entry, n_bins = metric_of(metric), check_n_bins(n_bins)
     probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
-    scored = Scored(probabilities, labels)
-    groups = group_numbers(groups, len(scored), least=2)
+    scored = scored_probabilities(probabilities, labels)
+    groups = group_numbers(scored.groups_of_rows(groups), len(scored), least=2)
     resamples = resamples_of(len(scored), n_resamples, seed, groups, entry)
     return _interval(entry.statistic(scored, n_bins), len(scored), resamples, level, method)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..names import suggestion
-from .base import METRICS, Metric, Statistic
+from .base import ALL_METRICS, Metric, Statistic
 from .debiased_ece import DEBIASED
 from .scored import Scored
 
@@ -17,15 +17,15 @@ AnyMetric = str | Callable[[Any, Any], float]
 
 def metric_of(metric: AnyMetric) -> Metric:
     """The entry of a metric given by its key or its function, or one for any other function."""
-    known = [*METRICS.values(), DEBIASED]
+    known = [*ALL_METRICS.values(), DEBIASED]
     if isinstance(metric, str):
         named = {entry.function.__name__: entry for entry in known if entry.function is not None}
         named |= {entry.key: entry for entry in known}  # a key comes before the name of another's function
         if metric in named:
             return named[metric]
     if not callable(metric):
-        near = suggestion(metric, METRICS)
-        raise ValueError(f"metric must be a function or one of {', '.join(METRICS)}, got {metric!r}.{near}")
+        near = suggestion(metric, [*ALL_METRICS])
+        raise ValueError(f"metric must be a function or one of {', '.join(ALL_METRICS)}, got {metric!r}.{near}")
     function: Callable[[Any, Any], float] = metric
 
     def resampled(scored: Scored, n_bins: int) -> Statistic:

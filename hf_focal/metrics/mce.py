@@ -10,7 +10,7 @@ from ..checks import check_n_bins
 from .base import Statistic, register_metric
 from .bins import gaps_of_resamples
 from .gaps import GapError, TopCells, as_large_as_may_be, as_observed, largest_size, largest_size_of_populated
-from .scored import Scored, of_probabilities
+from .scored import SOFTMAX, Scored, of_probabilities
 
 
 @of_probabilities
@@ -39,6 +39,7 @@ def _resampled(scored: Scored, n_bins: int) -> Statistic:
 @register_metric(
     "mce",
     title="MCE",
+    heads=(SOFTMAX,),  # the largest gap of a rare label is that of a single sample
     rank=1,
     function=maximum_calibration_error,
     resampled=_resampled,

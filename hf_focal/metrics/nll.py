@@ -7,7 +7,9 @@ import math
 
 from numpy.typing import ArrayLike
 
-from .base import mean_of, register_metric
+from .base import METRICS, mean_of, register_metric
+from .output_sums import mean_sums
+from .outputs import scored_logits, scored_probabilities
 from .scored import Scored, WithoutConfidences, of_probabilities
 
 
@@ -24,7 +26,7 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
     >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 4)
     0.6931
     """
-    return _mean(WithoutConfidences(probabilities, labels))
+    return METRICS["nll"].of(scored_probabilities(probabilities, labels, WithoutConfidences), 1)
 
 
 @of_probabilities
@@ -39,7 +41,7 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     >>> negative_log_likelihood_from_logits([[0.0, 1000.0]], [0])
     1000.0
     """
-    return _mean(Scored.from_logits(logits, labels))
+    return METRICS["nll"].of(scored_logits(logits, labels), 1)
 
 
 @register_metric(
@@ -52,6 +54,7 @@ def negative_log_likelihood_from_logits(logits: ArrayLike, labels: ArrayLike) ->
     resampled=lambda scored, n_bins: mean_of(scored.nll),
     running=lambda sums: float(sums.arrays["nll"] / sums.num_samples),
     added=lambda scored, n_bins: {"nll": scored.nll.sum()},
+    sums=mean_sums(lambda scored: scored.nll),
 )
 def _mean(scored: Scored, n_bins: int = 0) -> float:
     return float(scored.nll.mean() + 0.0)  # + 0.0: no negative zero

@@ -12,12 +12,13 @@ from scipy.stats import binom
 from ..arrays import leave_out_masked, to_numpy
 from ..checks import check_n_bins
 from ..progress import progress
-from .base import METRICS, Metric
+from .base import Metric, metrics_of
 from .bins import BinStatistics
 from .chance import CLASS_DRAWS, Law, NoiseFloor, group_numbers, wholly_dependent
 from .gaps import Floats, GapError, TopCells, mean_size
 from .intervals import check_level, interval_of
 from .lookup import AnyMetric, metric_of
+from .outputs import ScoredOutputs, scored_probabilities
 from .scored import Scored, of_probabilities
 
 
@@ -52,7 +53,9 @@ def noise_floor(
             As for [`confidence_interval`]. How much the samples of a group depend on each other is told by `labels`;
             without them it is taken to be as much as can be.
         labels (`np.ndarray` of shape `(num_samples,)`, *optional*):
-            Class indices in `[0, num_labels)`. Only with groups are they looked at.
+            Class indices in `[0, num_labels)`. Only with groups are they looked at, or where they have the shape of
+            the probabilities, as of [`calibration_metrics`]: then chance is what it is where the labels of a sample
+            depend on one another as these do.
         seed (`int`, *optional*, defaults to `0`):
             Of what is drawn.
 
@@ -71,7 +74,7 @@ def noise_floor(
     entry, n_bins = metric_of(metric), check_n_bins(n_bins)
     probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
     rows = to_numpy("probabilities", probabilities)
-    scored = Scored(rows, np.zeros(rows.shape[:1], np.int64) if labels is None else labels)
+    scored = Scored(rows, np.zeros(len(rows), np.int64)) if labels is None else scored_probabilities(rows, labels)
     return floor_of(entry, scored, n_bins, level, groups, labels is not None, seed)
 
 
@@ -85,6 +88,7 @@ def floor_of(
     seed: int = 0,
 ) -> NoiseFloor:
     """[`noise_floor`] of what was checked already."""
+    groups = scored.groups_of_rows(groups)
     numbers = group_numbers(groups, len(scored), least=2 if groups is not None and labelled else 1)
     error = metric.gap_error(scored, n_bins)
     if error is None:
@@ -97,6 +101,8 @@ def floor_of(
 
 def _redrawn(metric: Metric, scored: Scored, n_bins: int, numbers: NDArray[np.int64] | None, seed: int) -> Floats:
     """A metric of labels that are drawn from the probabilities; a group has one random number for all its labels."""
+    if isinstance(scored, ScoredOutputs):
+        raise ValueError(f"{metric.title} is no calibration error, of which a sigmoid head has a noise floor.")
     generator, values = np.random.default_rng(seed), []
     ends = np.cumsum(scored.probabilities, axis=1, dtype=np.float64)
     ends /= ends[:, -1:]
@@ -143,10 +149,10 @@ def calibration_p_value(
     """
     entry, n_bins = metric_of(metric), check_n_bins(n_bins)
     probabilities, labels, groups = leave_out_masked(probabilities=probabilities, labels=labels, groups=groups)
-    scored = Scored(probabilities, labels)
-    error = entry.gap_error(scored, n_bins)
+    scored = scored_probabilities(probabilities, labels)
+    error, groups = entry.gap_error(scored, n_bins), scored.groups_of_rows(groups)
     if error is None:
-        known = [key for key, one in METRICS.items() if one.gap_error(scored, n_bins) is not None]
+        known = [key for key, one in metrics_of(scored.head).items() if one.gap_error(scored, n_bins) is not None]
         raise ValueError(f"metric must be a calibration error, such as {', '.join(known)}, got {metric!r}.")
     numbers = group_numbers(groups, len(scored), least=2 if groups is not None else 1)
     law = Law(error, error.cells(scored, n_bins), numbers, seed)
@@ -165,10 +171,12 @@ def appraise(
     """
     intervals: dict[str, tuple[float, float]] = {}
     floors: dict[str, NoiseFloor] = {}
-    if (len(scored) if groups is None else len(np.unique(groups))) < 2:
+    belongs = scored.groups_of_rows(groups)
+    if (len(scored) if belongs is None else len(np.unique(belongs))) < 2:
         return intervals, floors
-    numbers = group_numbers(groups, len(scored), least=2)
-    for metric in progress(list(METRICS.values() if metrics is None else metrics), "intervals and noise"):
+    numbers = group_numbers(belongs, len(scored), least=2)
+    found = metrics_of(scored.head).values() if metrics is None else metrics
+    for metric in progress(list(found), "intervals and noise"):
         if metric.whole_rows and len(scored) * scored.num_labels > _MANY:
             continue
         error = metric.gap_error(scored, n_bins)
@@ -185,7 +193,7 @@ def calibrated_band(
     scored: Scored, n_bins: int = 15, groups: ArrayLike | None = None, level: float = 0.9
 ) -> NDArray[np.float64]:
     """The range that holds the accuracy of each bin were the model calibrated, `(2, n_bins)`; NaN in empty bins."""
-    bins = scored.bins(n_bins)
+    bins, groups = scored.bins(n_bins), scored.groups_of_rows(groups)
     if groups is None or len(np.unique(groups)) < 2:
         return binomial_band(bins, level)
     law = Law(GapError(TopCells, mean_size), TopCells(scored, n_bins), group_numbers(groups, len(scored)))
@@ -193,6 +201,13 @@ def calibrated_band(
     band = np.full((2, n_bins), np.nan)
     band[:, law.cells.filled] = np.clip(law.mean + ends / law.counts, 0, 1)
     return band
+
+
+def pooled_floor(scored: Scored, n_bins: int = 15, groups: ArrayLike | None = None, level: float = 0.9) -> NoiseFloor:
+    """The noise floor of the ECE of a reliability diagram, which has all labels of a sigmoid head in the same bins."""
+    numbers = group_numbers(scored.groups_of_rows(groups), len(scored))
+    law = Law(GapError(TopCells, mean_size), TopCells(scored, n_bins), numbers)
+    return NoiseFloor.of(law.calibrated, level)
 
 
 def binomial_band(bins: BinStatistics, level: float = 0.9) -> NDArray[np.float64]:

@@ -182,13 +182,17 @@ def check_level(level: Any) -> float:
 
 
 def promise_of(
-    confidences: NDArray[Any], correct: NDArray[np.bool_], accuracy: float, level: float = LEVEL
-) -> Promise:
-    """[`choose_threshold`] of confidences and of what was right, with what it keeps."""
+    confidences: NDArray[Any], correct: NDArray[np.bool_], accuracy: float, level: float = LEVEL,
+    expected: float | None = None,
+) -> Promise:  # fmt: skip
+    """
+    [`choose_threshold`] of confidences and of what was right, with what it keeps. Of how many of these samples the
+    tests begin at a share: by default all, else as many as are `expected` to be right, where that is rare.
+    """
     order = np.argsort(-confidences, kind="stable")
     ordered, errors = confidences[order], np.cumsum(~correct[order])
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1  # of ties
-    steps = _steps(len(ordered), accuracy, 1 - level)
+    steps = _steps(len(ordered), accuracy, 1 - level, len(ordered) if expected is None else expected)
     counts = ends[np.searchsorted(ends, steps)]
     fails = np.append(_tail(errors[counts - 1], counts, accuracy) > 1 - level, True)
     passed = int(fails.argmax())
@@ -221,7 +225,7 @@ def _tail(errors: Any, counts: Any, accuracy: float) -> Any:
     return np.where(errors < counts, betainc(np.maximum(counts - errors, 1), errors + 1, accuracy), 1.0)
 
 
-def _steps(count: int, accuracy: float, error: float) -> NDArray[np.int64]:
+def _steps(count: int, accuracy: float, error: float, expected: float) -> NDArray[np.int64]:
     """At which numbers of the most confident samples to test, where so much error is allowed."""
     allowed = [0]
     while allowed[-1] < (1 - accuracy) * count:
@@ -230,7 +234,7 @@ def _steps(count: int, accuracy: float, error: float) -> NDArray[np.int64]:
     if sizes[0] > count:  # not even without an error
         return np.empty(0, np.int64)
     steps = np.unique(np.append(sizes[sizes <= count], count))
-    return steps[steps >= min(_SHARE * count, _NUMBER + _TIMES * steps[0])]
+    return steps[steps >= min(_SHARE * expected, _NUMBER + _TIMES * steps[0])]
 
 
 def _smallest(errors: NDArray[np.int64], count: int, accuracy: float, error: float) -> NDArray[np.int64]:

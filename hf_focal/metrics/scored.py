@@ -18,6 +18,7 @@ from .bins import BinStatistics, equal_mass, equal_width
 
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
+SOFTMAX, SIGMOID = "softmax", "sigmoid"  # kinds of heads: one label a sample, or each with a probability of its own
 _VECTORS = ("confidences", "correct", "true_probabilities", "nll", "brier")
 
 
@@ -80,6 +81,7 @@ class Scored:
     """
 
     confidences: NDArray[Any]
+    head: str = SOFTMAX  # the kind that says this
     _with_maxima = True
 
     def __init__(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
@@ -155,6 +157,10 @@ class Scored:
         if (n_bins, adaptive) not in self._bins:
             self._bins[n_bins, adaptive] = (equal_mass if adaptive else equal_width)(*self.pairs, n_bins)
         return self._bins[n_bins, adaptive]
+
+    def groups_of_rows(self, groups: ArrayLike | None) -> ArrayLike | None:
+        """Which rows depend on one another, where `groups` says which samples do."""
+        return groups
 
     def take(self, rows: NDArray[np.int64]) -> Scored:
         """Some rows, which may repeat. Their probabilities are drawn only for whoever asks for them."""

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from ..calibrators.base import Calibrator, calibrator_of
 from ..networks.masking import with_logits
+from ..networks.zero_shot import has_scale, with_scores
 from .record import calibration_record, refuse_unusable, stated_record
+from .scores import score_map
 
 
 def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
@@ -35,6 +38,8 @@ def apply_temperature(model: PreTrainedModel) -> PreTrainedModel:
     record = calibration_record(model)  # refuses what is malformed, or of another head
     if record is not None and not record["folded"]:
         refuse_unusable(record, getattr(model.config, "num_labels", None))
+        if has_scale(model):
+            score_map(model, calibrator_of(record))
     if not applies_temperature(model):
         model.register_forward_hook(_calibrate_logits)
     return model
@@ -84,4 +89,9 @@ def _calibrate_logits(model: Any, inputs: Any, outputs: Any) -> Any:
         record = stated_record(model)
         waiting = None if record is None or record["folded"] else calibrator_of(record)
         known = _SEEN[model] = (copy.deepcopy(stated), waiting)
-    return outputs if known[1] is None else with_logits(outputs, known[1].on_tensor)
+    if known[1] is None:
+        return outputs
+    if not has_scale(model):
+        return with_logits(outputs, known[1].on_tensor)
+    apply: Any = with_logits if isinstance(outputs, ImageClassifierOutput) else with_scores  # of images and texts
+    return apply(outputs, score_map(model, known[1]).on_tensor)

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -52,7 +52,8 @@ LEARNED = {SMALL_BERT: BertConfig, "global-pooling-cnn": GlobalPoolingCNNConfig,
 def create_image_classifier(
     name: str, label_names: Sequence[str], *, from_scratch: bool = False,
     image_size: int | None = None, data_size: int | None = None,
-    image_mean: Sequence[float] | None = None, image_std: Sequence[float] | None = None, **kwargs: Any,
+    image_mean: Sequence[float] | None = None, image_std: Sequence[float] | None = None, sigmoid: bool = False,
+    **kwargs: Any,
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:  # fmt: skip
     """
     Build a classifier with a head for the given labels, and the image processor that goes with it.
@@ -70,6 +71,8 @@ def create_image_classifier(
             unless `image_size` says so.
         image_mean, image_std (`Sequence[float]`, *optional*): What colours are normalised by, in fractions of white;
             by default what the architecture's own weights were trained with.
+        sigmoid (`bool`, *optional*, defaults to `False`): Give each label a probability of its own, for samples of
+            several labels (`problem_type="multi_label_classification"`); a single name makes a single logit.
         kwargs: `revision`, `token`, `cache_dir`, `local_files_only`: passed on to `from_pretrained`.
 
     Raises:
@@ -79,7 +82,9 @@ def create_image_classifier(
         architecture = name.removeprefix("timm/").split(".")[0]
         if timm.is_model(architecture) and (name.startswith("timm/") or "/" not in name):
             if from_scratch:
-                return _timm_from_scratch(architecture, label_names, image_size, data_size, image_mean, image_std)
+                made = _timm_from_scratch(architecture, label_names, image_size, data_size, image_mean, image_std)
+                made[0].config.problem_type = _problem_type(sigmoid)
+                return made
             name = name if name.startswith("timm/") else _timm_checkpoint(name)
         elif "/" not in name:
             similar = timm.list_models(f"*{architecture}*")[:8]
@@ -90,7 +95,7 @@ def create_image_classifier(
             where = f"a timm architecture trained from scratch; the image processor of {name!r} has its own"
             raise ValueError(f"{argument}={value} only applies to {where}.")
     find_config(name, timm.list_models(), **kwargs)
-    model = _model(AutoModelForImageClassification, name, label_names, from_scratch, kwargs)
+    model = _model(AutoModelForImageClassification, name, label_names, from_scratch, sigmoid, kwargs)
     processor = TASKS[ImageClassification.name].load_processor(name, model.config, **kwargs)
     prepare_image_processor(model, processor)
     return model, processor
@@ -98,14 +103,14 @@ def create_image_classifier(
 
 @online
 def create_audio_classifier(
-    name: str, label_names: Sequence[str], *, from_scratch: bool = False, **kwargs: Any
+    name: str, label_names: Sequence[str], *, from_scratch: bool = False, sigmoid: bool = False, **kwargs: Any
 ) -> tuple[PreTrainedModel, Any]:
     """
     Build a classifier of sounds with a head for the given labels, and the feature extractor that goes with it.
 
     Args:
         name (`str`): A transformers checkpoint on the Hub, such as of wav2vec2, AST or Whisper, or a local folder.
-        label_names, kwargs: As for [`create_image_classifier`].
+        label_names, sigmoid, kwargs: As for [`create_image_classifier`].
         from_scratch (`bool`, *optional*, defaults to `False`): Random weights; of the checkpoint only config and
             feature extractor are read.
 
@@ -114,7 +119,7 @@ def create_audio_classifier(
     """
     find_config(name, (), **kwargs)
     known = TASKS[AudioClassification.name]
-    model = _model(known.auto_class, name, label_names, from_scratch, kwargs)
+    model = _model(known.auto_class, name, label_names, from_scratch, sigmoid, kwargs)
     return model, known.load_processor(name, model.config, **kwargs)
 
 
@@ -123,7 +128,7 @@ def create_text_classifier(
     name: str, label_names: Sequence[str], *, from_scratch: bool = False, max_seq_length: int | None = None,
     texts: Iterable[str] | None = None, task: str = TextClassification.name,
     embeddings: str | Path | None = None, vocab_size: int | None = None,
-    model_kwargs: Mapping[str, Any] | None = None, **kwargs: Any,
+    model_kwargs: Mapping[str, Any] | None = None, sigmoid: bool = False, **kwargs: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # fmt: skip
     """
     Build a classifier of texts, or of their tokens, with a head for the given labels, and the tokenizer for it.
@@ -133,7 +138,7 @@ def create_text_classifier(
             A transformers checkpoint on the Hub, a local folder, or a network with random weights whose vocabulary is
             learned from `texts`: `"small-bert"`, a BERT of two layers, or one of the two of the paper (Section 5),
             `"global-pooling-cnn"` and `"tree-lstm"`.
-        label_names, kwargs: As for [`create_image_classifier`].
+        label_names, sigmoid, kwargs: As for [`create_image_classifier`].
         from_scratch (`bool`, *optional*, defaults to `False`):
             Random weights; of the checkpoint only config and tokenizer are read.
         max_seq_length (`int`, *optional*): Cut texts to so many tokens; by default to as many as the model takes.
@@ -161,13 +166,15 @@ def create_text_classifier(
     if name in LEARNED and not Path(name).is_dir():
         if texts is None:
             raise ValueError(f"{name!r} needs the training texts (texts=...), for its vocabulary.")
-        return _learned(name, texts, label_names, max_seq_length, task, **settings)
+        made = _learned(name, texts, label_names, max_seq_length, task, **settings)
+        made[0].config.problem_type = _problem_type(sigmoid)
+        return made
     if given := [key for key, value in settings.items() if value is not None]:
         only = f"networks whose vocabulary is learned ({', '.join(LEARNED)})"
         raise ValueError(f"{', '.join(given)} can only be set for {only}; {name!r} has its own.")
     find_config(name, LEARNED, **kwargs)
     known = get_task(task)
-    model = _model(known.auto_class, name, label_names, from_scratch, kwargs)
+    model = _model(known.auto_class, name, label_names, from_scratch, sigmoid, kwargs)
     tokenizer = known.load_processor(name, model.config, **kwargs)
     known.check_processor(model, tokenizer, name)
     known.prepare(model, tokenizer, max_seq_length)
@@ -225,22 +232,28 @@ def freeze_all_but_last(model: PreTrainedModel, count: int) -> None:
 
 
 def _model(
-    auto_class: Any, name: str, label_names: Sequence[str], from_scratch: bool, source: Mapping[str, Any]
-) -> PreTrainedModel:
+    auto_class: Any, name: str, label_names: Sequence[str], from_scratch: bool, sigmoid: bool,
+    source: Mapping[str, Any],
+) -> PreTrainedModel:  # fmt: skip
     """The model of a checkpoint, or of its config alone."""
-    labels = _labels(label_names)
+    labels = {**_labels(label_names), "problem_type": _problem_type(sigmoid)}
     with explained(name):
         if from_scratch:
-            model = _fresh(auto_class, AutoConfig.from_pretrained(name, **labels, **source))
+            config = _single_logit(name, labels, source) or AutoConfig.from_pretrained(name, **labels, **source)
+            model = _fresh(auto_class, config)
             reason = "all weights are new"
         else:
             if Path(name).is_dir():
                 check_weights(Path(name))
             # A head of another size is replaced; its weights are new.
             options = {"ignore_mismatched_sizes": True, "output_loading_info": True}
-            model, info = auto_class.from_pretrained(name, **labels, **options, **source)
+            config = _single_logit(name, labels, source)
+            named = labels if config is None else {"config": config}
+            model, info = auto_class.from_pretrained(name, **named, **options, **source)
             new = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
             reason = f"{', '.join(new)} are new" if new else ""
+            if len(label_names) == 2 and any(key[1][:1] == (1,) for key in info["mismatched_keys"]):
+                logger.warning("The head of %s has a single logit, and one of two classes takes its place.", name)
     record = stated_record(model)
     if record is not None and (reason := reason or why_of_another_head(model, record)):
         forget_record(model, reason)
@@ -248,6 +261,20 @@ def _model(
         logger.warning("%s masks %s, which are no classes here: it masks none.", name, model.config.masked_classes)
         model.config.masked_classes = None
     return model
+
+
+def _single_logit(name: str, labels: Mapping[str, Any], source: Mapping[str, Any]) -> Any:
+    """The config for a single logit, which is refused while it still says what kind of a softmax was there before."""
+    if labels["num_labels"] > 1:
+        return None
+    config = AutoConfig.from_pretrained(name, **source)
+    for key in ("problem_type", *labels):
+        setattr(config, key, labels[key])
+    return config
+
+
+def _problem_type(sigmoid: bool) -> Literal["multi_label_classification"] | None:
+    return "multi_label_classification" if sigmoid else None
 
 
 def _labels(label_names: Sequence[str]) -> dict[str, Any]:

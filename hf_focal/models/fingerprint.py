@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..calibrators.base import short
+from ..networks.zero_shot import has_scale
 from .sharded import is_part, whole
 
 
@@ -33,6 +34,8 @@ def fingerprint(model: nn.Module, heads: list[nn.Module] | None = None) -> dict[
     Of each weight and bias it holds the shape, the bits of significand in use, the norm and eight projections. Of a
     model without given modules they are the likely head, and that of an adapter's layers which comes last.
     """
+    if has_scale(model):  # which alone, a number that many models share, tells little
+        heads = [model, *_towers(model)]
     prints = _prints(_likely_head(model) if heads is None else heads)
     if not prints or any(_is_part(one) and not is_part(one) for one in model.parameters()):
         return {}
@@ -124,8 +127,18 @@ def _likely_head(model: Any) -> list[nn.Module]:
     modules = [module for module in in_effect(model) if _shapes(module)]
     labels = model.config.num_labels
     heads = [one for one in modules if labels in (getattr(one, key, None) for key in ("out_features", "out_channels"))]
-    matrices = [one for one in modules if any(len(shape) > 1 for shape in _shapes(one).values())]
+    matrices = [one for one in modules if _has_matrix(one)]
     return (heads or matrices or modules)[-1:]
+
+
+def _towers(model: nn.Module) -> list[nn.Module]:
+    """Of each part of an image-text model the last module with a matrix."""
+    parts = [[one for one in part.modules() if _has_matrix(one)] for part in model.children()]
+    return [found[-1] for found in parts if found]
+
+
+def _has_matrix(module: Any) -> bool:
+    return any(len(shape) > 1 for shape in _shapes(module).values())
 
 
 def _adapter_part(model: nn.Module) -> list[nn.Module]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,15 +14,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..calibrators import Fit
-from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, is_known
+from ..calibrators.base import Affine, Calibrator, UnfoldableError, calibrator_of, for_activation, is_known
 from ..calibrators.temperature import check_temperature
 from ..networks.masking import masked_indices
+from ..networks.zero_shot import has_scale
 from .apply import applies_temperature, apply_temperature, stop_applying
 from .fingerprint import fingerprint
 from .head import (
     MASKED,
     Head,
-    check_single_label,
+    check_classifier,
     evaluating,
     find_head,
     is_common_scale,
@@ -49,7 +51,12 @@ from .record import (
     stated_record,
     why_of_another_head,
 )
+from .scores import for_scores, rounding_of, score_map
 from .sharded import reshard
+from .sigmoid import activation_of, tell_of_sigmoids
+
+
+logger = logging.getLogger(__name__)
 
 
 def fold_calibrator(
@@ -57,7 +64,8 @@ def fold_calibrator(
     record: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:  # fmt: skip
     """
-    Let the classification head do what a calibrator does, so that the model's plain softmax is calibrated.
+    Let the classification head do what a calibrator does, so that the model's plain softmax is calibrated; or its
+    sigmoids, where each label has a probability of its own.
 
     The head is found and tried on a probe batch with random weights in it (and restored), and changed in place. A
     common scale, such as a temperature, suits any head that scales the logits; a factor or a shift of each class, or a
@@ -68,7 +76,7 @@ def fold_calibrator(
 
     Args:
         model (`transformers.PreTrainedModel` or `peft.PeftModel`):
-            A classifier with one label per sample (or token), of at least two classes.
+            A classifier, with one label per sample (or token) or several.
         fitted ([`Calibrator`] or [`Fit`]): As fitted by [`fit_calibrator`]; a [`Fit`] tells the record of its data.
         inputs (`Mapping[str, torch.Tensor]`, *optional*): A batch for the probe; by default one is made from the
             config, for images and text. A model of other inputs needs it.
@@ -91,7 +99,8 @@ def fold_calibrator(
             f"{calibrator_of(known).named if is_known(known) else known['method']} folded in. "
             "Call unfold_temperature(model) before folding another one."
         )
-    num_labels = check_single_label(model)
+    num_labels = check_classifier(model)
+    calibrator = for_activation(calibrator, activation_of(model))
     affine = calibrator.affine(num_labels)
     if known is not None:
         waiting = calibrator_of(known)
@@ -100,6 +109,7 @@ def fold_calibrator(
             record = facts_of(known)
     head = _map_head(model, affine, inputs, calibrator.noun)
     model.config.calibration = record_of(calibrator, record or {}, folded=True, head=fingerprint(model, head.modules))
+    tell_of_sigmoids(model.config, model)
     return model
 
 
@@ -148,6 +158,8 @@ def put_on_top(
             [`UnfoldableError`] if the head cannot do the chain. The model is then as it was.
     """
     known = calibration_record(model)
+    check_classifier(model)
+    calibrator = for_activation(calibrator, activation_of(model))
     record = record_on_top(known, calibrator, facts or {})
     with rolled_back(model):
         if known is not None and known["folded"]:
@@ -200,7 +212,7 @@ def unfold_calibrator(
 
 def _undo(model: Any, calibrator: Calibrator, inputs: Mapping[str, Tensor] | None) -> list[nn.Module] | None:
     """Make the head what it was. Its modules; `None` where it is that already."""
-    affine = calibrator.affine(check_single_label(model))
+    affine = calibrator.affine(check_classifier(model))
     if affine.is_identity:
         return None
     if found := original_head(model, affine):
@@ -208,7 +220,7 @@ def _undo(model: Any, calibrator: Calibrator, inputs: Mapping[str, Tensor] | Non
         with torch.no_grad():
             head.set([original.weights for _, original in found])
         return head.modules
-    if is_common_scale(affine):
+    if is_common_scale(affine) or has_scale(model):
         return _map_head(model, affine.inverse(), inputs, calibrator.noun).modules
     raise ValueError(
         f"The {calibrator.named} is undone by the weights that the head of {type(model).__name__} had before, and "
@@ -224,7 +236,7 @@ def unfold_temperature(model: PreTrainedModel, *, inputs: Mapping[str, Tensor] |
 
 def lacks_bias(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None = None) -> bool:
     """Whether the head can do a factor of each class, but no shift."""
-    ones = np.ones(check_single_label(model))
+    ones = np.ones(check_classifier(model))
     takes = []
     for affine in (Affine(ones), Affine(ones, ones)):
         try:
@@ -271,10 +283,13 @@ def _put(model: PreTrainedModel, record: Mapping[str, Any], fold: bool, inputs: 
     """Set a record of a model that nothing is folded into, and fold what it tells of, if asked."""
     calibrator, modules = calibrator_of(record), None
     if fold:
-        modules = _map_head(model, calibrator.affine(check_single_label(model)), inputs, calibrator.noun).modules
+        modules = _map_head(model, calibrator.affine(check_classifier(model)), inputs, calibrator.noun).modules
+    elif has_scale(model):
+        score_map(model, calibrator)
     elif reason := why_of_another_head(model, {**record, "head": None}):
         raise ValueError(f"The {calibrator.named} is not for this {type(model).__name__}: {reason}.")
     model.config.calibration = record_of(calibrator, facts_of(record), fold, fingerprint(model, modules))
+    tell_of_sigmoids(model.config, model)
     if has_adapter(model):  # whose record is not in a config that is saved
         hook_save(model)
 
@@ -304,7 +319,10 @@ def rolled_back(model: Any) -> Iterator[None]:
 @torch.no_grad()
 def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tensor] | None, noun: str) -> Head:
     """Change the head in place, proved on the probe batch, or leave it as it was."""
-    check_map(affine, check_single_label(model), noun, type(model).__name__)
+    if has_scale(model):  # of however many labels
+        affine = for_scores(model, affine, noun)
+    else:
+        check_map(affine, check_classifier(model), noun, type(model).__name__)
     with evaluating(model):
         probe = probe_of(model, inputs)
         head = find_head(model, probe, affine, noun)
@@ -318,6 +336,8 @@ def _map_head(model: PreTrainedModel, affine: Affine, inputs: Mapping[str, Tenso
             )
         weights, mapped = head.weights(), head.mapped(affine)
         head.set(mapped)
+        if has_scale(model) and (words := rounding_of(weights[0], mapped[0], affine)):
+            logger.warning("%s", words)
         forget_original(model)  # of a head before this one
         if not affine.is_identity:
             keep_original(model, head, weights)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,31 +20,64 @@ from transformers.utils import ModelOutput
 
 from ..calibrators.base import Affine, UnfoldableError
 from ..losses import extract_logits
+from ..networks.zero_shot import BIAS, SCALE, has_scale, probe_batch, scores_of
 from ..tasks import task_of
 from .apply import unapplied
 from .record import has_adapter
+from .scores import for_scores, scale_of_scores, shift_of_scores
 from .sharded import is_sharded, precisions, put, reshard, whole
+from .sigmoid import is_sigmoid
 
 
-def check_single_label(model: PreTrainedModel) -> int:
-    """The number of classes, or a refusal of models whose outputs are not one softmax over at least two of them."""
+def check_classifier(model: PreTrainedModel) -> int:
+    """The number of outputs of a classifier, of a softmax or of sigmoids; or a refusal of what is none."""
     return check_labels(getattr(model, "config", None), type(model).__name__)
 
 
+def check_single_label(model: PreTrainedModel, what: str) -> int:
+    """[`check_classifier`] that also refuses sigmoid heads, `what` being for one softmax over the classes."""
+    num_labels = check_classifier(model)
+    if is_sigmoid(model.config):
+        raise ValueError(
+            f"{what} need one label per sample, of a softmax over at least 2 classes. Found: num_labels={num_labels}, "
+            f"problem_type={model.config.problem_type!r}, a head whose labels each have a probability of their own."
+        )
+    return num_labels
+
+
+def check_labels_of_head(config: Any, shape: Sequence[int]) -> None:
+    """Refuse labels of samples that are those of the other kind of head, which they would train and measure."""
+    count, kind = config.num_labels, f"(problem_type={config.problem_type!r})"
+    several = tuple(shape[1:]) == (count,)
+    if count == 1 or several == is_sigmoid(config):
+        return
+    if several:
+        raise ValueError(
+            f"The labels, of shape {tuple(shape)}, say of each of the {count} outputs whether it is right, and the "
+            f"model has one softmax over them {kind}. Give it class indices, of shape {tuple(shape[:1])}, or set "
+            "model.config.problem_type = 'multi_label_classification' before the trainer is made."
+        )
+    if len(shape) == 1:
+        raise ValueError(
+            f"The labels, of shape {tuple(shape)}, are one a sample, and the model gives each of its {count} outputs "
+            f"a probability of its own {kind}. Give it 0 or 1 for each, of shape {(*shape, count)}, or set "
+            "model.config.problem_type = 'single_label_classification' before the trainer is made."
+        )
+
+
 def check_labels(config: Any, name: str) -> int:
-    """[`check_single_label`] by the config of a model of that name."""
+    """[`check_classifier`] by the config of a model of that name."""
     num_labels = getattr(config, "num_labels", None)
     if not isinstance(num_labels, int):
         raise ValueError(
             f"{name} has no config.num_labels. Supported: transformers classifiers; a timm network "
             "goes through AutoModelForImageClassification (TimmWrapper)."
         )
-    problem_type = getattr(config, "problem_type", None)
-    if num_labels < 2 or problem_type in ("regression", "multi_label_classification"):
+    if getattr(config, "problem_type", None) == "regression" or num_labels < 1:
         raise ValueError(
-            f"Supported: classification with one label per sample and at least 2 classes. Found: num_labels="
-            f"{num_labels}, problem_type={problem_type!r}. Multi-label, regression and one-output heads have no "
-            "softmax to calibrate."
+            f"Supported: classification, of one label per sample or of several. Found: num_labels={num_labels}, "
+            f"problem_type={getattr(config, 'problem_type', None)!r}. A regression has no probabilities to calibrate; "
+            "a single logit that tells yes from no is a classifier with problem_type='multi_label_classification'."
         )
     return num_labels
 
@@ -87,7 +121,11 @@ def map_weights(weights: Mapping[str, Tensor], affine: Affine, share: float) -> 
     mapped = {}
     for name, tensor in weights.items():
         values = tensor.double()
-        if is_common_scale(affine):
+        if name == SCALE:  # the logarithm of a factor of all scores
+            values = values + math.log(scale_of_scores(affine))
+        elif name == BIAS:
+            values = values * scale_of_scores(affine) + shift_of_scores(affine)
+        elif is_common_scale(affine):
             values = values * float(affine.scale)
         else:
             scale, rows = torch.as_tensor(affine.scale, dtype=values.dtype), values.reshape(len(values), -1)
@@ -108,6 +146,9 @@ def find_head(
     # Random weights stand in meanwhile, in every module that might belong to the head: trained or fresh weights may be
     # so small that the logits prove nothing, or that one head of two seems to be all. Random numbers stand in for
     # those of the map, too.
+    if has_scale(model):
+        for_scores(model, affine, noun)
+        return Head([model])
     probe = probe_of(model, inputs)
     candidates = [heads for heads in _head_candidates(model) if heads]
     modules = list(dict.fromkeys(module for heads in candidates for module in heads))
@@ -124,7 +165,17 @@ def find_head(
                 share = 1.0 if affine.shift is None else _share(model, probe, heads, whole)
                 if share is not None and try_head(model, probe, Head(heads, share), trial, whole)[0]:
                     return Head(heads, share)
-    if candidates and affine.shift is not None and all(getattr(one, "bias", None) is None for one in modules):
+    reason = _why_no_head(model, candidates, affine)
+    raise UnfoldableError(
+        f"Cannot fold a {noun} into {type(model).__name__}: {reason} "
+        f"Or keep the {noun} in the config instead (fold=False in CalibrationTrainer.calibrate, "
+        "--no_fold_temperature of the scripts)."
+    )
+
+
+def _why_no_head(model: Any, candidates: list[list[nn.Module]], affine: Affine) -> str:
+    """Why none of these modules can do a map of the logits."""
+    if candidates and affine.shift is not None and not _have_bias(candidates):
         reason = "its last linear layer has no bias, which a shift needs. Vectors and matrices can do without one: "
         reason += "fit_calibrator(..., intercept=False)."
     elif candidates and is_common_scale(affine):
@@ -138,11 +189,11 @@ def find_head(
         )
     else:
         reason = f"it has no linear layer with {model.config.num_labels} floating point outputs."
-    raise UnfoldableError(
-        f"Cannot fold a {noun} into {type(model).__name__}: {reason} "
-        f"Or keep the {noun} in the config instead (fold=False in CalibrationTrainer.calibrate, "
-        "--no_fold_temperature of the scripts)."
-    )
+    return reason
+
+
+def _have_bias(candidates: list[list[nn.Module]]) -> bool:
+    return any(getattr(one, "bias", None) is not None for heads in candidates for one in heads)
 
 
 def is_common_scale(affine: Affine) -> bool:
@@ -191,6 +242,10 @@ def try_head(
 
 
 def _head_candidates(model: Any) -> Iterator[list[nn.Module]]:
+    if has_scale(model):  # a number of its own
+        yield [model]
+        return
+
     def is_head(module: Any) -> bool:
         outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
         return (
@@ -263,6 +318,8 @@ def probe_logits(model: PreTrainedModel, probe: Mapping[str, Tensor]) -> NDArray
             "Pass one batch of inputs that it takes, without labels, to fold_temperature as inputs=..., or keep the "
             "temperature in the config (fold=False in CalibrationTrainer.calibrate)."
         ) from error
+    if has_scale(model):
+        return scores_of(outputs).double().cpu().numpy()
     unnamed = isinstance(outputs, ModelOutput) and "logits" not in outputs  # PPLCNet gives hidden states of classes
     return extract_logits(outputs[0] if unnamed else outputs).double().cpu().numpy()
 
@@ -277,6 +334,8 @@ def _forward(model: Any, probe: Mapping[str, Tensor]) -> Any:
 
 
 def _probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    if has_scale(model):
+        return probe_batch(model)
     config, name, task = model.config, model.main_input_name, task_of(model)
     if task is not None and (probe := task.probe(model)) is not None:
         return probe

@@ -60,7 +60,7 @@ def adjust_prior(
             the model was adjusted to others than `source` before, or its head cannot take a shift; the weights are
             then as they were.
     """
-    kind = check_single_label(model), _names(model), masked_indices(model.config)
+    kind = check_single_label(model, "Priors"), _names(model), masked_indices(model.config)
     start, end = frequencies("source", source, *kind), frequencies("target", target, *kind)
     priors = [step for step in _steps(calibration_record(model)) if isinstance(step, PriorShift)]
     if priors and not np.allclose(start, priors[-1].target, rtol=_SAME):
@@ -102,7 +102,9 @@ def undo_class_weights(
             probabilities under weights is wrong for others) or its weights undone already, its record names another
             loss than cross-entropy, or its head cannot take a shift; the weights of the model are then as they were.
     """
-    values = per_class("weights", weights, check_single_label(model), _names(model), masked_indices(model.config))
+    values = per_class(
+        "weights", weights, check_single_label(model, "Priors"), _names(model), masked_indices(model.config)
+    )
     record = calibration_record(model) or {}
     loss = record.get("loss", "custom")
     if loss not in ("cross_entropy", "custom"):  # custom: a function, of which the record tells nothing

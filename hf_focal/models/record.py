@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_focal authors. Licensed under the Apache License, Version 2.0.
 """
 What a model says of its calibration, in `config.calibration`: probabilities are `softmax(logits)` where `folded` is
-true; else the logits still need the calibrator that the record tells of. Nothing else ever changes logits.
+true, or `sigmoid(logits)` where `activation` is `"sigmoid"`; else the logits still need the calibrator that the record
+tells of. Nothing else ever changes logits.
 
 A record belongs to the head that it was fitted to, whose fingerprint it holds as `head`. Of another head, such as one
 that was made anew or trained on, a folded record is forgotten, and an unfolded one refused.
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ..calibrators.base import Calibrator, Chain, UnfoldableError, calibrator_of, is_known, short
+from ..calibrators.base import SIGMOID, Calibrator, Chain, UnfoldableError, calibrator_of, is_known, short
 from ..networks.masking import masked_names
+from ..networks.zero_shot import has_scale
 from .fingerprint import check_fingerprint, difference
+from .sigmoid import activation_of
 
 
 logger = logging.getLogger(__name__)
@@ -61,13 +64,13 @@ def record_on_top(
     record: Mapping[str, Any] | None, calibrator: Calibrator, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """
-    The record of a calibrator that is put on top of what another one tells of, with facts of its own. A threshold is
-    dropped: it was one on other confidences.
+    The record of a calibrator that is put on top of what another one tells of, with facts of its own. Thresholds are
+    dropped: they were on other probabilities.
     """
     own = {"method": calibrator.method, **facts, **calibrator.to_record()}
     if record is None:
         return own
-    record = {key: value for key, value in record.items() if key != "threshold"}
+    record = {key: value for key, value in record.items() if key not in ("threshold", "thresholds")}
     return {**record, "then": [*(record.get("then") or []), own, *own.pop("then", [])]}
 
 
@@ -135,7 +138,11 @@ def why_of_another_head(model: PreTrainedModel, record: Mapping[str, Any]) -> st
     """The end of a sentence on what shows that a checked record is of another head; `""` where nothing does."""
     num_labels = getattr(model.config, "num_labels", 0)
     calibrator = calibrator_of(record) if is_known(record) and isinstance(num_labels, int) else Chain(())
-    for step in calibrator.steps if isinstance(calibrator, Chain) else (calibrator,):
+    if calibrator.is_sigmoid and activation_of(model) != SIGMOID:
+        kind = getattr(model.config, "problem_type", None)
+        return f"it is for labels with a probability each, and the model has one softmax (problem_type={kind!r})"
+    steps = calibrator.steps if isinstance(calibrator, Chain) else (calibrator,)
+    for step in () if has_scale(model) else steps:  # whose numbers are for however many labels
         try:
             affine = step.affine(num_labels)
         except UnfoldableError:

@@ -98,7 +98,7 @@ class GlobalPoolingCNNForSequenceClassification(WordVectorModel):
             attention_mask (`torch.LongTensor` of that shape, *optional*):
                 0 where a word is to be taken for padding. Words that are `pad_token_id` need no mask.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Class indices: gives a cross-entropy `loss`.
+                Class indices: gives a cross-entropy `loss`. Of several labels a sample 0 and 1 for each.
         """
         pad = self.config.pad_token_id
         if attention_mask is not None:
@@ -112,7 +112,9 @@ class GlobalPoolingCNNForSequenceClassification(WordVectorModel):
         hidden = F.max_pool1d(F.relu(self.conv2(hidden)), KERNEL, stride=1)
         hidden = F.relu(self.conv3(hidden)).amax(dim=2)
         logits = self.classifier(self.dropout(F.relu(self.dense(hidden))))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
+        several = self.config.problem_type == "multi_label_classification"
+        criterion = F.binary_cross_entropy_with_logits if several else F.cross_entropy
+        loss = None if labels is None else criterion(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 

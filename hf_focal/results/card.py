@@ -15,19 +15,24 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..calibrators.base import NONE, Chain, calibrator_of, is_known
 from ..losses import loss_label
-from ..metrics import METRICS
+from ..metrics import ALL_METRICS
 from ..metrics.promise import Promise
+from ..metrics.scored import SIGMOID
+from ..metrics.thresholds import Thresholds
 from ..networks import ARCHITECTURES, EXAMPLES, MODEL_TYPES
 from ..tasks import TASKS, Task
 from ..tasks.base import canonical_task
 from ..version import __version__
 from .headline import CALIBRATED, NEARLY
+from .labels import HEADER, words_of_labels, worst_first
+from .replace import BY_LABEL
 from .report import LEVEL, Report
 from .serving import Checkpoint, common_factor, export_lines, servers
 from .tables import with_interval
 
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_MOST_LABELS = 100  # lines of the table of labels
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class About:
             `config.model_type`, by which servers know a model; by default that is the architecture.
         facts (`Mapping[str, str]`, *optional*):
             What else is known of the model and its training, by what it is: entries of a list.
+        labels (`Sequence[str]`, *optional*):
+            Names of all labels, in order.
         masked (`Sequence[str]`, *optional*):
             Classes that never count at evaluation, see [`mask_classes`].
         adapter (`bool`, *optional*, defaults to `False`):
@@ -73,6 +80,7 @@ class About:
     architecture: str | None = None
     model_type: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    labels: Sequence[str] = ()
     masked: Sequence[str] = ()
     adapter: bool = False
     base_model: str | None = None
@@ -141,6 +149,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
     left_alone = record.get("helped") is False or record.get("method") == NONE
     folded, unchanged = record.get("folded", True), left_alone and not known
     task = TASKS.get(about.task or "", Task)  # of an unknown task, what a task says by default
+    words = task.card_words(record)
     place = "`calibration.json`" if about.adapter else "`config.calibration`"
     architecture = about.architecture or ""
     rows = report.rows() if report else []
@@ -149,10 +158,12 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
     plain = (folded or unchanged) and (not about.masked or architecture in MODEL_TYPES)
     own = architecture if architecture in (*ARCHITECTURES, *MODEL_TYPES) and folded and not about.adapter else None
     checkpoint = None
+    sigmoids = _sigmoids(record, report)
+    many = sigmoids is not None and sigmoids != 1
     if calibrator and about.task and not about.adapter and not about.masked:
         kind = about.model_type or architecture
         left = None if plain else common_factor(calibrator)
-        checkpoint = Checkpoint(model_id, about.task, _one_line(kind), plain, left, own)
+        checkpoint = Checkpoint(model_id, about.task, _one_line(kind), plain, left, own, sigmoids)
     return ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).with_name("model_card_template.md")),
@@ -185,6 +196,7 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         headline=_one_line(report.headline) if report else "",
         told=_one_line(" ".join(filter(None, (report.words, report.gain)))) if report else "",
         promised=_one_line(report.promised if report else _promised(record)),
+        thresholds=_one_line(_thresholds(record, about.labels)),
         # Importing hf_focal.pipeline registers them as well. Those of texts heed masks by themselves.
         plain=plain,
         own=own,
@@ -197,8 +209,19 @@ def create_model_card(about: About, report: Report | None = None, *, model_id: s
         masked=", ".join(f"`{_one_line(name)}`" for name in about.masked),
         adapter=about.adapter,
         example=_example(about, EXAMPLES.get(architecture, task.example)),
-        example_options=task.example_options,
-        card_note=task.card_note,
+        example_options=", top_k=None" if many and about.task == "text-classification" else words.options,
+        activation="softmax" if sigmoids is None else "sigmoid",
+        meaning=_meaning(sigmoids),
+        labels=[" | ".join(map(_one_line, one.cells)) for one in worst_first(report.labels)[:_MOST_LABELS]]
+        if report and many
+        else [],
+        label_titles=" | ".join(HEADER),
+        of_labels=words_of_labels(report.labels) if report and many else "",
+        left_out=max(len(report.labels) - _MOST_LABELS, 0) if report else 0,
+        by_label=BY_LABEL,
+        card_note=words.note,
+        card_limit=_one_line(words.limit),
+        head=words.head,
         version=__version__,
     )
 
@@ -209,6 +232,20 @@ def _example(about: About, single: str) -> str:
         return f'"{single}"'
     first, second = (_one_line(name) for name in about.pair)
     return json.dumps({"text": f"The {first}.", "text_pair": f"The {second}."})
+
+
+def _sigmoids(record: Mapping[str, Any], report: Report | None) -> int | None:
+    """Of a sigmoid head how many labels it has, 0 where that is not known; `None` of a softmax."""
+    if report and report.labels:
+        return len(report.labels)
+    return 0 if record.get("activation") == SIGMOID else None
+
+
+def _meaning(sigmoids: int | None) -> str:
+    """What is to be right 80% of the time."""
+    if sigmoids is None:
+        return "to be right 80% of the time"
+    return "the answer to be yes 80% of the time" if sigmoids == 1 else "a label to be right 80% of the time"
 
 
 def _facts(about: About) -> dict[str, str]:
@@ -241,9 +278,11 @@ def _harm(report: Report) -> str:
         return "No metric got worse by more than noise."
     sizes = []
     for key, change in report.changes.items():
-        if change.verdict == "a_is_better" and f"{METRICS[key].shown} got worse" in report.notes:
+        if change.verdict == "a_is_better" and f"{ALL_METRICS[key].shown} got worse" in report.notes:
             ends = sorted(abs(end) for end in (change.low, change.high))
-            sizes.append(f"{METRICS[key].shown} {with_interval(abs(change.difference), ends, METRICS[key].style)}")
+            sizes.append(
+                f"{ALL_METRICS[key].shown} {with_interval(abs(change.difference), ends, ALL_METRICS[key].style)}"
+            )
     return f"{report.notes} The differences, with {LEVEL:.0%} intervals: {', '.join(sizes)}."
 
 
@@ -262,6 +301,12 @@ def _promised(record: Mapping[str, Any]) -> str:
     return "" if promise is None else promise.words()
 
 
+def _thresholds(record: Mapping[str, Any], names: Sequence[str]) -> str:
+    """From where on to say each label of a head of sigmoids; nothing where something was put on top."""
+    found = None if record.get("then") else Thresholds.from_record(record.get("thresholds"))
+    return "" if found is None else found.words(names if len(names) == len(found.values) else None)
+
+
 def _about_intervals(report: Report) -> str:
     whole = f", of whole {report.group}s" if report.group else ""
     legend = f" {report.legend[0].upper()}{report.legend[1:]}" if report.legend else ""
@@ -274,7 +319,7 @@ def _results(about: About, report: Report, noun: str) -> Iterator[EvalResult]:
         for key, value in values.items():
             if not math.isfinite(value):  # which is no number of JSON, and refused by the Hub
                 continue
-            metric = METRICS[key]
+            metric = ALL_METRICS[key]
             details: dict[str, Any] = {"n_bins": report.n_bins} if metric.binned else {}
             interval = report.intervals.get(moment, {}).get(key, ())
             if interval and all(map(math.isfinite, interval)):

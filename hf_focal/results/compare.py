@@ -16,7 +16,7 @@ import numpy as np
 from ..calibrators import calibrator_of
 from ..calibrators.base import AUTO, is_known
 from ..losses import loss_label
-from ..metrics import METRICS, Scored
+from ..metrics import ALL_METRICS, METRICS, Scored, ScoredOutputs, scored_logits
 from ..metrics.comparison import compare_scored
 from ..names import refuse_missing_folder
 from ..predictions import Predictions, load_predictions
@@ -241,10 +241,14 @@ class _Judge:
 
     def best(self, key: str, moment: str, means: Mapping[int, float | None], sign: int) -> int | None:
         """The row that is better than all others by more than noise, of those with a mean, or `None`."""
-        if key not in METRICS or len(means) < 2 or any(mean is None or math.isnan(mean) for mean in means.values()):
+        if (
+            key not in ALL_METRICS
+            or len(means) < 2
+            or any(mean is None or math.isnan(mean) for mean in means.values())
+        ):
             return None
         n_bins = {self._n_bins[index] for index in means}
-        if METRICS[key].binned and len(n_bins) > 1:  # errors of other bins are other numbers
+        if ALL_METRICS[key].binned and len(n_bins) > 1:  # errors of other bins are other numbers
             return None
         first, *others = sorted(means, key=lambda index: sign * (means[index] or 0.0))
         pairs = ((a, b) for other in others for a in self._folders[first] for b in self._folders[other])
@@ -252,12 +256,12 @@ class _Judge:
 
     def _beats(self, key: str, moment: str, folder: str, other: str, n_bins: int) -> bool:
         ours, theirs = self._read(folder, moment), self._read(other, moment)
-        if ours is None or theirs is None or not np.array_equal(ours[0].labels, theirs[0].labels):
+        if ours is None or theirs is None or not _same_labels(ours[0], theirs[0]):
             return False
         (scored, groups), (rival, _) = ours, theirs
-        if METRICS[key].whole_rows and len(scored) * scored.num_labels > _MANY:
+        if ALL_METRICS[key].whole_rows and len(scored) * scored.num_labels > _MANY:
             return False
-        return compare_scored(METRICS[key], scored, rival, n_bins, groups=groups).verdict == "a_is_better"
+        return compare_scored(ALL_METRICS[key], scored, rival, n_bins, groups=groups).verdict == "a_is_better"
 
     def gains(self, rows: list[list[dict[str, Any]]]) -> tuple[list[str], list[list[float | None]]]:
         """Of each row the cell of what its calibrators gain, and of each of its runs what the best map leaves."""
@@ -307,7 +311,15 @@ class _Judge:
             calibrator = best and best.calibrator
         if moment != "before" and calibrator is None:
             return None
-        return Scored.from_logits(test.logits, test.labels, calibrator), test.groups
+        return scored_logits(test.logits, test.labels, calibrator), test.groups
+
+
+def _same_labels(one: Scored, other: Scored) -> bool:
+    """Whether labels tell that these are the same samples; those of sigmoid heads also of which outputs they are."""
+    names = ["labels"]
+    if isinstance(one, ScoredOutputs) or isinstance(other, ScoredOutputs):
+        names += ["columns", "samples"]
+    return one.head == other.head and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def _kept(folder: str) -> dict[str, Predictions]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import check_groups, leave_out_masked
-from ..calibrators import CALIBRATORS, Fit, fit_calibrator
-from ..calibrators.base import AUTO, NONE, check_method
+from ..calibrators import CALIBRATORS, SIGMOID_CALIBRATORS, Fit, fit_calibrator
+from ..calibrators.base import AUTO, NONE, SIGMOID, SOFTMAX, check_method
+from ..calibrators.fit import fit_for_model
 from ..calibrators.matrix import MOST_CLASSES
-from ..checks import check_logits, check_n_bins
-from ..metrics import METRICS, NoiseFloor, PairedComparison, measure
+from ..checks import check_logits, check_n_bins, check_outputs
+from ..metrics import METRICS, NoiseFloor, PairedComparison, ScoredOutputs, measure
 from ..metrics.comparison import compare_scored
 from ..metrics.intervals import interval_of
 from ..metrics.noise import floor_of
@@ -132,7 +133,8 @@ def compare_calibrators(
             groups, all that is said of noise is of whole groups.
         methods (`Sequence[str]`, *optional*):
             Names of methods, as for [`fit_calibrator`]; `temperature`, which the gains are over, is always there. By
-            default `none`, all of `hf_focal.CALIBRATORS` (`matrix` for at most 100 classes), and `auto`.
+            default `none`, all of `hf_focal.CALIBRATORS` (`matrix` for at most 100 classes), and `auto`; of sigmoid
+            heads all of `hf_focal.SIGMOID_CALIBRATORS`.
         n_bins (`int`, *optional*, defaults to `15`):
             Number of bins of the ECE.
 
@@ -143,7 +145,10 @@ def compare_calibrators(
         ValueError: If a method is unknown, the two parts are of different numbers of classes or the same data, the
             test data are of one sample or group, or as [`fit_calibrator`] of a temperature.
     """
-    n_bins, chosen = check_n_bins(n_bins), _methods(methods, np.shape(validation.logits)[-1])
+    if validation.is_sigmoid != test.is_sigmoid:
+        raise ValueError("The one data are of a sigmoid head and the others of a softmax: give logits of one model.")
+    n_bins = check_n_bins(n_bins)
+    chosen = _methods(methods, np.shape(validation.logits)[-1], SIGMOID if test.is_sigmoid else SOFTMAX)
     fitted, (logits, labels, groups) = _checked(validation, "validation")[:2], _checked(test, "test")
     if fitted[0].shape[1] != logits.shape[1]:
         raise ValueError(
@@ -158,7 +163,8 @@ def compare_calibrators(
     if (len(labels) if groups is None else len(np.unique(groups))) < 2:
         raise ValueError("The test data are of one sample or group alone, of which no noise can be told.")
     fits = {method: _fit(method, *fitted, n_bins) for method in progress(chosen, "fits")}
-    scored = {method: ScoredLogits(logits, labels, one.fit.calibrator) for method, one in fits.items() if one.fit}
+    kind = ScoredOutputs if test.is_sigmoid else ScoredLogits
+    scored = {method: kind(logits, labels, one.fit.calibrator) for method, one in fits.items() if one.fit}
     if REFERENCE not in scored:
         raise ValueError(fits[REFERENCE].why)
     candidates = []
@@ -178,17 +184,18 @@ def compare_calibrators(
     return CalibratorComparison(candidates, len(fitted[1]), len(labels))
 
 
-def _methods(methods: Sequence[str] | None, num_labels: int) -> list[str]:
+def _methods(methods: Sequence[str] | None, num_labels: int, activation: str) -> list[str]:
     if methods is None:
-        fits = [method for method in CALIBRATORS if method != "matrix" or num_labels <= MOST_CLASSES]
-        return [NONE, *fits, AUTO]
-    chosen = [*dict.fromkeys(map(check_method, methods))]
+        known = SIGMOID_CALIBRATORS if activation == SIGMOID else CALIBRATORS
+        return [NONE, *(method for method in known if method != "matrix" or num_labels <= MOST_CLASSES), AUTO]
+    chosen = [*dict.fromkeys(check_method(method, activation) for method in methods)]
     return chosen if REFERENCE in chosen else [REFERENCE, *chosen]
 
 
 def _checked(part: Predictions, name: str) -> tuple[Any, Any, Any]:
     logits, labels, groups = leave_out_masked(logits=part.logits, labels=part.labels, groups=part.groups)
-    array, indices = check_logits(logits, labels, f"the {name} logits")
+    check = check_outputs if part.is_sigmoid else check_logits
+    array, indices = check(logits, labels, f"the {name} logits")
     return array, indices, None if groups is None else check_groups(groups, len(indices))
 
 
@@ -197,7 +204,10 @@ def _fit(method: str, logits: Any, labels: Any, n_bins: int) -> Candidate:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of few samples, whose number the table tells
-            fit = fit_calibrator(logits, labels, method, n_bins=n_bins)
+            if np.ndim(labels) == 2:  # whatever they look like
+                fit = fit_for_model(logits, labels, method, "nll", n_bins, None)
+            else:
+                fit = fit_calibrator(logits, labels, method, n_bins=n_bins)
     except ValueError as error:  # of this method alone, such as too many classes
         return Candidate(method, None, str(error))
     return Candidate(method, fit, fit.why, time.perf_counter() - start)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..losses import loss_label
-from ..metrics import METRICS
+from ..metrics import ALL_METRICS
 from .compare import read_runs
 from .plots.bars import draw_bars
 from .report import LEVEL
@@ -59,6 +59,6 @@ def calibration_error_bars(folders: Sequence[str | Path], metrics: Sequence[str]
                         f"{folder} has no interval of {key!r}: it is no calibration error that it measured."
                     )
                 bars[moment] = (results[f"test_{moment}_{key}"], *ends)
-            title = METRICS[key].title if key in METRICS else results["metrics"][key]["title"]
+            title = ALL_METRICS[key].title if key in ALL_METRICS else results["metrics"][key]["title"]
             found.setdefault(title, {})[name] = bars
     return draw_bars(found, LEVEL)

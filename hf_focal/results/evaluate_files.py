@@ -20,6 +20,7 @@ from ..metrics.evaluation_sums import EvaluationSums, metrics_of_pairs, scored_p
 from ..metrics.scored import ScoredPairs
 from ..metrics.slopes import newton_step, slope_at
 from ..predictions import IGNORED
+from .evaluate_outputs import evaluate_outputs
 from .evaluation import LEVEL, Compared, Evaluation, Measured, evaluation_of
 from .prediction_files import Rows, SavedPredictions
 
@@ -51,7 +52,8 @@ def evaluate_saved(
     saved: Mapping[str, SavedPredictions], n_bins: int = 15, temperature: bool = True, share: Share = Share()
 ) -> tuple[list[Measured], list[Compared]]:
     """
-    Measure saved predictions of models by their names, and compare each two.
+    Measure saved predictions of models by their names, and compare each two. Those of sigmoid heads, whose labels have
+    the shape of the logits or probabilities, are measured in memory by the first process.
 
     Args:
         n_bins (`int`, *optional*, defaults to `15`):
@@ -68,6 +70,8 @@ def evaluate_saved(
     Raises:
         ValueError: If rows are not what they should be; the file and the rows are named.
     """
+    if any(one.of_outputs for one in saved.values()):
+        return ([], []) if share.rank else evaluate_outputs(saved, check_n_bins(n_bins), temperature)
     sources = [_Source(name, one) for name, one in saved.items()]
     none: list[float | None] = [None] * len(sources)
     first = _go_through(sources, check_n_bins(n_bins), none, temperature, share)

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..metrics import METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored
+from ..metrics import ALL_METRICS, METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored
 from ..metrics.accuracy import wilson_ends
 from ..metrics.base import BIN_SUMS, whole_rows_first
 from ..metrics.evaluation_sums import EvaluationSums, metrics_of_pairs
 from ..metrics.noise import appraise
 from ..metrics.scored import ScoredPairs
 from .headline import CALIBRATED, FEW, LEAST, ROUND, Near, Standing, near_window, standing_of, verdict_on
+from .labels import LabelReport, label_lines
 from .plots.reliability import draw_reliability
-from .plots.words import Shown
+from .plots.words import ANSWERS, POOLED, Shown, Terms
 from .tables import WIDTH, cell, fill, text_table, with_interval, with_noise, wrap_titles
 
 
@@ -40,6 +41,9 @@ class Evaluation:
         bins ([`BinStatistics`]): What the reliability diagram shows.
         standing ([`Standing`], *optional*): How the confidences stand to what comes true; `None` of too few.
         bounds (`dict[str, float]`): How far from exact a metric may be, by key; all others are exact.
+        pooled ([`NoiseFloor`], *optional*): Of a sigmoid head what chance alone would show of the ECE of these bins.
+        terms ([`Terms`], *optional*): What the diagram is about.
+        samples (`int`, *optional*): Number of samples, where it is not that of what is counted in the bins.
     """
 
     metrics: dict[str, float]
@@ -48,21 +52,29 @@ class Evaluation:
     bins: BinStatistics
     standing: Standing | None
     bounds: dict[str, float] = field(default_factory=dict)
+    pooled: NoiseFloor | None = None
+    terms: Terms = ANSWERS
+    samples: int = 0
 
     @property
     def n_samples(self) -> int:
         """Number of samples."""
-        return int(self.bins.counts.sum())
+        return self.samples or int(self.bins.counts.sum())
 
     @property
     def headline(self) -> str:
         """One sentence on whether it is calibrated."""
-        return verdict_on(self.standing, f"{self.n_samples:,} {'samples' if self.n_samples > 1 else 'sample'}")
+        data = f"{self.n_samples:,} {'samples' if self.n_samples > 1 else 'sample'}"
+        if self.terms is POOLED:
+            data = f"{self.bins.counts.sum():,} labels of {data}"
+        return verdict_on(self.standing, data)
 
     @property
     def shown(self) -> Shown:
         """Its panel of a reliability diagram."""
         verdict = "" if self.standing is None else self.standing.verdict()[0]
+        if self.pooled is not None:
+            return Shown(self.bins, self.pooled, terms=self.terms)
         return Shown(self.bins, self.floors.get("ece"), "" if verdict == CALIBRATED else verdict)
 
     def cells(self, metric: Metric) -> tuple[str, str, str]:
@@ -154,6 +166,8 @@ class Measured:
         temperature (`float`, *optional*): That temperature; `None` where there is none, or none was looked for.
         scaled ([`Evaluation`], *optional*): After it.
         left_out (`int`): Number of rows whose label is -100.
+        labels (`Sequence[LabelReport]`, *optional*): Of a sigmoid head each of its labels, before that temperature and
+            after it.
     """
 
     name: str
@@ -162,6 +176,7 @@ class Measured:
     temperature: float | None = None
     scaled: Evaluation | None = None
     left_out: int = 0
+    labels: Sequence[LabelReport] = ()
 
     @property
     def panels(self) -> dict[str, Evaluation]:
@@ -173,7 +188,7 @@ class Measured:
         """The first sentence, the table, and what is to be said of it."""
         titles = list(self.panels)
         lines = [(f"{self.plain.n_samples:,} samples", *titles)]
-        keys = sorted((METRICS[key] for key in self.plain.metrics), key=lambda metric: metric.rank)
+        keys = sorted((ALL_METRICS[key] for key in self.plain.metrics), key=lambda metric: metric.rank)
         for metric in keys:
             cells = zip(*(one.cells(metric) for one in self.panels.values()), strict=True)
             for title, row in zip((metric.shown, "- true value", "- by chance"), cells, strict=True):
@@ -181,7 +196,11 @@ class Measured:
                     lines.append((title, *row))
         header, *rows = wrap_titles(lines, width)
         table = text_table(header, rows, numbers=True)
-        return "\n\n".join([fill(self.plain.headline, width), table, fill(" ".join(self.notes()), width)])
+        parts = [fill(self.plain.headline, width), table, fill(" ".join(self.notes()), width)]
+        if len(self.labels) > 1:
+            by_label, sentence = label_lines(self.labels, width, where="evaluation.json")
+            parts += [by_label, fill(sentence, width)]
+        return "\n\n".join(parts)
 
     def notes(self) -> Iterator[str]:
         """What is to be said of the table."""
@@ -196,7 +215,7 @@ class Measured:
             yield "No temperature between 1/16 and 16 was fitted."
         else:
             yield "NLL, Brier score and temperature need logits or probabilities of all classes."
-        bounds = [f"{METRICS[key].title} to within {100 * bound:.2g}%" for key, bound in self.plain.bounds.items()]
+        bounds = [f"{ALL_METRICS[key].title} to within {100 * bound:.2g}%" for key, bound in self.plain.bounds.items()]
         yield f"{', '.join(bounds)}; all other metrics are exact." if bounds else "All metrics are exact."
         yield f"In brackets: {LEVEL:.0%} intervals; by chance: what a calibrated model would show."
         if self.left_out:
@@ -212,6 +231,7 @@ class Measured:
         return {
             "name": self.name, "kind": self.kind, **self.plain.to_record(), "left_out": self.left_out,
             "temperature": self.temperature, "at_temperature": scaled,
+            **({"labels": [label.to_record() for label in self.labels]} if self.labels else {}),
         }  # fmt: skip
 
 
@@ -260,7 +280,7 @@ class Compared:
         words = {"a_is_better": self.a, "b_is_better": self.b, "undecided": "undecided"}
         for found, after in ((self.plain, ""), (self.scaled, ", at their T")):
             for key, change in found.items():
-                metric, ends = METRICS[key], (change.low, change.high)
+                metric, ends = ALL_METRICS[key], (change.low, change.high)
                 yield (
                     f"{metric.title}{after}",
                     with_interval(change.difference, ends, metric.style),
@@ -271,6 +291,10 @@ class Compared:
         """A table of these."""
         lines = [(f"{self.a} less {self.b}", "difference", "better"), *self.rows()]
         header, *rows = wrap_titles(lines, width)
+        if not self.plain and not self.same_samples:
+            return fill(
+                f"{self.a} and {self.b} are not compared: no labels tell that these are the same samples.", width
+            )
         note = "On the same samples, by their labels."
         if not self.same_samples:
             note = "No labels tell that these are the same samples: compared as if they were different ones."

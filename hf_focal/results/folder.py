@@ -19,12 +19,14 @@ from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
-from ..metrics import METRICS
+from ..metrics import ALL_METRICS
 from ..predictions import Predictions, save_predictions
 from .card import About, create_model_card
 from .gain import numbers_of
+from .labels import labels_as_csv
 from .lock import hold, release
 from .replace import (
+    BY_LABEL,
     CARD,
     PICTURE,
     PREDICTIONS,
@@ -289,7 +291,12 @@ def save_run(
     entries["by_chance"] = {
         moment: {key: asdict(floor) for key, floor in found.items()} for moment, found in report.floors.items()
     }
-    entries["metrics"] = {key: METRICS[key].facts() for key in report.before}
+    entries["metrics"] = {key: ALL_METRICS[key].facts() for key in report.before}
+    if report.labels:
+        entries["labels"] = [label.to_record() for label in report.labels]
+        entries["pooled_ece"] = {moment: bins.expected_error() for moment, bins in report.bins.items()}
+    if len(report.labels) > 1:
+        (folder / BY_LABEL).write_text(labels_as_csv(report.labels), encoding="utf-8")
     entries[MODEL_ID] = model_id
     _write_results(folder, entries)
 

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..calibrators import Calibrator, Fit, TemperatureScaling
-from ..calibrators.base import AUTO
+from ..calibrators.base import AUTO, SIGMOID, calibrator_class
 from ..calibrators.fit import fit_for_model
 from ..calibrators.matrix import MOST_CLASSES
-from ..checks import check_logits, parts_of
-from ..metrics import METRICS, PairedComparison, Scored
+from ..checks import check_logits, check_outputs, parts_of
+from ..metrics import METRICS, PairedComparison, Scored, ScoredOutputs, scored_logits
 from ..metrics.comparison import compare_scored
+from ..metrics.outputs import are_of_outputs
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from .tables import cell, with_interval
@@ -74,7 +75,7 @@ def refinement_of(
 ) -> Refinement:
     """Of `seen`, which is `after` under the model's own map; `best` is another one, fitted on the same data."""
     if best != own:
-        scored = Scored.from_logits(seen.logits, seen.labels, best)
+        scored = scored_logits(seen.logits, seen.labels, best)
         further = compare_scored(NLL, after, scored, level=level, groups=groups)
         if further.verdict == "b_is_better" and further.difference >= _SMALL:
             return Refinement(float(scored.nll.mean()), best, further)
@@ -86,6 +87,10 @@ def temperature_refinement(logits: ArrayLike, labels: ArrayLike) -> float:
     The NLL of data after a temperature that is fitted to these very data, without a guard: by what a checkpoint is
     chosen that is calibrated afterwards ("Rethinking early stopping"; Berta, Holzmüller, Jordan and Bach, 2025).
     """
+    if are_of_outputs(logits, labels):
+        scores, truth = check_outputs(logits, labels)
+        temperature = calibrator_class("temperature", SIGMOID).fit(scores, truth, criterion="nll", n_bins=15)
+        return float(ScoredOutputs(scores, truth, temperature).nll.mean())
     array, indices = check_logits(logits, labels)
     fitted = TemperatureScaling.fit(array, indices, criterion="nll", n_bins=15)
     return float(ScoredLogits(array, indices, fitted).nll.mean())

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import check_groups
 from ..calibrators import Calibrator
-from ..calibrators.confidence import leaning
-from ..checks import row_blocks
-from ..metrics import METRICS, NoiseFloor, Scored
+from ..calibrators.confidence import leaning, leans
+from ..checks import parts_of, row_blocks
+from ..metrics import METRICS, NoiseFloor, Scored, ScoredOutputs
+from ..metrics.scored import ScoredPairs
 
 
 ROUND = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)  # what people say and understand
@@ -24,6 +25,7 @@ _LOOSE = 0.1  # where so large a true error cannot be ruled out, "calibrated" wo
 _SLIGHT = 0.02  # and so small a one is hardly worth a word
 CALIBRATED, NEARLY, _UNEVEN = "calibrated", "nearly calibrated", "not calibrated everywhere"
 _UNKNOWN = "too little data to tell"
+ANSWER, YES = "it is right", "the answer is yes"
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,11 @@ class Standing:
         near (`Sequence[Near]`): Those near a round confidence, for each of which there are enough of them.
         error (`float`), most (`float`): The ECE, and the upper end of the interval of its true value.
         floor ([`NoiseFloor`]): What chance alone would show of it.
-        leaning (`str`): `"over"` or `"under"` where mean confidence and accuracy differ by more than noise, else `""`.
+        leaning (`str`): `"over"` or `"under"` where mean confidence and accuracy differ by more than noise, else `""`;
+            of labels of a sigmoid head `"high"` or `"low"`, too.
         telling (`bool`): Whether enough are right and enough are wrong for anything to be told.
+        subject (`str`, *optional*, defaults to `"it is right"`): What comes true as often as was said; of a
+            sigmoid head that a label is right, or of a single logit that the answer is yes.
     """
 
     whole: Near
@@ -96,6 +101,17 @@ class Standing:
     floor: NoiseFloor
     leaning: str
     telling: bool
+    subject: str = ANSWER
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether it is of probabilities of labels, each of which comes true or not, and not of answers."""
+        return self.subject != ANSWER
+
+    @property
+    def leans(self) -> str:
+        """That it is over- or under-confident, or probabilities of labels too high or too low; `""` for neither."""
+        return leans(self.leaning)
 
     @property
     def is_off(self) -> bool:
@@ -105,26 +121,35 @@ class Standing:
     @property
     def main(self) -> Near:
         """The round confidence that most samples are near, of those below 99% if these do; whatever came true."""
-        return max(self.near, key=lambda near: (near.is_telling, near.count), default=self.whole)
+
+        def rank(near: Near) -> tuple[bool, bool, int]:
+            # Most labels are unlikely: what is said of those that are likely tells more.
+            return near.is_telling, self.of_outputs and near.said > 0.5, near.count
+
+        return max(self.near, key=rank, default=self.whole)
 
     @property
     def worst(self) -> Near | None:
         """Where most is amiss by more than noise, in the direction in which the model leans; `None` for nowhere."""
-        sign = {"over": 1, "under": -1, "": 0}[self.leaning]
         ones = [
             near
             for near in self.near
-            if near.off and sign * near.gap >= 0 and (near.is_felt or self.most > _SLIGHT)
+            if near.off and self._sign(near) * near.gap >= 0 and (near.is_felt or self.most > _SLIGHT)
         ]  # fmt: skip
         if ones:
             return max(ones, key=lambda near: near.count * abs(near.gap))
         return self.whole if self.leaning and self.whole.is_felt else None
 
+    def _sign(self, near: Near) -> int:
+        """Whether it is to say more there than comes true, or less, as it leans."""
+        sign = {"over": 1, "high": 1, "under": -1, "low": -1, "": 0}[self.leaning]
+        return -sign if self.of_outputs and self.leaning in ("over", "under") and near.said < 0.5 else sign
+
     def verdict(self) -> tuple[str, Near | None]:
         """What is to be said of it, and the confidence that shows it."""
         if self.is_off:
             if self.worst is not None:
-                return (f"{self.leaning}-confident" if self.leaning else _UNEVEN), self.worst
+                return self.leans or _UNEVEN, self.worst
             if self.most <= _SLIGHT:
                 return NEARLY, self.main
             return (_UNEVEN, None) if self.most <= _LOOSE else (_UNKNOWN, self.main)
@@ -140,8 +165,10 @@ def standing_of(
     """That of samples whose ECE, with the interval and the noise floor of all metrics, is known; `None` of too few."""
     if "ece" not in floors:
         return None
-    numbers = None if groups is None else check_groups(groups, len(scored))
-    confidences = scored.confidences.astype(np.float64)
+    belongs = scored.groups_of_rows(groups)
+    numbers = None if belongs is None else check_groups(belongs, len(scored))
+    pairs = ScoredPairs(*scored.pairs)
+    confidences = pairs.confidences.astype(np.float64)
     order = np.argsort(confidences, kind="stable")
     ordered = confidences[order]
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
@@ -149,17 +176,25 @@ def standing_of(
     for said in ROUND:
         rows = order[near_window(ordered, sums, np.arange(len(sums)), said)]
         if len(rows) >= FEW and (numbers is None or len(np.unique(numbers[rows])) >= FEW):
-            near.append(_near(scored, rows, numbers, level, said))
-    right = int(np.count_nonzero(scored.correct))
+            near.append(_near(pairs, rows, numbers, level, said))
+    right = int(np.count_nonzero(pairs.correct))
     return Standing(
-        whole=_near(scored, order, numbers, level),
+        whole=_near(pairs, order, numbers, level),
         near=near,
         error=error,
         most=intervals["ece"][1],
         floor=floors["ece"],
         leaning=leaning(scored, groups),
         telling=min(right, len(scored) - right) >= LEAST,
+        subject=subject_of(scored),
     )
+
+
+def subject_of(scored: Scored) -> str:
+    """What is right or wrong."""
+    if not isinstance(scored, ScoredOutputs):
+        return ANSWER
+    return "a label is right" if scored.num_outputs > 1 else YES
 
 
 def near_window(
@@ -197,9 +232,17 @@ def _near(
     return Near(mean if said is None else said, mean, len(rows), float(part.correct.mean()), low, high)
 
 
-def changed_answers(logits: NDArray[np.generic], calibrator: Calibrator) -> float:
-    """Share of the samples whose answer, the class of the largest logit, is another one after a map."""
+def changed_answers(logits: NDArray[np.generic], calibrator: Calibrator, of_outputs: bool = False) -> float:
+    """
+    Share of the samples whose answer, the class of the largest logit, is another one after a map; of the outputs of a
+    sigmoid head, whose answer is yes or no.
+    """
     changed = 0
+    if of_outputs:
+        for part in parts_of(logits):
+            rows = part.astype(np.float64)
+            changed += int(np.count_nonzero((rows > 0) != (calibrator.calibrated_logits(rows) > 0)))
+        return changed / logits.size
     for _, values, axis in row_blocks(logits, np.float64):
         rows = values if axis else values.T
         mapped, places = calibrator.calibrated_logits(rows), np.arange(len(rows))
@@ -250,11 +293,12 @@ def _counted(standing: Standing | None, shown: Near | None, data: str) -> str:
 
 def _told(after: Standing, shown: Near | None) -> str:
     if shown is None:
-        return f"its ECE is {after.error:.1%}, where chance explains up to {after.floor.high:.1%}"
+        what = "its ECE is" if after.subject in (ANSWER, YES) else "the ECE of its labels is on average"
+        return f"{what} {after.error:.1%}, where chance explains up to {after.floor.high:.1%}"
     said, right = shown.shown
     if shown is after.whole:
-        return f"it says {said} on average and is right {right}"
-    return f"where it says {said} it is right {right}"
+        return f"it says {said} on average and {after.subject.removeprefix('it ')} {right}"
+    return f"where it says {said} {after.subject} {right}"
 
 
 def _head(state: str, before: Standing | None, after: Standing | None, left_alone: bool, worse: bool) -> str:
@@ -268,7 +312,7 @@ def _head(state: str, before: Standing | None, after: Standing | None, left_alon
             return f"{state.capitalize()}, but worse than before:"
         if state != _UNKNOWN:
             return f"Worse than before, {state}:"
-    if after is not None and state == f"{after.leaning}-confident":
+    if after is not None and state == after.leans:
         was = before is not None and before.is_off and before.leaning == after.leaning
         return f"{'Still' if was else 'Now'} {state}:"
     return f"{state.capitalize()}:"

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import check_groups
-from ..checks import check_logits
+from ..checks import check_logits, check_outputs
+from ..metrics.outputs import are_of_outputs
 from ..predictions import Predictions, load_predictions
 from ..spill import taken
 from .folder import PREDICTIONS
@@ -32,7 +33,8 @@ def load_logits(path: str | Path, test: str | Path | None = None, seed: int = 42
     Args:
         path (`str` or `Path`):
             The output folder of a run, its `predictions.safetensors`, or an `.npz` archive with arrays of these names:
-            `logits`, `labels` and, if need be, `groups`, or the same with `val_` (or `validation_`) and `test_`.
+            `logits`, `labels` and, if need be, `groups`, or the same with `val_` (or `validation_`) and `test_`. Of a
+            sigmoid head labels have the shape of the logits and are 1, 0, or -100 where nothing is known.
         test (`str` or `Path`, *optional*):
             Another one, to measure on. By default both parts are taken from the first; where it has but one, each gets
             half of it (of its groups), and that is logged.
@@ -104,7 +106,9 @@ def _part(arrays: Mapping[str, NDArray[Any]], prefix: str, file: Path) -> Predic
     if f"{prefix}labels" not in arrays:
         raise ValueError(f"{file} has {prefix}logits without {prefix}labels. Needed are {_WANTED}.")
     try:
-        logits, labels = check_logits(arrays[f"{prefix}logits"], arrays[f"{prefix}labels"], f"{prefix}logits")
+        given = arrays[f"{prefix}logits"], arrays[f"{prefix}labels"]
+        check = check_outputs if are_of_outputs(*given) else check_logits
+        logits, labels = check(*given, f"{prefix}logits")
         groups = arrays.get(f"{prefix}groups")
         return Predictions(logits, labels, None if groups is None else check_groups(groups, len(labels)))
     except ValueError as error:

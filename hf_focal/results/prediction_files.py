@@ -32,6 +32,7 @@ class SavedPredictions:
     Attributes:
         kind (`str`): `"logits"`, `"probabilities"`, `"topk"` or `"pairs"`.
         width (`int`): Number of classes of logits and probabilities, else 1.
+        of_outputs (`bool`): Whether labels hold 0 or 1 for each of them, as those of a sigmoid head do.
         num_rows (`int`): Number of rows.
     """
 
@@ -43,7 +44,7 @@ class SavedPredictions:
     def __init__(self, tables: Sequence[Table], names: Mapping[str, str] | None = None) -> None:
         self.tables, self._names = tables, dict(names or {})
         self.name = tables[0].name
-        self.kind = self._kind()
+        self.kind, self.of_outputs = self._kind(), False
         self.width = self._width()
 
     def _kind(self) -> str:
@@ -81,11 +82,14 @@ class SavedPredictions:
             return 1
         for table in self.tables:
             if table.num_rows:
-                first = next(self._read(table, 0, 1, 1))[self.kind]
-                if first.ndim != 2 or first.shape[1] < 2:
+                row = next(self._read(table, 0, 1, 1))
+                first = row[self.kind]
+                self.of_outputs = first.ndim == 2 and row["label"].shape == first.shape
+                if first.ndim != 2 or first.shape[1] < 2 and not self.of_outputs:
                     raise ValueError(
                         f"{table.name}: {self.kind!r} must hold a number for each of at least 2 classes in every row. "
-                        "Of a binary classifier that gives one probability p, save [1 - p, p]."
+                        "Of a binary classifier that gives one probability p, save [1 - p, p], or [p] with `label` as "
+                        "lists of one number, too."
                     )
                 if first.shape[1] > MOST_CLASSES:
                     raise ValueError(f"{table.name}: {self.kind!r} has more than {MOST_CLASSES:,} classes.")

@@ -31,6 +31,7 @@ from .lock import held
 RESULTS = "all_results.json"
 PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
+BY_LABEL = "metrics_by_label.csv"
 CARD = "README.md"
 BEST = "best.json"  # in the folders of KeepBestCallback
 UNFINISHED = ".unfinished"  # in the folder of a run, the one that is to replace it
@@ -43,7 +44,7 @@ _MODEL = (
     *("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json"),
     *("adapter_model.safetensors", ORIGINAL_HEAD),
 )
-_RESULTS = (*_MODEL, RESULTS, PREDICTIONS, PICTURE, CARD)
+_RESULTS = (*_MODEL, RESULTS, PREDICTIONS, BY_LABEL, PICTURE, CARD)
 _PROCESSORS = (
     *("preprocessor_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,30 @@ from numpy.typing import NDArray
 from ..arrays import check_groups, leave_out_masked
 from ..calibrators import Fit
 from ..calibrators.confidence import describe
-from ..checks import check_logits
-from ..metrics import METRICS, BinStatistics, Metric, NoiseFloor, PairedComparison, Scored, measure
+from ..checks import check_logits, check_outputs
+from ..metrics import (
+    ALL_METRICS,
+    BinStatistics,
+    Metric,
+    NoiseFloor,
+    PairedComparison,
+    Scored,
+    ScoredOutputs,
+    measure,
+    metrics_of,
+)
 from ..metrics.comparison import compare_scored
-from ..metrics.noise import appraise, calibrated_band
+from ..metrics.noise import appraise, calibrated_band, pooled_floor
 from ..metrics.promise import Kept, Promise
 from ..metrics.scored import ScoredLogits
 from ..predictions import Predictions
 from ..progress import progress
 from .gain import Refinement, gain_cell, refinement_of, words_of_gain
 from .headline import CALIBRATED, Standing, changed_answers, headline, standing_of
+from .labels import LabelReport, find_label, label_lines, label_reports, names_of
 from .plots.reliability import draw_reliability
 from .plots.style import markup_free
-from .plots.words import Shown, alt_text
+from .plots.words import ANSWERS, POOLED, SINGLE, Shown, Terms, alt_text
 from .spread import Spread, spread_of
 from .tables import WIDTH, cell, fill, text_table, with_interval, with_noise, wrap_titles
 
@@ -72,7 +83,12 @@ class Report:
             are.
         standings (`dict[str, Standing | None]`, *optional*): Under `"before"` and `"after"`, how the confidences stand
             to what comes true; `None` where there are too few samples to tell.
-        changed (`float`, *optional*): Share of the samples whose answer is another one after calibration.
+        changed (`float`, *optional*): Share of the samples whose answer is another one after calibration; of a sigmoid
+            head of the labels whose answer yes or no is.
+        labels (`Sequence[LabelReport]`, *optional*): What was measured of each label of a sigmoid head; `before` and
+            `after` hold the means over labels, `bins` all of them in the same bins.
+        pooled (`dict[str, NoiseFloor]`, *optional*): Under `"before"` and `"after"`, what chance alone would show of
+            the ECE of these bins.
     """
 
     fit: Fit
@@ -95,6 +111,8 @@ class Report:
     spreads: dict[str, Spread] = field(default_factory=dict)
     standings: dict[str, Standing | None] = field(default_factory=dict)
     changed: float = 0.0
+    labels: Sequence[LabelReport] = ()
+    pooled: dict[str, NoiseFloor] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -105,6 +123,8 @@ class Report:
         if not self.standings:
             return ""
         data = f"{self.n_samples:,} {self.split} {self.unit if self.n_samples != 1 else self.unit.removesuffix('s')}"
+        if len(self.labels) > 1:
+            data = f"{sum(label.known for label in self.labels):,} labels of {data}"
         if self.fit.before == self.before and not self.fit.unchanged:
             data = f"the {data} that it was fitted on"
         about: dict[str, Any] = {"left_alone": self.fit.unchanged, "changed": self.changed, "worse": self.worse}
@@ -121,8 +141,10 @@ class Report:
     def _lines(self, narrow: bool = False) -> Iterator[tuple[str, str, str, str]]:
         """These rows, each with whether it is better or worse after; narrow ones have intervals on their own line."""
         words = {"a_is_better": "worse", "b_is_better": "better"}
-        for metric in sorted((METRICS[key] for key in self.before), key=lambda metric: metric.rank):
+        for metric in sorted((ALL_METRICS[key] for key in self.before), key=lambda metric: metric.rank):
             cells = zip(*(self._cells(metric, moment, narrow) for moment in ("before", "after")), strict=True)
+            if len(self.labels) == 1 and metric.key == "f1_macro":  # which is that of all labels together
+                continue
             titles = (metric.shown, "- true value" if metric.key in self.floors.get("after", {}) else "- interval")
             change = self.changes.get(metric.key)
             verdict = words.get(change.verdict, "") if change else ""
@@ -138,7 +160,7 @@ class Report:
             shown = gain_cell(gain.difference, gain.low, gain.high)
             yield "- gain", "", shown.partition(" (")[0] if narrow else shown, ""
         if self.refinement is not None:
-            yield "- left", "", cell(self.refinement.value, METRICS["nll"].style), ""
+            yield "- left", "", cell(self.refinement.value, ALL_METRICS["nll"].style), ""
 
     @property
     def nll_gain(self) -> PairedComparison | None:
@@ -182,8 +204,8 @@ class Report:
         sentences = []
         for key, change in self.changes.items():
             # The largest gap is compared among well-filled bins alone: what is shown may say otherwise.
-            if change.verdict == "a_is_better" and (change.difference < 0) == METRICS[key].lower_is_better:
-                metric = METRICS[key]
+            if change.verdict == "a_is_better" and (change.difference < 0) == ALL_METRICS[key].lower_is_better:
+                metric = ALL_METRICS[key]
                 moments = (metric.show(values[key]) for values in (self.before, self.after))
                 before, after = (cell(value, metric.style) for value in moments)
                 sentences.append(f"{metric.shown} got worse by more than noise: {after} after, {before} before.")
@@ -212,6 +234,9 @@ class Report:
         first = "\n".join(fill(sentence, width) for sentence in (self.headline, self.promised) if sentence)
         table, narrow = self._table(width)
         below = [fill(self._caption(narrow), width), fill(self.told, width)]
+        if len(self.labels) > 1:
+            by_label, sentence = label_lines(self.labels, width)
+            below += [by_label, fill(sentence, width)]
         return "\n\n".join(filter(None, [first, table, *below]))
 
     def _table(self, width: int) -> tuple[str, bool]:
@@ -235,6 +260,10 @@ class Report:
         if any(self.intervals.values()):
             parts.append(f"{'' if narrow else 'in brackets: '}{self._intervals}")
         sentences = [f"{'; '.join(parts)}."]
+        if len(self.labels) > 1:
+            sentences.append(f"Calibration errors are the mean of those of {len(self.labels)} labels.")
+        if self.labels:
+            sentences.append("F1: of answers that are yes above 50%.")
         if {change.verdict for change in self.changes.values()} - {"undecided"}:
             sentences.append("Better, worse: by more than noise.")
         if self.legend:
@@ -251,14 +280,37 @@ class Report:
         head += f"   ({self.map_name}; in brackets: {self._intervals})"
         return "\n".join(filter(None, [head, *lines, fill(self.legend, 88), self.told, self.promised]))
 
-    def diagram(self) -> Picture:
-        """The reliability diagram before and after. Its `alt_text` is that of the report."""
-        return draw_reliability(self._panels, LEVEL, self._bands, self.unit)
+    def diagram(self, label: str | int | None = None) -> Picture:
+        """
+        The reliability diagram before and after. Its `alt_text` is that of the report.
+
+        Args:
+            label (`str` or `int`, *optional*):
+                Of a sigmoid head: the name or number of a label, to show that one alone. By default all labels are
+                counted in the same bins, of how likely a label was said to be.
+        """
+        if label is None:
+            return draw_reliability(self._panels, LEVEL, self._bands, self._counted_in_bins)
+        one = find_label(self.labels, label)
+        shown = {
+            self._titles[moment]: Shown(bins, one.floors.get(moment), terms=SINGLE, of=one.name)
+            for moment, bins in one.bins.items()
+        }
+        return draw_reliability(shown, LEVEL, unit=self.unit)
 
     @property
     def alt_text(self) -> str:
         """What [`Report.diagram`] shows, for somebody who does not see it; it holds no markup."""
-        return markup_free(alt_text(self._panels, LEVEL, self._bands, self.unit))
+        return markup_free(alt_text(self._panels, LEVEL, self._bands, self._counted_in_bins))
+
+    @property
+    def _counted_in_bins(self) -> str:
+        return "labels" if len(self.labels) > 1 else self.unit
+
+    @property
+    def _terms(self) -> Terms:
+        """What its diagram is about."""
+        return POOLED if len(self.labels) > 1 else SINGLE if self.labels else ANSWERS
 
     @property
     def _titles(self) -> dict[str, str]:
@@ -272,7 +324,8 @@ class Report:
             standing = self.standings.get(moment)
             verdict = "" if standing is None else standing.verdict()[0]
             known = "" if verdict == CALIBRATED else verdict  # of a picture: within noise
-            shown[self._titles[moment]] = Shown(bins, self.floors.get(moment, {}).get("ece"), known)
+            floor = self.pooled.get(moment, self.floors.get(moment, {}).get("ece"))
+            shown[self._titles[moment]] = Shown(bins, floor, "" if moment in self.pooled else known, self._terms)
         return shown
 
     @property
@@ -287,9 +340,10 @@ def make_report(
     predictions: Predictions, fit: Fit, *, n_bins: int = 15, unit: str = "samples", group: str | None = None,
     best: Fit | None = None,
     promise: Promise | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Report:  # fmt: skip
     """
-    Measure a model before and after its calibrator: one softmax each, block by block.
+    Measure a model before and after its calibrator: one softmax each, block by block, or the sigmoids of its outputs.
 
     Args:
         predictions ([`Predictions`]):
@@ -301,13 +355,18 @@ def make_report(
             As of [`Report`].
         best ([`Fit`], *optional*):
             What `fit_calibrator(method="auto")` gives on the data that `fit` was fitted on, for the refinement.
+        label_names (`Sequence[str]`, *optional*):
+            Of a sigmoid head, whose predictions have labels of the shape of the logits, what its labels are called; by
+            default their numbers.
     """
     logits, labels, groups = leave_out_masked(
         logits=predictions.logits, labels=predictions.labels, groups=predictions.groups
     )
-    checked = check_logits(logits, labels)
+    of_outputs = predictions.is_sigmoid
+    checked = check_outputs(logits, labels) if of_outputs else check_logits(logits, labels)
     groups = None if groups is None else check_groups(groups, len(checked[1]))
-    scored = {"before": ScoredLogits(*checked), "after": ScoredLogits(*checked, fit.calibrator)}
+    kind: type[ScoredOutputs | ScoredLogits] = ScoredOutputs if of_outputs else ScoredLogits
+    scored: dict[str, Scored] = {"before": kind(*checked), "after": kind(*checked, fit.calibrator)}
     values = {moment: measure(one, n_bins) for moment, one in scored.items()}
     found = {moment: appraise(one, n_bins, groups, LEVEL) for moment, one in scored.items()}
     changes = dict(_changes(scored["before"], scored["after"], n_bins, groups))
@@ -319,6 +378,13 @@ def make_report(
     if best is not None and changes:
         seen = Predictions(*checked)
         left = refinement_of(fit.calibrator, scored["after"], best.calibrator, seen, LEVEL, groups)
+    by_label: dict[str, Any] = {}
+    outputs = {moment: one for moment, one in scored.items() if isinstance(one, ScoredOutputs)}
+    if outputs:
+        by_label["labels"] = label_reports(outputs, names_of(checked[0].shape[1], label_names), n_bins)
+        if len(by_label["labels"]) > 1:
+            by_label["pooled"] = {moment: pooled_floor(one, n_bins, groups, LEVEL) for moment, one in outputs.items()}
+            group = group if groups is not None else "sample"
     return Report(
         fit=fit,
         before=values["before"],
@@ -330,23 +396,27 @@ def make_report(
         n_bins=n_bins,
         split=predictions.split,
         unit=unit,
-        group=group if groups is not None else None,
+        group=group if scored["before"].groups_of_rows(groups) is not None else None,
         floors={moment: floors for moment, (_, floors) in found.items()},
         changes=changes,
         bands={moment: calibrated_band(one, n_bins, groups, LEVEL) for moment, one in scored.items()},
         refinement=left,
         promise=promise,
         kept=None if promise is None or promise.threshold is None else promise.on(scored["after"]),
-        spreads={"before": spread_of(checked[0]), "after": spread_of(checked[0], fit.calibrator)},
+        spreads={} if of_outputs else {
+            "before": spread_of(checked[0]), "after": spread_of(checked[0], fit.calibrator)
+        },
         standings=standings,
-        changed=changed_answers(checked[0], fit.calibrator),
-    )
+        changed=changed_answers(checked[0], fit.calibrator, of_outputs),
+        **by_label,
+    )  # fmt: skip
 
 
 def _changes(before: Scored, after: Scored, n_bins: int, groups: Any) -> Iterator[tuple[str, PairedComparison]]:
     """Of each metric, which of the two is better; of one sample or one group nothing can be said."""
-    if (len(before) if groups is None else len(np.unique(groups))) < 2:
+    belongs = before.groups_of_rows(groups)
+    if (len(before) if belongs is None else len(np.unique(belongs))) < 2:
         return
-    for key, metric in progress(list(METRICS.items()), "before against after"):
+    for key, metric in progress(list(metrics_of(before.head).items()), "before against after"):
         if not (metric.whole_rows and len(before) * before.num_labels > _MANY):
             yield key, compare_scored(metric, before, after, n_bins, LEVEL, groups)

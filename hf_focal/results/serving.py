@@ -35,9 +35,11 @@ class Checkpoint:
     Attributes:
         model_id (`str`): Its repository, or its folder.
         task, model_type (`str`): The pipeline of transformers, and `config.model_type`.
-        plain (`bool`): Whether the softmax of its logits is what is to come out.
+        plain (`bool`): Whether the softmax of its logits, or their sigmoids, are what is to come out.
         factor (`float`, *optional*): What the logits are still to be divided by, where that is all there is to it.
         own (`str`, *optional*): What `import hf_focal.networks` has to register first.
+        sigmoids (`int`, *optional*): Of a sigmoid head how many labels it has, 0 where that is not known; `None` of a
+            softmax.
     """
 
     model_id: str
@@ -46,6 +48,12 @@ class Checkpoint:
     plain: bool
     factor: float | None = None
     own: str | None = None
+    sigmoids: int | None = None
+
+    @property
+    def activation(self) -> str:
+        """What makes probabilities of its logits."""
+        return "softmax" if self.sigmoids is None else "sigmoid"
 
     @property
     def quoted(self) -> str:
@@ -92,6 +100,11 @@ def _tei(checkpoint: Checkpoint) -> str:
     if refused := _not_served(checkpoint, _TEI):
         return refused
     start = f"`text-embeddings-router --model-id {checkpoint.quoted}`, then `/predict`"
+    if checkpoint.plain and checkpoint.sigmoids not in (None, 1):
+        return (
+            f"no, {_BY_SOURCE}: it takes the softmax over several labels, whatever the config says. {start} with "
+            '`"raw_scores": true` gives the logits, of which whoever asks takes the sigmoid.'
+        )
     if checkpoint.plain:
         return f"yes, {_BY_SOURCE}. {start}."
     return f'no. {start} with `"raw_scores": true` gives the logits before it.'
@@ -116,8 +129,8 @@ def _onnx(checkpoint: Checkpoint) -> str:
     if not checkpoint.plain:
         return "no: an export gives the logits before it."
     if not export_lines(checkpoint):
-        return "yes, in the logits of an export, of which whoever asks takes the softmax; not tried."
-    return "yes: the export below gives logits, of which whoever asks takes the softmax."
+        return f"yes, in the logits of an export, of which whoever asks takes the {checkpoint.activation}; not tried."
+    return f"yes: the export below gives logits, of which whoever asks takes the {checkpoint.activation}."
 
 
 def _javascript(checkpoint: Checkpoint) -> str:

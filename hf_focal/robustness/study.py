@@ -27,6 +27,7 @@ from ..metrics.promise import Promise, promise_of, shown
 from ..metrics.risk_coverage import confident_predictions, risk_coverage_curve
 from ..metrics.scored import ScoredLogits
 from ..models.fold import unfold_calibrator
+from ..models.head import check_single_label
 from ..models.original import kept_original
 from ..models.record import calibration_record
 from ..results.plots.picture import Picture
@@ -53,6 +54,7 @@ class UncalibratedModel:
     def __init__(self, name: str, output_dir: str, batch_size: int = 128) -> None:
         self.name, self._model = name, from_pretrained(name, task=ImageClassification.name)
         config: Any = self._model.config
+        check_single_label(self._model, "Scores of unfamiliar and corrupted images")
         # A model that never was calibrated has the temperature 1.
         record = calibration_record(self._model) or {"temperature": 1.0, "folded": False}
         self.loss, self.calibrator = record.get("loss"), calibrator_of(record)

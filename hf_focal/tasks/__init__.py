@@ -8,3 +8,4 @@ from .image import ImageClassification
 from .text import TextClassification
 from .token import TokenClassification
 from .audio import AudioClassification
+from .zero_shot import ZeroShotImageClassification

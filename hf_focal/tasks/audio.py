@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 from .base import Task, register_task
 from .columns import Column
+from .multi_label import multi_hot
 from .rows import NamedRows
 from .sounds import has_torchcodec, waveform
 
@@ -56,7 +57,7 @@ class AudioClassification(Task):
 
     def encode(self, data: Dataset, processor: Any, longest: int | None = None) -> NamedRows:
         """As [`Task.encode`]; of a sound of more than `longest` samples so many, drawn anywhere in it each time."""
-        feature = data.features["audio"]
+        data, feature = multi_hot(data), data.features["audio"]
         if isinstance(feature, Audio):
             how = {"sampling_rate": processor.sampling_rate} if has_torchcodec() else {"decode": False}
             data = data.cast_column("audio", Audio(**how))

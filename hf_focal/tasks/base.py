@@ -8,10 +8,10 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import transformers
-from datasets import ClassLabel, Dataset, DatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, List, Value
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
@@ -30,8 +30,10 @@ from .columns import (
     match_labels,
     plain_label,
     relabelled,
+    replaced,
 )
 from .missing import MissingLabels
+from .multi_label import JoinedLabels, check_kind, checked_lists, class_order, of_two_classes
 from .pairs import check_agreement, keep_names
 from .rows import named_split, stored_rows
 from .splits import in_words, load_splits, split_data, training_splits
@@ -45,9 +47,27 @@ PROCESSORS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "image_processor": (transformers.AutoImageProcessor, ("preprocessor_config.json", "processor_config.json")),
     "tokenizer": (transformers.AutoTokenizer, ("tokenizer_config.json", "tokenizer.json")),
     "feature_extractor": (transformers.AutoFeatureExtractor, ("preprocessor_config.json", "processor_config.json")),
+    "processor": (transformers.AutoProcessor, ("processor_config.json", "preprocessor_config.json")),
 }
 _NO_TEXT = "pixel_values", "input_values", "input_features"  # inputs of models that are not for texts
 TIMM = "timm_wrapper"  # the type of models whose config tells of their image processor
+
+
+class CardWords(NamedTuple):
+    """
+    What a model card says of a task, for the record of a calibration.
+
+    Attributes:
+        options (`str`): Further arguments of the pipeline.
+        note (`str`): A remark on the scores.
+        limit (`str`): What the calibration does not hold for.
+        head (`str`): What a calibrator is folded into.
+    """
+
+    options: str = ""
+    note: str = ""
+    limit: str = ""
+    head: str = "the classification head"
 
 
 class Task(ABC):
@@ -60,7 +80,8 @@ class Task(ABC):
         suffix (`str`): What the names of its models hold, such as `"ForImageClassification"`.
         models (`Collection[str]`): Names of models that do not hold it, or hold that of another task.
         auto_class (`type`): The Auto class of its models.
-        processor (`str`): What makes their inputs: `"image_processor"`, `"tokenizer"` or `"feature_extractor"`.
+        processor (`str`): What makes their inputs: `"image_processor"`, `"tokenizer"`, `"feature_extractor"`, or the
+            `"processor"` that holds several of these.
         input, label ([`Column`]): The columns that it reads.
         pair ([`Column`], *optional*): That of the second text of a sample, which data may have.
         label_first (`bool`): Which of the two is found first, where neither is named.
@@ -73,6 +94,11 @@ class Task(ABC):
         batch (`str`): Two samples as Python, with what else its processor is called with; for an export to ONNX.
         batch_imports (`tuple[str, ...]`): What they need.
         varying (`Mapping[int, str]`): The axes of its inputs that differ from batch to batch.
+        parts (`tuple[str, ...]`): The arguments of a pipeline that the processor is passed as; by default its own.
+        one_class_tells (`bool`): Whether one class of a sample says that no other is right, so that a head of sigmoids
+            takes data with one label a row.
+        why_these (`str`): Why its heads can do no other [`calibrators`][Task.calibrators], as the end of a sentence.
+        untrained (`str`): Why its models are not trained, as the end of a sentence; `""` where they are.
     """
 
     name: ClassVar[str]
@@ -96,13 +122,22 @@ class Task(ABC):
     batch: ClassVar[str] = ""
     batch_imports: ClassVar[tuple[str, ...]] = ()
     varying: ClassVar[Mapping[int, str]] = {0: "batch"}
+    parts: ClassVar[tuple[str, ...]]
+    one_class_tells: ClassVar[bool] = False
+    why_these: ClassVar[str] = ""
+    untrained: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "processor" in vars(cls) and "parts" not in vars(cls):
+            cls.parts = (cls.processor,)
 
     def load(
         self,
         name: str,
         config_name: str | None = None,
         input_column: str | None = None,
-        label_column: str | None = None,
+        label_column: str | Sequence[str] | None = None,
         revision: str | None = None,
         choose: Callable[[list[str]], Collection[str]] = list,
         *,
@@ -115,20 +150,27 @@ class Task(ABC):
         left out, and of a split that has none `choose` is told no more; one warning counts them. `pair_column` has
         second texts.
         """
-        wanted = self.wanted(name, input_column, label_column, pair_column)
+        self.wanted(name, input_column, None, pair_column)
         if (embedded := self.embedded_dataset(name)) is not None:
             return dict(split_data({"train": embedded}, holdout=0.2, seed=42, quiet=True))
         with in_words(name):
-            splits = self._labelled(load_splits(name, config_name, revision), choose, wanted)
+            stored: Mapping[str, Dataset] = load_splits(name, config_name, revision)
+            if label_column is not None and not isinstance(label_column, str):
+                stored, label_column = self.joined(stored, label_column)
+            wanted = self.wanted(name, input_column, label_column, pair_column)
+            splits = self._labelled(stored, choose, wanted)
             labels = {split: self.checked_labels(data, split) for split, data in splits.items()}
-            return encode_labels(splits, labels, self.label.name)
+            several = {self.has_lists(data) for data in splits.values()}
+            if len(several) > 1:
+                raise ValueError("Some splits have lists of labels, and others one label a row. Make them alike.")
+            return encode_labels(splits, labels, self.label.name, several.pop())
 
     def load_dataset(
         self,
         name: str,
         config_name: str | None = None,
         input_column: str | None = None,
-        label_column: str | None = None,
+        label_column: str | Sequence[str] | None = None,
         holdout: float = 0.1,
         validation_size: int | None = None,
         seed: int = 42,
@@ -144,7 +186,7 @@ class Task(ABC):
         if not 0 < holdout < 1:
             raise ValueError(f"holdout must lie strictly between 0 and 1, got {holdout!r}.")
         if (embedded := self.embedded_dataset(name)) is not None:
-            self.wanted(name, input_column, label_column, pair_column)
+            self.wanted(name, input_column, None, pair_column)
             return split_data({"train": embedded}, holdout=0.2, seed=seed, quiet=True, validation_size=validation_size)
         pairs = {} if pair_column is None else {"pair_column": pair_column}
         splits = self.load(name, config_name, input_column, label_column, revision, training_splits, **pairs)
@@ -178,6 +220,8 @@ class Task(ABC):
     def checked_labels(self, data: Dataset, split: str) -> list[Any]:
         """The labels of a split as whole numbers or strings, none of them missing."""
         column, feature = data[self.label.name][:], data.features[self.label.name]
+        if self.has_lists(data):  # which were checked before
+            return column
         rows = zip(stored_rows(data), column, strict=True)
         return [plain_label(value, feature, split, f"row {row}") for row, value in rows]
 
@@ -186,12 +230,50 @@ class Task(ABC):
         feature = data.features[self.label.name]
         return getattr(feature, "feature", feature).names
 
-    def match_classes(self, data: Dataset, model_names: Sequence[str]) -> Dataset:
-        """Loaded data with the classes of a model in place of their own; those that occur are matched by name."""
-        labels = data[self.label.name][:]
-        present = {label for row in labels for label in (row if isinstance(row, list) else [row])}
-        order = match_labels(self.class_names(data), model_names, present)
-        return relabelled(data, labels, ClassLabel(names=list(model_names)), order, self.label.name)
+    @property
+    def takes_lists(self) -> bool:
+        """Whether a list of labels says that a sample has several, as it does where a sample has one by itself."""
+        return self.label.fits is is_class
+
+    def has_lists(self, data: Any) -> bool:
+        """Whether loaded data may have several labels a sample."""
+        return self.takes_lists and hasattr(data.features[self.label.name], "feature")
+
+    def joined(self, splits: Mapping[str, Dataset], columns: Sequence[str]) -> tuple[Mapping[str, Dataset], str]:
+        """Splits with one column of labels in place of several, and what that is called."""
+        if len(columns) == 1:
+            return splits, columns[0]
+        if not self.takes_lists:
+            raise ValueError(f"Labels of {self.name} are in one column: name that alone ({self.label.argument}).")
+        found = JoinedLabels(splits, columns)
+        return found, found.name
+
+    def match_classes(self, data: Dataset, model_names: Sequence[str], sigmoid: bool = False) -> Dataset:
+        """
+        Loaded data with the classes of a model in place of their own; those that occur are matched by name. For a
+        `sigmoid` head these are lists; of one with a single logit the second of two classes is the one that is right,
+        unless the first is called as the model's.
+        """
+        labels, names, several = data[self.label.name][:], self.class_names(data), self.has_lists(data)
+        sigmoid = sigmoid and (several or not self.one_class_tells)
+        feature = ClassLabel(names=list(model_names))
+        if sigmoid and not self.takes_lists:
+            raise ValueError(f"A model of {self.name} needs a softmax over at least two classes for each of its rows.")
+        check_kind(several, sigmoid, model_names)
+        if not several:
+            if sigmoid:
+                lists = of_two_classes(labels, names, model_names[0])
+                return replaced(data, lists, List(feature), self.label.name)
+            present = {label for row in labels for label in (row if isinstance(row, list) else [row])}
+            return relabelled(data, labels, feature, match_labels(names, model_names, present), self.label.name)
+        present = {label if label >= 0 else ~label for row in labels for label in row}
+        order = [0] if len(names) == len(model_names) == 1 else match_labels(names, model_names, present)
+        index, untold = class_order(order, model_names)
+        found = relabelled(data, labels, feature, index, self.label.name)
+        if not untold:
+            return found
+        lists = [[*row, *untold] for row in found[self.label.name][:]]
+        return replaced(found, lists, List(feature), self.label.name)
 
     def embedded_dataset(self, name: str) -> Dataset | None:
         """The embedded data set of that name, unless a folder here is called so."""
@@ -226,7 +308,10 @@ class Task(ABC):
             known = known or columns
             check_agreement(known, columns, split)
             if (kept := missing.leave_out(data, split, columns[self.label])) is not None:
-                found[split] = self._plain(kept, split, columns)
+                found[split] = data = self._plain(kept, split, columns)
+                if self.has_lists(data):
+                    names = stored.columns if isinstance(stored, JoinedLabels) else None
+                    found[split] = checked_lists(data, split, self.label.name, names)
         missing.warn()
         if unused := [repr(split) for split in stored if split not in found and split not in missing.splits]:
             logger.info("Splits that are not used: %s.", ", ".join(unused))
@@ -238,10 +323,10 @@ class Task(ABC):
         given = {column: name for column, name in wanted.items() if name is not None}
         found = find_columns(data, split, {column: wanted[column] for column in order} | given)
         feature = data.features[found[self.label]]
-        if self.label.fits is is_class and not isinstance(feature, (ClassLabel, Value)):
-            what = f"must hold one label a row, not lists or the like: {feature}. Several labels a row (multi-label)"
-            mend = f"are not supported; set {self.label.argument} to another column."
-            raise ValueError(f"The column {found[self.label]!r} of the split {split!r} {what} {mend}")
+        if self.takes_lists and not isinstance(getattr(feature, "feature", feature), (ClassLabel, Value)):
+            what = f"must hold a label a row, or a list of labels, not {feature}"
+            mend = f"Set {self.label.argument} to another column."
+            raise ValueError(f"The column {found[self.label]!r} of the split {split!r} {what}. {mend}")
         return found
 
     def _plain(self, data: Dataset, split: str, columns: Mapping[Column, str]) -> Dataset:
@@ -289,6 +374,37 @@ class Task(ABC):
     def check_processor(self, model: PreTrainedModel, processor: Any, name: str | Path) -> None:
         """Refuse what cannot be the processor of this model; `name` is where it is from."""
         return None
+
+    def for_pipeline(self, processor: Any) -> dict[str, Any]:
+        """The arguments by which a pipeline of transformers takes it."""
+        return {part: processor if part == self.processor else getattr(processor, part) for part in self.parts}
+
+    def class_names_for(
+        self, model: PreTrainedModel, processor: Any, data_names: Sequence[str] | None,
+        candidate_labels: Sequence[str] | None = None, hypothesis_template: str | None = None,
+    ) -> list[str]:  # fmt: skip
+        """The classes of a model, for data with classes of these names, where they are known."""
+        if candidate_labels or hypothesis_template:
+            raise ValueError(
+                f"candidate_labels and hypothesis_template are for zero-shot models, and this one is for {self.name}, "
+                "with classes of its own: leave them unset."
+            )
+        config: Any = model.config
+        return [config.id2label[index] for index in range(config.num_labels)]
+
+    @classmethod
+    def calibrators(cls, model: Any) -> dict[str, dict[str, Any]]:
+        """The methods that the head of such a model can do, with their options, the usual one first; none: all."""
+        return {}
+
+    def record_facts(self, model: Any) -> dict[str, Any]:
+        """What the record of a calibration has to tell of the model."""
+        return {}
+
+    @classmethod
+    def card_words(cls, record: Mapping[str, Any]) -> CardWords:
+        """What a card says, of a model with this record of a calibration."""
+        return CardWords(cls.example_options, cls.card_note)
 
     def prepare(self, model: PreTrainedModel, processor: Any, max_length: int | None = None) -> None:
         """Let model and processor agree, before anything is encoded; `max_length` is for texts."""

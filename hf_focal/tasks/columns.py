@@ -41,6 +41,7 @@ class Column:
         contents (`str`): What it holds, in the plural, for error messages.
         fits (`Callable`): Whether a feature of `datasets` is of its type.
         names (`tuple[str, ...]`): What it may be called, in lower case.
+        lists (`Callable`, *optional*): Whether a feature will do where neither type nor name tells of any.
         argument (`str`): The argument, and the flag of the scripts, that names it, for error messages.
     """
 
@@ -49,6 +50,7 @@ class Column:
     fits: Callable[[Any], bool]
     names: tuple[str, ...]
     argument: str = "input_column (--input_column_name)"
+    lists: Callable[[Any], bool] | None = None
 
 
 def is_text(feature: Any) -> bool:
@@ -61,9 +63,14 @@ def is_class(feature: Any) -> bool:
     return isinstance(feature, ClassLabel)
 
 
+def is_list_of_classes(feature: Any) -> bool:
+    """Whether a column holds lists of class labels."""
+    return is_class(getattr(feature, "feature", None))
+
+
 TRAIN_NAMES = ("train", "training")
 _NAMES = ("label", "labels", "class", "category", "target")
-LABEL = Column("label", "labels", is_class, _NAMES, "label_column (--label_column_name)")
+LABEL = Column("label", "labels", is_class, _NAMES, "label_column (--label_column_name)", is_list_of_classes)
 
 
 def find_columns(data: Dataset, split: str, wanted: Mapping[Column, str | None]) -> dict[Column, str]:
@@ -92,11 +99,16 @@ def find_column(
     candidates = [name for name in columns if column.fits(data.features[name])]
     if len(candidates) != 1:  # of several the one of such a name; without any, a name will do whatever the type
         candidates = [name for name in candidates or columns if name.lower() in column.names] or candidates
+    if not candidates and column.lists is not None:
+        candidates = [name for name in columns if column.lists(data.features[name])]
     if len(candidates) != 1:
         found = f"several could serve: {', '.join(candidates)}" if candidates else f"none of {', '.join(columns)} does"
         found = f"holds the {column.contents}? {found[0].upper()}{found[1:]}"
         folders = "Files in folders that are called after their classes (train/cat/1.png) have the names for labels."
         hint = f" {folders}" if data.column_names in (["image"], ["audio"]) and column is LABEL else ""
+        flags = [name for name in columns if getattr(data.features[name], "dtype", "").startswith(("bool", "int"))]
+        if column is LABEL and not candidates and len(flags) > 1:
+            hint += f" Of columns of 0 and 1, each for a label, name all: {' '.join(flags)}."
         message = f"Which column of the split {split!r} {found}. Set {column.argument}.{hint}"
         raise ValueError(message) if candidates else NoColumn(column, message)
     return candidates[0]
@@ -120,7 +132,11 @@ def plain_label(value: Any, feature: Any, split: str, place: str) -> Any:
         value = int(value)
     if not isinstance(value, (int, str)):
         wanted = "Labels must be class labels, whole numbers or strings, got values of type"
-        raise ValueError(f"{wanted} {type(value).__name__} ({value!r} in {place} of the split {split!r}).")
+        scale = " A number on a scale is for a regression, which has no probabilities to calibrate."
+        raise ValueError(
+            f"{wanted} {type(value).__name__} ({value!r} in {place} of the split {split!r})."
+            f"{scale if isinstance(value, float) else ''}"
+        )
     if isinstance(feature, ClassLabel) and isinstance(value, int) and not 0 <= value < feature.num_classes:
         names = f"the {feature.num_classes} classes are numbered from 0 to {feature.num_classes - 1}"
         raise ValueError(f"The split {split!r} has the label {value} in {place}, but {names}. Mend or remove the row.")
@@ -130,14 +146,21 @@ def plain_label(value: Any, feature: Any, split: str, place: str) -> Any:
     return value
 
 
-def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]], column: str) -> dict[str, Dataset]:
-    """The splits with one `ClassLabel` for all labels, or lists of them, unless they have one already."""
+def encode_labels(
+    splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]], column: str, several: bool = False
+) -> dict[str, Dataset]:
+    """
+    The splits with one `ClassLabel` for all labels, or lists of them, unless they have one already. Where a sample may
+    have `several`, a single class will do, and one that no training sample has.
+    """
     columns = {split: data.features[column] for split, data in splits.items()}
     features = {split: getattr(feature, "feature", feature) for split, feature in columns.items()}
     nested = {split for split, feature in columns.items() if hasattr(feature, "feature")}
     values = {split: set(chain.from_iterable(rows) if split in nested else rows) for split, rows in labels.items()}
     found = set().union(*values.values())
-    if len(found) < 2:
+    if several and not found:
+        raise ValueError(f"No sample has a label: every list is empty. Set {LABEL.argument} to another column.")
+    if len(found) < 2 and not several:
         raise ValueError(f"A classifier needs at least two classes; every label is {found.pop()!r}.")
     if any(is_class(feature) for feature in features.values()):
         names = {split: getattr(feature, "names", None) for split, feature in features.items()}
@@ -148,7 +171,7 @@ def encode_labels(splits: Mapping[str, Dataset], labels: Mapping[str, list[Any]]
         kinds = ", ".join(sorted({type(value).__name__ for value in found}))
         raise ValueError(f"Labels must be class labels, whole numbers or strings, got values of type {kinds}.")
     train = next((values[name] for name in TRAIN_NAMES if name in values), found)
-    if unseen := found - train:
+    if (unseen := found - train) and not several:
         raise ValueError(f"Labels that no training sample has: {', '.join(map(repr, sorted(unseen)))}.")
     order = {value: index for index, value in enumerate(sorted(found))}
     feature = ClassLabel(names=[str(value) for value in order])
@@ -159,17 +182,25 @@ def relabelled(data: Dataset, labels: list[Any], feature: ClassLabel, index: Any
     """The data with `index` of each label, or of each in a list of labels, in a column."""
     nested = hasattr(data.features[column], "feature")
     found = [[index[label] for label in row] if nested else index[row] for row in labels]
-    new = List(feature) if nested else feature
+    return replaced(data, found, List(feature) if nested else feature, column)
+
+
+def replaced(data: Dataset, found: list[Any], feature: Any, column: str) -> Dataset:
+    """The data with other cells in a column."""
+    new = f"{column} "  # beside the old one, for data of no column have no rows
     if data._indices is None:  # noqa: SLF001
-        return data.remove_columns(column).add_column(column, found, feature=new)
+        return data.add_column(new, found, feature=feature).remove_columns(column).rename_column(new, column)
     # A new column would make a table of what was drawn, whose rows nobody finds in the file.
     rows, fingerprint = stored_rows(data), data._fingerprint  # noqa: SLF001
     whole = Dataset(data.data, info=data.info, split=data.split, fingerprint=fingerprint)
-    cells: list[Any] = [[] if nested else 0] * len(whole)
+    cells: list[Any] = [[] if hasattr(feature, "feature") else 0] * len(whole)
     for row, label in zip(rows, found, strict=True):
         cells[row] = label
-    whole = whole.remove_columns(column).add_column(column, cells, feature=new)
+    whole = whole.add_column(new, cells, feature=feature).remove_columns(column).rename_column(new, column)
     return whole._select_with_indices_mapping(rows)  # noqa: SLF001
+
+
+RENAME = "Rename the classes of the data, or set id2label in the model's config.json."
 
 
 def match_labels(
@@ -183,10 +214,10 @@ def match_labels(
     exact = {name: i for i, name in enumerate(model_names)}
     plain: dict[str, list[int]] = {}
     for i, name in enumerate(model_names):
-        plain.setdefault(_plain(name), []).append(i)
+        plain.setdefault(plain_name(name), []).append(i)
     order = []
     for name in data_names:
-        alike = plain.get(_plain(name), [])
+        alike = plain.get(plain_name(name), [])
         order.append(exact.get(name, alike[0] if len(alike) == 1 else -1))
     wanted = range(len(data_names)) if present is None else sorted(present)
     unknown = [data_names[i] for i in wanted if order[i] < 0]
@@ -209,10 +240,10 @@ def match_labels(
         return numbers
     shown = []
     for name in unknown[:5]:
-        near = difflib.get_close_matches(_plain(name), plain, n=1)
+        near = difflib.get_close_matches(plain_name(name), plain, n=1)
         shown.append(f"{name!r} (the nearest is {model_names[plain[near[0]][0]]!r})" if near else repr(name))
     what = f"does not know the classes {', '.join(shown)}{', ...' if len(unknown) > 5 else ''} of the data. {known}"
-    raise ValueError(f"The model {what} Rename the classes of the data, or set id2label in the model's config.json.")
+    raise ValueError(f"The model {what} {RENAME}")
 
 
 @cache
@@ -220,7 +251,7 @@ def _warn_once(text: str) -> None:  # and not for each split
     logger.warning("%s", text)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name in which case, blanks, hyphens and underscores count for nothing."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from .base import Task, register_task
 from .columns import Column, find_column
 from .embedded import DIGITS, digits
+from .multi_label import multi_hot
 from .rows import named_split
 from .splits import TEST_NAMES, VALIDATION_NAMES, load_splits
 from .transforms import ImageInputs, ImageTransform, processed_channels
@@ -49,7 +50,7 @@ class ImageClassification(Task):
         prepare_image_processor(model, processor)
 
     def encode(self, data: Dataset, processor: Any) -> ImageInputs:
-        return ImageInputs(data, ImageTransform(processor))
+        return ImageInputs(multi_hot(data), ImageTransform(processor))
 
     def sample_encoder(self, processor: Any) -> Callable[[Any, Any, Any], dict[str, Any]]:
         return ImageTransform(processor).sample
@@ -103,7 +104,7 @@ def load_image_dataset(
     config_name: str | None = None,
     *,
     image_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     holdout: float = 0.1,
     validation_size: int | None = None,
     seed: int = 42,
@@ -124,7 +125,8 @@ def load_image_dataset(
             Configuration of the data set.
         image_column, label_column (`str`, *optional*):
             Columns to use. By default the column of images and that of class labels, where there are several the one
-            that is called so.
+            that is called so. Several labels a sample come in a column of lists of them (of class indices or names, or
+            vectors of 0 and 1), or in as many columns of 0 and 1 as there are labels, all of which are named.
         holdout (`float`, *optional*, defaults to `0.1`):
             Share of the training data split off for each missing split, in (0, 1).
         validation_size (`int`, *optional*):
@@ -138,11 +140,13 @@ def load_image_dataset(
 
     Returns:
         `datasets.DatasetDict`: `label` is a `ClassLabel`, whose `names` are those of the classes. Labels that are
-        whole numbers or strings become classes in their sorted order.
+        whole numbers or strings become classes in their sorted order. Of several labels a sample it is a `List` of
+        them, which may be empty, and in which `~index` says that it is not known whether a class is right; see
+        [`multi_hot`].
 
     Raises:
         ValueError: If there is no training split, a column is missing or ambiguous, a split is empty or has no data
-            that can be read, a label is not one of the classes or a list, or there are fewer than two classes. File,
+            that can be read, a label is not one of the classes, or there are fewer than two classes. File,
             row or split are named.
         OSError: If there is no such folder or data set.
     """

@@ -333,7 +333,7 @@ def held_out_pair(
 def _hold_out(data: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
     if size < 1 or size >= len(data):
         raise ValueError(f"Cannot split {size} samples off {len(data)}: too few. Bring a split of your own.")
-    if stratify := "label" if "label" in data.column_names else None:
+    if stratify := "label" if isinstance(data.features.get("label"), ClassLabel) else None:
         counts = np.bincount(np.asarray(data.with_format("numpy")["label"][:]))
         if counts[counts > 0].min() < 2 or size < (counts > 0).sum():
             logger.warning("Too few samples per class to stratify: the split is drawn without regard to classes.")

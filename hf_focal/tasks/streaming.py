@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, IterableDataset
 
 from ..names import suggestion
 from .columns import Column, NoColumn, is_missing, match_labels, plain_label
+from .multi_label import are_vectors, check_kind, class_order, label_matrix, yes_of
 from .pairs import check_agreement
 from .splits import UNREADABLE, chosen_pair, in_words, load_splits, training_splits, unreadable
 
@@ -37,6 +38,7 @@ class Samples:
         pair (`str`, *optional*): That of second texts, whose inputs are tuples of two.
         names (`tuple[str, ...]`, *optional*): Those of the classes, where the data or the user tell them.
         model_names (`tuple[str, ...]`, *optional*): The classes that labels become, where they are others.
+        sigmoid (`bool`): Whether they are for a model that gives each of these a probability of its own.
         turn (`tuple[int, int]`): Of how many samples in a row which one is taken.
     """
 
@@ -49,20 +51,43 @@ class Samples:
     names: tuple[str, ...] | None = None
     model_names: tuple[str, ...] | None = None
     turn: tuple[int, int] = (1, 0)
+    sigmoid: bool = False
 
-    def for_model(self, names: Sequence[str]) -> Samples:
-        """With the classes of a model in place of their own, all of which it has to know."""
-        return replace(self, model_names=tuple(names))
+    @property
+    def several(self) -> bool:
+        """Whether a sample may have several labels, and not one by itself, or one for each of its words."""
+        return self.task.takes_lists and hasattr(self.data.features[self.label], "feature")
+
+    def for_model(self, names: Sequence[str], sigmoid: bool = False) -> Samples:
+        """With the classes of a model, of softmax or `sigmoid`, in place of their own, all of which it has to know."""
+        sigmoid = sigmoid and (self.several or not self.task.one_class_tells)
+        if self.task.takes_lists:
+            check_kind(self.several, sigmoid, names)
+        return replace(self, model_names=tuple(names), sigmoid=sigmoid)
 
     def columns(self) -> dict[Column, str]:
         """What the task reads, by what it reads it for."""
         pair = {} if self.pair is None else {self.task.pair: self.pair}
         return {self.task.input: self.input, self.task.label: self.label, **pair}
 
-    def classes(self) -> Callable[[Any, str], Any]:
-        """What makes the index of a class, or of a list of them, of a label at a place; `None` of none."""
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Those of the classes, where they are known."""
         feature = self.data.features[self.label]
-        return _Classes(getattr(feature, "feature", feature), self.split, self.names, self.model_names)
+        return self.names or getattr(getattr(feature, "feature", feature), "names", None)
+
+    def classes(self) -> Callable[[Any, str], Any]:
+        """
+        What makes the index of a class, or of a list of them, of a label at a place; for a sigmoid head 1, 0 and -100
+        of each class; `None` of none.
+        """
+        feature = self.data.features[self.label]
+        feature = getattr(feature, "feature", feature)
+        if self.several:
+            return _Lists(feature, self.split, self.names, self.model_names)
+        if self.sigmoid:
+            return _YesOrNo(feature, self.split, self.names, (self.model_names or ("",))[0])
+        return _Classes(feature, self.split, self.names, self.model_names)
 
 
 class _Classes:
@@ -106,12 +131,46 @@ class _Classes:
         raise ValueError(f"The split {self._split!r} {what}.{suggestion(name, self._known)} Mend or remove it.")
 
 
+class _Lists(_Classes):
+    """Of lists of labels 1, 0 and -100 for each class."""
+
+    def __init__(
+        self, feature: Any, split: str, names: Sequence[str] | None, model_names: Sequence[str] | None
+    ) -> None:
+        single = names is not None and model_names is not None and len(names) == len(model_names) == 1
+        super().__init__(feature, split, names, None if single else model_names)
+        self._number = len(model_names or names or ())
+        self._untold: list[int] = []
+        if self._order is not None:
+            _, self._untold = class_order(self._order, model_names or ())
+
+    def __call__(self, label: Any, place: str) -> Any:
+        if is_missing(label):
+            return None
+        found = [self._one(value, f"{place}, label {number}") for number, value in enumerate(label)]
+        return label_matrix([[*found, *self._untold]], self._number)[0].tolist()
+
+
+class _YesOrNo(_Classes):
+    """Of the labels of two classes 1 or 0, for a model with a single logit."""
+
+    def __init__(self, feature: Any, split: str, names: Sequence[str] | None, model_name: str) -> None:
+        if names is None:
+            raise ValueError("Labels for a single logit are those of two classes: name them with class_names.")
+        super().__init__(feature, split, names, None)
+        self._yes = yes_of(names, model_name)
+
+    def __call__(self, label: Any, place: str) -> Any:
+        index = super().__call__(label, place)
+        return None if index is None else [float(index == self._yes)]
+
+
 def load_streams(
     task: Any,
     name: str,
     config_name: str | None = None,
     input_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     revision: str | None = None,
     *,
     choose: Callable[[list[str]], Collection[str]] = list,
@@ -131,6 +190,10 @@ def load_streams(
         ValueError: If a column is missing or ambiguous, or the first samples of a split have no label and it cannot
             be spared.
     """
+    if label_column is not None and not isinstance(label_column, str):
+        if len(label_column) > 1:
+            raise ValueError("Several columns of labels cannot be streamed: load them without streaming.")
+        (label_column,) = label_column
     wanted = task.wanted(name, input_column, label_column, pair_column)
     with in_words(name):
         stored = _stored(task, name, config_name, revision)
@@ -204,7 +267,11 @@ def _samples(
         raise ValueError(f"The split {split!r} is empty.")
     if all(is_missing(row[label_name]) for row in first):
         raise _NoLabels(f"The split {split!r} has no label in its first {len(first)} rows.")
-    names = _names(data.features[label_name], split, class_names)
+    feature = data.features[label_name]
+    if task.takes_lists and are_vectors(getattr(feature, "feature", None), [row[label_name] for row in first]):
+        what = "vectors of 0 and 1, which cannot be streamed: load them without streaming"
+        raise ValueError(f"The labels of {split!r} are {what}.")
+    names = _names(feature, split, class_names)
     return Samples(data, split, task, input_name, label_name, pair_name, names)
 
 
@@ -246,7 +313,7 @@ def training_streams(
             "its end. Name the classes in their order with class_names (--class_names cat dog), or load without "
             "streaming."
         )
-    if len(train.names) < 2:
+    if len(train.names) < 2 and not train.several:
         raise ValueError(f"A classifier needs at least two classes, got {', '.join(train.names)}.")
     for one in held_out:
         if one.names != train.names:

@@ -20,6 +20,7 @@ from ..networks.trees import parse_tree
 from .base import Task, register_task
 from .columns import Column, is_text
 from .embedded import SCIPY_DOCS, scipy_docs
+from .multi_label import multi_hot
 from .pairs import PAIR, find_pair, text_columns
 from .rows import stored_rows
 
@@ -99,7 +100,7 @@ def load_text_dataset(
     *,
     text_column: str | None = None,
     text_pair_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     trees: bool = False,
     holdout: float = 0.1,
     validation_size: int | None = None,
@@ -119,7 +120,9 @@ def load_text_dataset(
             of the SciPy that is installed, labelled by subpackage, split 60/20/20.
         text_column, label_column (`str`, *optional*):
             Columns to use. By default the column of strings, where there are several the one that is called `text`,
-            `sentence`, `review` or the like, and the column of class labels or that is called `label`.
+            `sentence`, `review` or the like, and the column of class labels or that is called `label`. Several
+            labels a sample come in a column of lists of them, or in as many columns of 0 and 1 as there are labels,
+            all of which are named.
         text_pair_column (`str`, *optional*):
             Column of the second text of each pair. By default texts are pairs where two columns are called as in GLUE,
             SNLI and reranking data (`premise` and `hypothesis`, `sentence1` and `sentence2`, `query` and `passage`,
@@ -266,12 +269,15 @@ def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     if isinstance(tokenizer, TreeTokenizer):
         if len(columns) > 1:
             raise ValueError("A network of trees reads one a sample, and these data hold pairs. Name one text_column.")
+        if hasattr(data.features["label"], "feature"):
+            raise ValueError("A network of trees has one softmax over the classes: it needs one label for each tree.")
         return tokenizer.encode_dataset(data, "text").rename_column("label", "labels")
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
         texts = (batch[column] for column in columns)
         return {**tokenizer(*texts, truncation=tokenizer.model_max_length < NO_LIMIT)}
 
+    data = multi_hot(data)
     # In memory: a data set that was saved to disk would otherwise get files of ours beside its own.
     encoded = data.map(encode, batched=True, remove_columns=columns, keep_in_memory=True, desc="Tokenizing")
     log_cuts([data[column] for column in columns], encoded, tokenizer, "pairs" if len(columns) > 1 else "texts")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from PIL import Image as PILImage
 from torch import Tensor
 from transformers import BaseImageProcessor
@@ -20,6 +20,7 @@ from transformers import BaseImageProcessor
 from .image_checks import checked, tell_what_is_converted
 from .kept import MEMORY, keep
 from .levels import Levels
+from .multi_label import multi_hot
 from .pictures import decode, rows_at_once, undecoded
 from .rows import UNREADABLE, unusable
 from .timm_augmentation import PREFIX, TimmAugmentation, is_of_timm
@@ -172,7 +173,8 @@ class ImageInputs(torch.utils.data.Dataset):
 
     Args:
         data (`datasets.Dataset`):
-            With the column `image` and, where there are labels, `label`.
+            With the column `image` and, where there are labels, `label`; of several a sample as [`multi_hot`] makes
+            them.
         transform ([`ImageTransform`]):
             What makes inputs of images.
         pixels (`torch.Tensor` of shape `(N, C, H, W)` and type `uint8`, *optional*):
@@ -298,7 +300,9 @@ def create_image_inputs(
     for split, data in dataset.items():
         data, pixels, filled = checked(data, split, plain, room.get(split), how, skip_corrupted, seen)
         transform = training if split == "train" else plain
-        inputs[split] = ImageInputs(data, transform, pixels, seed, filled)
+        inputs[split] = ImageInputs(multi_hot(data), transform, pixels, seed, filled)
+        if not isinstance(data.features["label"], ClassLabel):
+            continue
         names, present = data.features["label"].names, set(np.asarray(inputs[split].labels).tolist())
         if absent := [name for index, name in enumerate(names) if index not in present]:
             shown = f"{len(absent)} of {len(names)} classes: {', '.join(absent[:5])}"

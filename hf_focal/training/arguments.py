@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SchedulerType
 
-from ..calibrators.base import CRITERIA, check_method
+from ..calibrators.base import AUTO, CRITERIA, check_method
 from ..checks import check_n_bins
 from ..losses import LOSSES, create_loss
-from ..metrics.base import METRICS
+from ..metrics.base import ALL_METRICS
 from ..metrics.promise import check_target
+from ..metrics.thresholds import F1
 
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ def lower_is_better(metric: str | None) -> bool:
     if name == REFINEMENT or name.endswith(f"_{REFINEMENT}"):
         return True
     # The name of a data set stands before that of the metric, and may itself be that of a metric.
-    keys = [key for key in METRICS if name == key or name.endswith(f"_{key}")]
-    return bool(keys) and METRICS[max(keys, key=len)].lower_is_better
+    keys = [key for key in ALL_METRICS if name == key or name.endswith(f"_{key}")]
+    return bool(keys) and ALL_METRICS[max(keys, key=len)].lower_is_better
 
 
 def documented(cls: _Class) -> _Class:
@@ -109,37 +110,43 @@ class CalibrationTrainingArguments(TrainingArguments):
         },
     )
     n_bins: int = field(default=15, metadata={"help": "Number of bins of the calibration errors."})
-    calibrator: str = field(
-        default="temperature",
+    calibrator: str | None = field(
+        default=None,
         metadata={
-            "help": "The calibrator to fit: a name in hf_focal.CALIBRATORS (temperature, bias, vector, matrix, "
-            "focal), 'auto' (the data choose) or 'none'."
+            "help": "A name in hf_focal.CALIBRATORS (temperature, bias, vector, matrix, focal), 'auto' (the data "
+            "choose) or 'none'; of several labels a sample, or one logit, temperature, platt, 'auto' or 'none'. "
+            "Unset: temperature (SigLIP: platt)."
         },
     )
     temperature_criterion: str = field(
         default="nll",
         metadata={
-            "help": "What the calibrator minimises: 'nll', for models to use, or, of temperature and focal alone, "
-            "'ece', on the paper's grid.",
+            "help": "What it minimises: 'nll', for models to use, or, of temperature and focal alone, 'ece', on the "
+            "paper's grid.",
             "aliases": ["--criterion"],
         },
     )
     temperature_guard: bool | None = field(
         default=None,
-        metadata={
-            "help": "Leave the probabilities alone where the data do not show that the calibrator helps. Unset: on "
-            "for 'nll', off for 'ece'."
-        },
+        metadata={"help": "Take it only where the data show that it helps. Unset: on for 'nll', off for 'ece'."},
     )
     fold_temperature: bool = field(
         default=True,
-        metadata={"help": "Fold the calibrator, such as a temperature, into the head; else it stays in the config."},
+        metadata={"help": "Fold it into the head; else it stays in the config."},
     )
     target_accuracy: float | None = field(
         default=None,
         metadata={
             "help": "Find the confidence from which on answers are right so often, such as 0.95, with certainty 0.9."
         },
+    )
+    target_precision: float | None = field(
+        default=None,
+        metadata={"help": "Of several labels, or one logit: the same of the probability of each label, such as 0.9."},
+    )
+    threshold_metric: str | None = field(
+        default=None,
+        metadata={"help": "'f1': of these, find the probability of highest F1 of each label."},
     )
     push_predictions: bool = field(
         default=False, metadata={"help": "Push predictions.safetensors (logits and labels) along with the model."}
@@ -156,13 +163,12 @@ class CalibrationTrainingArguments(TrainingArguments):
             self.greater_is_better = False
         super().__post_init__()
         check_n_bins(self.n_bins)
-        check_method(self.calibrator)
+        check_method(AUTO if self.calibrator is None else self.calibrator)
         if self.temperature_criterion not in CRITERIA:
             raise ValueError(
                 f"temperature_criterion must be one of {', '.join(CRITERIA)}, got {self.temperature_criterion!r}."
             )
-        if self.target_accuracy is not None:
-            check_target("target_accuracy", self.target_accuracy)
+        self._check_thresholds()
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
             raise ValueError(
                 f"hub_strategy={HubStrategy(self.hub_strategy).value!r} would push optimizer states, which are "
@@ -179,6 +185,18 @@ class CalibrationTrainingArguments(TrainingArguments):
                 if getattr(self, parameter) is not None:
                     taking = (loss for loss in LOSSES.values() if parameter in inspect.signature(loss).parameters)
                     next(taking)(**{parameter: getattr(self, parameter)})
+
+    def _check_thresholds(self) -> None:
+        for name in ("target_accuracy", "target_precision"):
+            if getattr(self, name) is not None:
+                check_target(name, getattr(self, name))
+        if self.threshold_metric not in (None, F1):
+            raise ValueError(
+                f"threshold_metric must be {F1!r}, got {self.threshold_metric!r}; for a precision set "
+                "target_precision."
+            )
+        if self.threshold_metric is not None and self.target_precision is not None:
+            raise ValueError("Thresholds are chosen by one thing: set threshold_metric or target_precision, not both.")
 
     def _check_milestones(self) -> None:
         milestones = self.lr_milestones

@@ -13,8 +13,9 @@ from typing import Any
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from ..calibrators import fit_temperature
+from ..calibrators.fit import fit_for_model
 from ..files import room
-from ..metrics import METRICS, Scored, measure
+from ..metrics import ALL_METRICS, measure, scored_logits
 from ..metrics.noise import floor_of
 from ..models.record import calibration_record
 from ..names import suggestion
@@ -54,7 +55,7 @@ class KeepBestCallback(TrainerCallback):
     trainer: Any
 
     def __init__(self, trainer: Trainer, criteria: Sequence[str] = ("ece", "nll", "accuracy")) -> None:
-        known = [*METRICS, REFINEMENT]
+        known = [*ALL_METRICS, REFINEMENT]
         unknown = [criterion for criterion in criteria if criterion not in known]
         if unknown or not criteria:
             near = suggestion(unknown[0], known) if unknown else ""
@@ -173,14 +174,17 @@ class KeepBestCallback(TrainerCallback):
         args, held_out = self.trainer.args, self._predictions(validation)
         n_bins, criterion = getattr(args, "n_bins", 15), getattr(args, "temperature_criterion", "nll")
         guard = getattr(args, "temperature_guard", None)
-        fit = fit_temperature(held_out.logits, held_out.labels, criterion, n_bins, guard=guard)
+        if held_out.is_sigmoid:  # whatever the labels look like
+            fit = fit_for_model(held_out.logits, held_out.labels, "temperature", "nll", n_bins, guard)
+        else:
+            fit = fit_temperature(held_out.logits, held_out.labels, criterion, n_bins, guard=guard)
         del held_out
         seen = self._predictions(test)
         numbers = {"temperature": fit.temperature}
         for moment, calibrator in (("before", None), ("after", fit.calibrator)):
-            scored = Scored.from_logits(seen.logits, seen.labels, calibrator)
+            scored = scored_logits(seen.logits, seen.labels, calibrator)
             numbers |= {f"test_{moment}_{key}": value for key, value in measure(scored, n_bins).items()}
-            numbers[f"test_{moment}_ece_by_chance"] = floor_of(METRICS["ece"], scored, n_bins, LEVEL).high
+            numbers[f"test_{moment}_ece_by_chance"] = floor_of(ALL_METRICS["ece"], scored, n_bins, LEVEL).high
         return numbers
 
     def _predictions(self, dataset: Any) -> Predictions:

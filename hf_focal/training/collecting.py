@@ -25,6 +25,7 @@ class Collector:
         self._flatten, self._rows, self._samples = flatten, Rows(), 0
         # Each grows in one place: small arrays between those of batches would keep the memory of these from use.
         self._labels, self._groups, self._grouped = array("q"), array("q"), True
+        self._shape: tuple[int, ...] = ()  # of a row's labels: of a sigmoid head those of all outputs
 
     def __len__(self) -> int:
         """How many samples came, of which some may have no row that counts."""
@@ -33,6 +34,7 @@ class Collector:
     def __call__(self, eval_prediction: Any, compute_result: bool = False) -> dict[str, float]:
         seen = self._flatten(eval_prediction)
         self._rows.add(seen.logits)
+        self._shape = seen.labels.shape[1:]
         self._labels.frombytes(seen.labels.astype(np.int64).tobytes())
         if seen.groups is not None:
             self._groups.frombytes((seen.groups + self._samples).astype(np.int64).tobytes())
@@ -51,4 +53,5 @@ class Collector:
         if not self._samples:
             raise ValueError("The data have no labels, so that nothing can be measured or fitted on them.")
         labels, groups = (np.frombuffer(values, np.int64) for values in (self._labels, self._groups))
+        labels = labels.reshape(-1, *self._shape)
         return Predictions(self._rows.array(), labels, groups if self._grouped else None, split)

@@ -76,7 +76,8 @@ class DivergenceWatch:
 
     def see_logits(self, logits: Tensor, labels: Tensor) -> None:
         """Take note of the logits of a batch of an evaluation during training, where a label counts."""
-        fine = are_scores(logits)
+        sigmoid = labels.shape == logits.shape
+        fine = logits.detach().isfinite() if sigmoid else are_scores(logits)
         if labels.shape == fine.shape:
             fine = fine | (labels == -100)
         self._scores = self._scores & fine.all()

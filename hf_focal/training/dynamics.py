@@ -20,8 +20,9 @@ from transformers import Trainer, TrainerCallback
 from ..calibrators.base import UnfoldableError
 from ..checks import check_count, check_n_bins
 from ..losses import CrossEntropyLoss, as_loss, extract_logits, loss_label
+from ..metrics import METRICS, ScoredOutputs
 from ..metrics.ece import expected_calibration_error
-from ..models.head import evaluating, find_head
+from ..models.head import evaluating, find_head, is_sigmoid
 from ..networks.masking import mask_logits, masked_indices, refuse_masked
 from ..results.dynamics_file import DYNAMICS, PARTS, read_rows, write_rows
 from .divergence import are_scores, divergence
@@ -42,7 +43,8 @@ class TrainingDynamicsCallback(TrainerCallback):
     resumed run goes on with the rows up to its checkpoint. Training is not affected: the random states and the modes
     of the modules are put back.
 
-    Of a token classifier each token with a label is a sample.
+    Of a token classifier each token with a label is a sample. Of a sigmoid head NLL, entropy and error are means over
+    the labels of all samples, the ECE is the mean over labels, and the gradient is that of a sample.
 
     A batch-coupled loss (MMCE) has no gradient per sample: there, $\delta_i$ is `num_samples` times the gradient of
     the loss of the data set as one batch.
@@ -105,6 +107,8 @@ class TrainingDynamicsCallback(TrainerCallback):
         if late:
             raise ValueError(f"gradient_epochs names {late}, but training ends after {state.num_train_epochs} epochs.")
         self._head = _last_linear_layer(self.trainer.model)
+        config: Any = getattr(self.trainer.model, "config", None)
+        self._of_outputs = config is not None and is_sigmoid(config)
         self._loss = _label(self.trainer)
         self._loaders = {name: self.trainer.get_test_dataloader(data) for name, data in self.datasets.items()}
         self._file = Path(args.output_dir, DYNAMICS)
@@ -133,7 +137,8 @@ class TrainingDynamicsCallback(TrainerCallback):
                     raise divergence(step, f"the logits of {name!r} are not finite", self.trainer.args)
                 raise ValueError(f"The model's logits on {name!r} are not finite, before any training.")
             config: Any = getattr(self.trainer.model, "config", None)
-            if masked := masked_indices(config):
+            masked = masked_indices(config)
+            if masked and not self._of_outputs:
                 refuse_masked(labels.numpy(), masked, config.id2label, name)
             numbers = self._numbers(mask_logits(logits, masked).numpy(), labels.numpy())
             logs |= {f"{name}_{key}": value for key, value in numbers.items() if value is not None}
@@ -165,14 +170,16 @@ class TrainingDynamicsCallback(TrainerCallback):
                 logits = extract_logits(
                     self.trainer.model(**{key: value for key, value in batch.items() if key != "labels"})
                 )
-                squares = self._squared_lengths(seen, logits, batch["labels"])
+                labels = batch["labels"].reshape(logits.shape) if self._of_outputs else batch["labels"]
+                squares = self._squared_lengths(seen, logits, labels[:, 0] if self._of_outputs else labels)
                 if self.gradient_epochs:  # training sees the classes that are masked, too
                     logits = seen[0][1]
-                values = (logits.float(), batch["labels"], squares.sqrt())
+                values = (logits.float(), labels, squares.sqrt())
                 if logits.ndim == 3:  # sentences, as long as the longest of their batch
                     values = accelerator.pad_across_processes(values, dim=1, pad_index=-100)
                 values = accelerator.gather_for_metrics(values)
                 kept = values[1] != -100
+                kept = (kept & ~values[1].isnan()).any(dim=1) if self._of_outputs else kept
                 gathered.append([value[kept].cpu() for value in values])
         finally:
             hook.remove()
@@ -201,21 +208,36 @@ class TrainingDynamicsCallback(TrainerCallback):
         return features.float().square().sum(-1) + (self._head.bias is not None)
 
     def _numbers(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float | None]:
-        log_probabilities = log_softmax(logits, axis=1)
-        probabilities = np.exp(log_probabilities)
-        correct = probabilities.argmax(axis=1) == labels
         numbers: dict[str, float | None] = {}
-        values = {
-            "nll": -log_probabilities[np.arange(len(labels)), labels],
-            "entropy": entr(probabilities).sum(axis=1),
-        }
+        values, correct, ece = (_of_outputs if self._of_outputs else _of_softmax)(logits, labels, self.n_bins)
+        chosen_of: tuple[Any, ...] = (slice(None), correct, ~correct)
         for key, of_samples in values.items():
-            for part, chosen in zip(PARTS, (slice(None), correct, ~correct), strict=True):
+            for part, chosen in zip(PARTS, chosen_of, strict=True):
                 numbers[key + part] = float(of_samples[chosen].mean()) if of_samples[chosen].size else None
         numbers["error"] = float(1 - correct.mean())
-        numbers["ece"] = expected_calibration_error(probabilities, labels, self.n_bins)
+        numbers["ece"] = ece
         numbers["weight_norm"] = float(self._head.weight.detach().double().norm())
         return numbers
+
+
+def _of_softmax(
+    logits: NDArray[Any], labels: NDArray[Any], n_bins: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], float]:
+    """NLL and entropy of each sample, whether it is right, and the ECE."""
+    log_probabilities = log_softmax(logits, axis=1)
+    probabilities = np.exp(log_probabilities)
+    nll, entropy = -log_probabilities[np.arange(len(labels)), labels], entr(probabilities).sum(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    return {"nll": nll, "entropy": entropy}, correct, expected_calibration_error(probabilities, labels, n_bins)
+
+
+def _of_outputs(
+    logits: NDArray[Any], labels: NDArray[Any], n_bins: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], float]:
+    """The same of each label of each sample."""
+    scored = ScoredOutputs.of_logits(logits, labels)
+    entropy = entr(scored.confidences) + entr(1 - scored.confidences)
+    return {"nll": scored.nll, "entropy": entropy}, scored.correct, METRICS["ece"].of(scored, n_bins)
 
 
 def gradient_norms(loss: Callable, logits: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:

@@ -14,12 +14,16 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, Predictio
 
 from ..calibrators.base import Calibrator
 from ..losses import CalibrationLoss, extract_logits, replace_logits
-from ..metrics import METRICS, BatchMetrics, Scored, measure
+from ..metrics import BatchMetrics, measure, metrics_of, scored_logits
 from ..metrics import compute_metrics as our_metrics
+from ..metrics.scored import SIGMOID, SOFTMAX
 from ..models.apply import pending_calibrator
+from ..models.head import check_labels_of_head, check_single_label
+from ..models.sigmoid import is_sigmoid
 from ..names import suggestion
 from ..networks.masking import mask_classes, masked_indices, refuse_masked
-from ..predictions import Predictions
+from ..networks.zero_shot import one_hot
+from ..predictions import IGNORED, Predictions
 from ..results.gain import temperature_refinement
 from ..tasks import TASKS, Task, task_of
 from ..tasks.base import canonical_task
@@ -62,7 +66,16 @@ class MeasuringTrainer(BaseTrainer):
 
     def _mask_classes(self) -> None:
         """Of the model at hand, which `model_init` makes anew and merging an adapter replaces."""
-        mask_classes(self.model, getattr(self.args, "masked_classes", None))
+        masked = getattr(self.args, "masked_classes", None)
+        if masked or getattr(self.model.config, "masked_classes", None):
+            check_single_label(self.model, "Masked classes")
+        mask_classes(self.model, masked)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        prepared: Any = super()._prepare_inputs(inputs)
+        if isinstance(prepared.get(LABELS), Tensor):
+            prepared[LABELS] = one_hot(self.model, prepared[LABELS])
+        return prepared
 
     def evaluation_loop(
         self,
@@ -161,6 +174,14 @@ class MeasuringTrainer(BaseTrainer):
             self.compute_loss_func, self.compute_metrics = loss, metrics
             self.preprocess_logits_for_metrics, self._pending = preprocess, None
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        # Of a sigmoid head what is not known may be NaN, which the Trainer would count.
+        for batch in batch_samples:
+            labels = batch.get(LABELS)
+            if isinstance(labels, Tensor) and labels.is_floating_point():
+                batch[LABELS] = torch.where(labels.isnan(), IGNORED, labels)
+        return super()._get_num_items_in_batch(batch_samples, device)
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -221,7 +242,7 @@ class MeasuringTrainer(BaseTrainer):
     def _metrics(self, eval_prediction: Any, compute_result: bool | None = None) -> dict[str, float]:
         if compute_result is None:
             seen = self._labelled(eval_prediction)
-            scored = Scored.from_logits(seen.logits, seen.labels, self._pending)
+            scored = scored_logits(seen.logits, seen.labels, self._pending)
             values = measure(scored, getattr(self.args, "n_bins", 15))
             if self.measures_refinement or (self.args.metric_for_best_model or "").endswith(REFINEMENT):
                 values[REFINEMENT] = temperature_refinement(seen.logits, seen.labels)
@@ -242,7 +263,10 @@ class MeasuringTrainer(BaseTrainer):
         given = [f"{one}_" for one in self.eval_dataset] if isinstance(self.eval_dataset, dict) else [""]
         known = ["loss", "runtime", "samples_per_second", "steps_per_second"]
         if self.compute_metrics in (self._metrics, our_metrics) and not args.prediction_loss_only:
-            known += [key for key, one in METRICS.items() if one.running is not None or not args.batch_eval_metrics]
+            config = getattr(self.model, "config", None)
+            head = SIGMOID if config is not None and is_sigmoid(config) else SOFTMAX
+            every = metrics_of(head).items()
+            known += [key for key, one in every if one.is_added_up(head) or not args.batch_eval_metrics]
             if self.compute_metrics == self._metrics and not args.batch_eval_metrics:  # it needs all logits at once
                 known.append(REFINEMENT)
         elif not args.prediction_loss_only:  # a function of the user's gives what it gives
@@ -309,6 +333,7 @@ class MeasuringTrainer(BaseTrainer):
     def _counted(self, rows: Predictions) -> Predictions:
         """The same rows, none of which is of a class that is masked."""
         config = self.model.config
+        check_labels_of_head(config, rows.labels.shape)
         refuse_masked(rows.labels, masked_indices(config), config.id2label, rows.split)
         return rows
 

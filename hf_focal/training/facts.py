@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from ..models.record import stated_record
+from ..models.sigmoid import is_sigmoid
 from ..tasks import Task
 from ..tasks.base import TIMM
 from ..version import __version__
@@ -29,7 +30,13 @@ def model_facts(trainer: Any) -> dict[str, str]:
     task, processor = trainer.task, trainer.processing_class
     size = "" if task is None or processor is None else task.size(processor)
     parts = [f"{type(inner).__name__} ({backbone})", f"{sum(one.numel() for one in model.parameters()):,} parameters"]
-    return {"architecture": ", ".join(filter(None, [*parts, f"{config.num_labels:,} classes", size]))}
+    return {"architecture": ", ".join(filter(None, [*parts, _outputs(config), size]))}
+
+
+def _outputs(config: Any) -> str:
+    if not is_sigmoid(config):
+        return f"{config.num_labels:,} classes"
+    return "1 logit" if config.num_labels == 1 else f"{config.num_labels:,} labels, a sigmoid each"
 
 
 def training_facts(trainer: Any) -> dict[str, str]:

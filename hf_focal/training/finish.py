@@ -83,7 +83,8 @@ def finish_run(
         "base_model": base_model,
         "pair": pair,
     }
-    facts = {**(results or {}), "calibrator_asked_for": getattr(trainer.args, "calibrator", "temperature")}
+    asked = getattr(trainer.args, "calibrator", None) or trainer.method_for()
+    facts = {**(results or {}), "calibrator_asked_for": asked}
     if trainer.state.global_step:
         facts |= {"loss": trainer.loss_name, "loss_parameters": trainer.loss.hyperparameters()}
     else:

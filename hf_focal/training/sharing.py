@@ -146,10 +146,12 @@ class SharingTrainer(MeasuringTrainer):
         counted = self.task or Task
         n_bins, held_out = getattr(self.args, "n_bins", 15), self._held_out
         best = None
-        if held_out is not None and not same(held_out, predictions):
+        if held_out is not None and not counted.calibrators(self.model) and not same(held_out, predictions):
             best = self.fit if self._asked == AUTO else best_fit(held_out, n_bins, **self._auto_options)
         promise = Promise.from_record((stated_record(self.model) or {}).get("threshold"))
         about: Any = {"unit": counted.unit, "group": counted.group}
+        if predictions.is_sigmoid:
+            about["label_names"] = list(self.model.config.id2label.values())
         report = make_report(predictions, self.fit, n_bins=n_bins, **about, best=best, promise=promise)
         rounded = rounding_words(stated_record(self.model))
         self.report = replace(report, words=" ".join(filter(None, (report.words, rounded))))
@@ -214,6 +216,7 @@ class SharingTrainer(MeasuringTrainer):
             "architecture": getattr(config, "architecture", config.model_type),
             "model_type": config.model_type,
             "facts": self._facts(),
+            "labels": [name for _, name in sorted(config.id2label.items())],
             "masked": masked_names(config),
             "adapter": has_adapter(self.model),
             "base_model": config._name_or_path if has_adapter(self.model) else None,

@@ -18,14 +18,15 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOu
 
 from .. import networks  # noqa: F401  (registers our architectures, so that their checkpoints load)
 from ..calibrators import Fit, calibrator_of
-from ..calibrators.base import AUTO, calibrator_class, check_method
-from ..calibrators.fit import fit_for_model, takes_intercept
+from ..calibrators.base import AUTO, NONE, calibrator_class, check_method
+from ..calibrators.fit import DEFAULT, fit_for_model, takes_intercept
 from ..calibrators.threshold import promise_after
 from ..checks import row_blocks
 from ..losses import LOSSES, CalibrationLoss, as_loss, create_loss
+from ..metrics.thresholds import thresholds_of
 from ..models.fingerprint import fingerprint
 from ..models.fold import fold_calibrator, is_half, lacks_bias, rolled_back, unfold_calibrator
-from ..models.head import check_single_label
+from ..models.head import check_classifier, check_labels_of_head
 from ..models.record import (
     ROUNDED,
     calibration_record,
@@ -34,6 +35,9 @@ from ..models.record import (
     stated_record,
     why_of_another_head,
 )
+from ..models.scores import score_map
+from ..models.sigmoid import activation_of, is_sigmoid, tell_of_sigmoids
+from ..networks.zero_shot import choice_of, has_scale, refuse_without_labels
 from ..predictions import Predictions
 from ..results.report import Report
 from ..results.spread import spread_of
@@ -71,16 +75,19 @@ class CalibrationTrainer(SharingTrainer):
 
     Args:
         model (`transformers.PreTrainedModel` or `peft.PeftModel`):
-            A classifier with one label per sample or token.
+            A classifier with one label per sample or token; or with a sigmoid head, of several labels a sample or of
+            a single logit, whose labels are 0 and 1 for each output, or -100 where it is not known. Its config then
+            gets `problem_type="multi_label_classification"`.
         args ([`CalibrationTrainingArguments`] or `TrainingArguments`, *optional*):
             With plain `TrainingArguments` the loss is `default_loss`.
         kwargs:
             As for `Trainer`. A `compute_loss_func` replaces the loss, a `compute_metrics` the metrics.
 
     Raises:
-        ValueError: If the model is multi-label, regression or one-output, the loss does not take a given parameter,
+        ValueError: If the model is a regression, the loss does not take a given parameter,
             `label_smoothing_factor > 0`, the process sees several GPUs (`torch.nn.DataParallel`), `label_names` lacks
-            `"labels"`, or the loss learns from validation data and there is none or its logits are not kept.
+            `"labels"`, a target is for the other kind of head, or the loss learns from validation data and there is
+            none or its logits are not kept.
     """
 
     default_loss = "flsd-53"
@@ -101,6 +108,7 @@ class CalibrationTrainer(SharingTrainer):
     ) -> None:
         args = CalibrationTrainingArguments("tmp_trainer") if args is None else args
         model = plain_module(model)
+        refuse_without_labels(model)
         chosen = getattr(args, "loss", None)
         if compute_loss_func is None:
             self._create_loss(args)
@@ -110,7 +118,7 @@ class CalibrationTrainer(SharingTrainer):
             self.loss_name, self.loss = "custom", as_loss(compute_loss_func)
         settle(args)
         if model is not None:
-            check_single_label(model)
+            check_classifier(model)
         self.fit: Fit | None = None
         self.report: Report | None = None
         self.about: dict[str, Any] = {}  # fields of the card's `About`, as far as they are known
@@ -133,12 +141,30 @@ class CalibrationTrainer(SharingTrainer):
         if self.loss.learns_from_validation:
             self._check_validation()
             self.add_callback(self.loss.callback(evaluate=False))
-        check_single_label(self.model)
+        check_classifier(self.model)
         self._mask_classes()
         self._ready = True
         self._forget_other_head(folded_alone=True)  # an unfolded record is refused by whatever would apply it
-        if self.model.config.problem_type is None:
+        told = tell_of_sigmoids(self.model.config, self.model)
+        if not told and self.model.config.problem_type is None and choice_of(self.model) is None:
             self.model.config.problem_type = "single_label_classification"
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        """Refuse thresholds of the other kind of head."""
+        sigmoid, num_labels = is_sigmoid(self.model.config), self.model.config.num_labels
+        given = [name for name in ("target_precision", "threshold_metric") if getattr(self.args, name, None)]
+        if given and not sigmoid:
+            raise ValueError(
+                f"{given[0]} is for models of several labels a sample, or of one logit, and this one has a softmax "
+                f"over {num_labels} classes: use target_accuracy, a threshold on the confidence of the one answer."
+            )
+        if sigmoid and getattr(self.args, "target_accuracy", None) is not None:
+            raise ValueError(
+                f"target_accuracy is for models that give one answer a sample, and each of the {num_labels} labels of "
+                "this one has a probability of its own: use target_precision or threshold_metric='f1', which give a "
+                "threshold for each."
+            )
 
     def _check_validation(self) -> None:
         if self.eval_dataset is None or isinstance(self.eval_dataset, dict) or self.args.eval_strategy == "no":
@@ -167,6 +193,8 @@ class CalibrationTrainer(SharingTrainer):
                 num_items_in_batch = num_items_in_batch.clamp(min=1)
         labels = inputs.get(LABELS)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.loss_name != "custom" and isinstance(labels, Tensor) and self._logits(outputs).ndim == 2:
+            check_labels_of_head(self.model.config, labels.shape)
         if not torch.is_grad_enabled():
             loss = self._loss_of_samples(loss, outputs, labels)
             return (loss, {"logits": self._logits(outputs)}) if return_outputs else loss
@@ -205,6 +233,8 @@ class CalibrationTrainer(SharingTrainer):
             ValueError: If training diverged, or `args.metric_for_best_model` is nothing that an evaluation gives.
         """
         self._check_best_metric()
+        if why := (self.task or Task).untrained:
+            raise ValueError(f"{type(self.model).__name__} {why}")
         if self.model_init is None:
             self.forget_temperature(_TRAINING, self.train_dataset)
         self._watch = None  # `model_init` may still replace the model
@@ -320,7 +350,9 @@ class CalibrationTrainer(SharingTrainer):
 
         With `args.target_accuracy` the record holds as `threshold` from which confidence on the calibrated model is
         right so often, see [`choose_threshold`]: `confidence` (`None` where nothing can be promised), `accuracy`,
-        `level`, and what it keeps of this data.
+        `level`, and what it keeps of this data. For a head of sigmoids it holds as `thresholds` what
+        `args.target_precision` or `args.threshold_metric` ask for, see [`choose_thresholds`]: `metric`, and with a
+        place for each label `values` (`None` where there is none), `observed` and `kept`.
 
         Args:
             dataset (`Dataset`, *optional*, defaults to `eval_dataset`):
@@ -333,14 +365,17 @@ class CalibrationTrainer(SharingTrainer):
             split (`str`, *optional*, defaults to `"validation"`):
                 Name of the data, for the record.
             fold (`bool`, *optional*, defaults to `args.fold_temperature`, and `False` where no head can do it):
-                Change the head, so that the plain softmax is calibrated. Otherwise the calibrator stays in the config
-                alone, where `evaluate()` heeds it. For a head without a bias, `"vector"`, `"matrix"` and `"auto"` are
-                then fitted without an intercept. What the head was is saved with the model. Rounding changes some
-                answers of a head in half precision: one more pass over the data counts them, for record and report.
-                An adapter of PEFT carries the head that it trained, and `save_model()` writes the record beside it,
-                into `calibration.json`.
+                Change the head, so that the plain softmax is calibrated, or its sigmoids. Otherwise the calibrator
+                stays in the config alone, where `evaluate()` heeds it. For a head without a bias, `"vector"`,
+                `"matrix"`, `"platt"` and `"auto"` are then fitted without an intercept. What the head was is saved
+                with the model. Rounding changes some answers of a head in half precision: one more pass over the data
+                counts them, for record and report. An adapter of PEFT carries the head that it trained, and
+                `save_model()` writes the record beside it, into `calibration.json`.
             method (`str`, *optional*, defaults to `args.calibrator`):
-                A name in `hf_focal.CALIBRATORS`, such as `"temperature"` or `"focal"`. `"focal"` cannot be folded.
+                A name in `hf_focal.CALIBRATORS`, such as `"temperature"` or `"focal"`. `"focal"` cannot be folded. For
+                a head of sigmoids one in `hf_focal.SIGMOID_CALIBRATORS`, such as `"platt"`. Zero-shot models take a
+                temperature alone, and a SigLIP `"platt"` as well, with a scale and a shift that all labels share,
+                which is what it gets where nothing is asked for.
             guard (`bool`, *optional*, defaults to `args.temperature_guard`):
                 Take it only where the data show that it helps: unset, on for `"nll"` and off for `"ece"`.
             options:
@@ -352,7 +387,8 @@ class CalibrationTrainer(SharingTrainer):
         Raises:
             ValueError: If there is no data, the model cannot be folded, or its weights are sharded over processes.
         """
-        method = check_method(str(method or getattr(self.args, "calibrator", "temperature")))
+        method = self.method_for(method)
+        options = {**self._able.get(method, {}), **options}
         fold = self._is_to_fold(method, fold)
         given, dataset = dataset, self.eval_dataset if dataset is None else dataset
         if predictions is None:
@@ -377,6 +413,25 @@ class CalibrationTrainer(SharingTrainer):
                 predictions = self.predictions_of(dataset, split)
             return self._fit_to(predictions, given, dataset, split, fold, method, criterion, guard, options)
 
+    def method_for(self, asked: str | None = None) -> str:
+        """The calibrator to fit, by what is asked for here or in the arguments, and what heads of the task can do."""
+        able = self._able
+        usual = next(iter(able), DEFAULT)
+        method = check_method(str(asked or getattr(self.args, "calibrator", None) or usual))
+        if not able:
+            return check_method(method, activation_of(self.model))
+        if method in (NONE, *able):
+            return method
+        if method == AUTO:  # the guard leaves what does not help
+            return usual
+        ways, why = " or ".join(map(repr, able)), (self.task or Task).why_these
+        raise ValueError(f"calibrator={method!r} cannot be: {why}. Use {ways}, or leave it unset.")
+
+    @property
+    def _able(self) -> dict[str, dict[str, Any]]:
+        """The methods that the head can do, with their options; none: all of them."""
+        return (self.task or Task).calibrators(self.model)
+
     @contextmanager
     def kept_on_error(self) -> Iterator[None]:
         """After an error, the calibration of the model, and what is known of it, as they were."""
@@ -394,10 +449,11 @@ class CalibrationTrainer(SharingTrainer):
         method: str, criterion: str | None, guard: bool | None, options: dict[str, Any],
     ) -> Fit:  # fmt: skip
         """Fit a calibrator to the predictions of a data set, where it was given, and put it on the model."""
-        held_out = self._labelled(predictions, split)
+        held_out, activation = self._labelled(predictions, split), activation_of(self.model)
+        check_labels_of_head(self.model.config, held_out.labels.shape)
         options = {name: value for name, value in options.items() if value is not None}
         without = {"intercept": False} if fold and lacks_bias(self.model, self._probe(dataset)) else {}
-        if takes_intercept(method):
+        if takes_intercept(method, activation):
             options = {**without, **options}
         fit = fit_for_model(
             held_out.logits,
@@ -410,6 +466,7 @@ class CalibrationTrainer(SharingTrainer):
         )
         loss = self._loss_record() if self.state.global_step else self._known_loss
         facts = {"criterion": fit.criterion, **loss, "split": split, "n_samples": fit.n_samples}
+        facts |= self.task.record_facts(self.model) if self.task else {}
         facts |= self._threshold(fit, held_out, options)
         if fit.unchanged:
             facts |= {"helped": False, "why": fit.why}
@@ -417,21 +474,27 @@ class CalibrationTrainer(SharingTrainer):
             fold_calibrator(self.model, fit.calibrator, inputs=self._probe(dataset), record=facts)
             self._count_rounding(fit, held_out, given)
         else:
+            if has_scale(self.model):
+                score_map(self.model, fit.calibrator)  # refuses what differs from label to label
             self.model.config.calibration = record_of(fit.calibrator, facts, False, fingerprint(self.model))
+            tell_of_sigmoids(self.model.config, self.model)
         self.fit, self.report, self._held_out, self._card_for, self.about = fit, None, held_out, None, {}
         self._asked, self._auto_options = method, without
         self._warn_of_spread(fit, held_out, fold)
         return fit
 
     def _warn_of_spread(self, fit: Fit, held_out: Predictions, folded: bool) -> None:
-        """Where the logits that the model gives lie further apart than a server takes."""
+        """Where the logits that the model gives lie further apart than a server takes, which tells of a softmax."""
+        if held_out.is_sigmoid:
+            return
         what = f"{held_out.split} {(self.task or Task).unit}"
         if words := spread_of(held_out.logits, fit.calibrator if folded else None).words(what):
             logger.warning("%s", words)
 
     def _is_to_fold(self, method: str, fold: bool | None) -> bool:
         """Whether a head is to do what a method fits; that it could not is an error."""
-        asked, foldable = fold, method == AUTO or calibrator_class(method).foldable()
+        activation = activation_of(self.model)
+        asked, foldable = fold, method == AUTO or calibrator_class(method, activation).foldable()
         if fold is None:
             fold = foldable and getattr(self.args, "fold_temperature", True)
         if fold and not foldable:
@@ -460,12 +523,20 @@ class CalibrationTrainer(SharingTrainer):
         changed, both = 0, [row_blocks(one, np.float64) for one in (held_out.logits, rounded)]
         for (_, before, axis), (_, after, _) in zip(*both, strict=True):
             before, after = (before, after) if axis else (before.T, after.T)
-            answers = fit.calibrator.calibrated_logits(before).argmax(axis=1)
-            changed += int(np.count_nonzero(answers != after.argmax(axis=1)))
+            answers = fit.calibrator.calibrated_logits(before)
+            if held_out.is_sigmoid:
+                changed += int(np.count_nonzero(((answers > 0) != (after > 0)).any(axis=1)))
+            else:
+                changed += int(np.count_nonzero(answers.argmax(axis=1) != after.argmax(axis=1)))
         self.model.config.calibration[ROUNDED] = changed
 
     def _threshold(self, fit: Fit, held_out: Predictions, options: dict[str, Any]) -> dict[str, Any]:
-        """What the record says of the threshold that `args.target_accuracy` asks for; nothing where it does not."""
+        """What the record says of thresholds that the arguments ask for; nothing where they do not."""
+        precision = getattr(self.args, "target_precision", None)
+        if precision is not None or getattr(self.args, "threshold_metric", None) is not None:
+            # The map of a label keeps the order of its samples, so that the data of the fit may be used again.
+            said = fit.probabilities(held_out.logits)
+            return {"thresholds": thresholds_of(said, held_out.labels, precision).to_record()}
         target = getattr(self.args, "target_accuracy", None)
         if target is None:
             return {}

@@ -176,7 +176,7 @@ def test_an_optimum_at_the_end_of_the_range_is_warned_of(criterion):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"method": "platt"}, "method must be one of auto, none, temperature, .*, got 'platt'"),
+        ({"method": "isotonic"}, "method must be one of auto, none, temperature, .*, got 'isotonic'"),
         ({"gamma": 2.0}, "gamma=2.0 is for method='focal' alone"),
         ({"method": "focal", "gamma": -1.0}, "gamma must be a number of at least 0"),
         ({"method": "focal", "gamma": math.nan}, "gamma must be a number of at least 0"),

@@ -439,7 +439,7 @@ def test_cifar10_and_a_timm_network(calibrate, test_data, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task", "question-answering"], "(*ForAudioClassification). Got task='question-answering'"),
+        (["--task", "question-answering"], "(*ForZeroShotImageClassification). Got task='question-answering'"),
         (["--task", "ner"], "is a model for text-classification, not for token-classification"),
         (["--split", "dev"], "no split 'dev'; it has validation, test"),
         (["--test_split", "validation"], "fitted and measured on the same split"),

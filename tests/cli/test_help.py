@@ -99,7 +99,8 @@ def test_defaults_are_those_of_the_arguments():
             expected = "true" if default is True else str(getattr(default, "value", default))
             assert said_of(text, one.name).endswith(f"(default: {expected})"), one.name
             seen.add(one.name)
-    assert {"num_train_epochs", "learning_rate", "holdout", "calibrator", "fold_temperature", "seed"} <= seen
+    assert {"num_train_epochs", "learning_rate", "holdout", "fold_temperature", "seed"} <= seen
+    assert "Unset: temperature" in said_of(text, "calibrator")  # of most tasks
     assert "(required)" in said_of(COMMANDS["calibrate"].help_text.read_text(), "model_name_or_path")
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from hub_server import File, HubServer
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 
 ANN, BOB = "hf_ann_very_secret", "hf_bob_very_secret"
@@ -131,6 +131,28 @@ print(json.dumps(AutoModelForImageClassification.from_pretrained({repo!r})(pixel
     assert np.abs(softmax(np.array(result["raw"]) / result["temperature"], axis=1) - found).max() < 1e-6
 
 
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_head_of_sigmoids_comes_back_from_the_hub(client, repo, fold):
+    found = client(f"""
+import numpy as np
+from hf_focal.calibrators.platt import PlattScaling
+from hf_focal.models.fold import put_on_top
+model = tiny_model()
+model.config.problem_type = "multi_label_classification"
+calibrator = PlattScaling((0.5, 1.5, 1.0), (1.0, -1.0, 0.5), (0.8, 0.1))
+expected = calibrator.probabilities(np.array(logits(model)))
+put_on_top(model, calibrator, fold={fold})
+model.save_pretrained("out")
+hf_focal.push_to_hub("out", {repo!r}, token={ANN!r})
+again = hf_focal.from_pretrained({repo!r}, token={ANN!r})
+result |= {{"expected": expected.tolist(), "logits": logits(again), "record": again.config.calibration}}
+result["kind"] = again.config.problem_type
+""")
+    assert found["record"]["activation"] == "sigmoid" and found["record"]["folded"] is fold
+    assert found["kind"] == "multi_label_classification"
+    assert np.abs(expit(np.array(found["logits"])) - found["expected"]).max() < 1e-6
+
+
 @pytest.mark.parametrize("kind", ["tree_lstm", "global_pooling_cnn"])
 def test_the_text_networks_of_the_paper_arrive_with_their_vocabulary(client, repo, kind):
     """Pushed, and loaded from an empty cache by the Auto classes, a stock pipeline and one of ours."""
@@ -164,6 +186,40 @@ result["found"] = [
     assert len(loaded["found"]) == 2
     for found in loaded["found"]:
         assert np.abs(np.array(found) - expected).max() < 1e-6
+
+
+@pytest.mark.slow
+def test_an_image_text_model_arrives_with_its_two_processors(hub, client, repo, tmp_path):
+    pushed = client(f"""
+import torch
+from small_zero_shot import CIFAR, clip, pixels, rows
+model, processor = clip(3.5)
+hf_focal.zero_shot_classifier(model, processor, CIFAR)
+with torch.no_grad():
+    labels = torch.distributions.Categorical(logits=model(pixel_values=pixels(300)).logits / 2).sample()
+args = hf_focal.CalibrationTrainingArguments("out", use_cpu=True, report_to="none", hub_model_id={repo!r})
+trainer = hf_focal.CalibrationTrainer(model=model, args=args, processing_class=processor)
+fit = trainer.calibrate(rows(pixels(300), labels))
+trainer.push_to_hub()
+result |= dict(scale=model.logit_scale.item(), labels=CIFAR, temperature=fit.temperature)
+""")
+    files = set(hub.commits(repo)[-1].files)
+    assert {"processor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"} <= files
+    found = stranger(hub, tmp_path, f"""
+import json, transformers
+from PIL import Image
+classifier = transformers.pipeline("zero-shot-image-classification", {repo!r})
+record = classifier.model.config.calibration
+scores = classifier(Image.new("RGB", (40, 40)), candidate_labels=record["candidate_labels"])
+print(json.dumps([classifier.model.logit_scale.item(), record["candidate_labels"], len(scores)]))
+""")  # fmt: skip
+    assert found == [pushed["scale"], pushed["labels"], 10]
+    assert pushed["scale"] == pytest.approx(3.5 - np.log(pushed["temperature"])) and pushed["temperature"] > 1.2
+    undone = client(f"""
+model = hf_focal.unfold_calibrator(hf_focal.from_pretrained({repo!r}))
+result |= dict(scale=model.logit_scale.item())
+""")
+    assert undone["scale"] == 3.5
 
 
 def test_checkpoints_are_pushed_only_where_asked_for_and_never_with_pickles(hub, client, repo):
@@ -742,7 +798,7 @@ def test_the_script_pushes_a_model_whose_card_works(hub, repo, tmp_path, fold):
 import json
 import numpy as np
 from safetensors.numpy import load_file
-from scipy.special import softmax
+from scipy.special import expit, softmax
 logits = load_file("out/predictions.safetensors")["test_logits"][0].astype(float)
 temperature = json.load(open("out/config.json"))["calibration"]["temperature"]
 scores = {{row["label"]: row["score"] for row in classifier("image.png", top_k=10)}}

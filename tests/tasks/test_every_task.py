@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_zero_shot
 import torch
 import transformers
 from conftest import ROOT
@@ -117,6 +118,11 @@ def vit():
     return ViTConfig(**SIZES, image_size=8, patch_size=4), ViTImageProcessor(size={"height": 8, "width": 8})
 
 
+def clip():
+    model, processor = small_zero_shot.clip(image_size=8)
+    return model.config, processor
+
+
 def bert():
     tokenizer = train_tokenizer(sentences(50))
     return BertConfig(vocab_size=len(tokenizer), **SIZES, max_position_embeddings=32), tokenizer
@@ -133,8 +139,14 @@ CASES = {
     "text-classification": (texts, bert),
     "token-classification": (words, bert),
     "audio-classification": (sounds, wav2vec2),
+    "zero-shot-image-classification": (images, clip),
     PLUGIN: (texts, bert),
 }
+
+
+def head(model):
+    """What a temperature divides."""
+    return model.logit_scale.exp() if hasattr(model, "logit_scale") else model.classifier.weight
 
 
 @pytest.fixture(params=[*TASKS, PLUGIN])
@@ -161,6 +173,7 @@ def made(task, names=NAMES):
     torch.manual_seed(0)
     model = task.auto_class.from_config(config).eval()
     task.prepare(model, processor, None)
+    assert task.class_names_for(model, processor, names) == names
     return model, processor
 
 
@@ -221,9 +234,9 @@ def test_a_model_takes_the_batch_and_its_output_is_flattened(task, tmp_path):
 
 def test_the_head_is_found_on_the_probe_batch(task):
     model, _ = made(task)
-    before = model.classifier.weight.clone()
+    before = head(model).clone()
     fold_temperature(model, 2.0)
-    torch.testing.assert_close(model.classifier.weight, before / 2)
+    torch.testing.assert_close(head(model), before / 2)
     unfold_temperature(model)
 
 
@@ -258,12 +271,15 @@ def calibrate(monkeypatch, model, data, out, *flags):
 
 def test_the_script_calibrates_it(task, tmp_path, monkeypatch, capsys):
     model, processor = made(task, NAMES[::-1])
-    torch.nn.init.normal_(model.classifier.weight)
+    if hasattr(model, "classifier"):
+        torch.nn.init.normal_(model.classifier.weight)
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     data = saved_data(tmp_path / "data", task, 60, ("validation", "test"), names=("input", "kind"))
     flags = ["--task", task.name, "--input_column_name", "input", "--label_column_name", "kind"]
     flags += ["--temperature_guard", "false"]
+    if hasattr(model, "logit_scale"):  # whose classes would be those of the data
+        flags += ["--candidate_labels", *NAMES[::-1]]
     # The labels have nothing to do with the logits, so that the best temperature would be none to fold.
     monkeypatch.setattr(TemperatureScaling, "fit", classmethod(lambda cls, *_, **__: cls(2.0)))
     results = calibrate(monkeypatch, tmp_path / "model", data, tmp_path / "out", *flags)
@@ -281,7 +297,7 @@ def test_the_script_calibrates_it(task, tmp_path, monkeypatch, capsys):
     assert re.search(rf"^{counted} +before +after", table, flags=re.MULTILINE)
     assert (f"intervals, by {task.group}." in " ".join(table.split())) is (task.group is not None)
     loaded = from_pretrained(tmp_path / "out", task=task.name)
-    torch.testing.assert_close(loaded.classifier.weight, model.classifier.weight / results["temperature"])
+    torch.testing.assert_close(head(loaded), head(model) / results["temperature"])
 
 
 # ---- The registry ---------------------------------------------------------------------------------------------------
@@ -412,7 +428,8 @@ def test_waveforms_without_a_rate_are_taken_for_the_models_and_others_are_refuse
 def test_a_pipeline_of_sounds_gives_the_calibrated_probabilities(tmp_path, monkeypatch):
     task = get_task("audio-classification")
     model, processor = made(task)
-    torch.nn.init.normal_(model.classifier.weight)
+    if hasattr(model, "classifier"):
+        torch.nn.init.normal_(model.classifier.weight)
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     data = saved_data(tmp_path / "data", task, 60, ("validation", "test"))

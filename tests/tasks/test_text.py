@@ -94,9 +94,9 @@ def test_newsgroups_have_a_validation_split_made(test_data):
             "class labels, whole numbers or strings, got values of type float .0.5 in row 9",
         ),
         (
-            {"label": [[0], [1]] * 15},
+            {"label": [[[0]], [[1]]] * 15},
             {},
-            "'label' of the split 'train' must hold one label a row, not lists.*--label_column",
+            "'label' of the split 'train' must hold a label a row, or a list of labels, not .*--label_column",
         ),
     ],
 )

@@ -429,15 +429,23 @@ def test_subclasses_only_set_another_default(tmp_path):
         assert cls(model=build(), args=arguments(tmp_path, loss="cross_entropy")).loss_name == "cross_entropy"
 
 
-@pytest.mark.parametrize("setting", ["multi_label_classification", "regression", "one output"])
-def test_heads_without_one_softmax_are_refused(tmp_path, setting):
+@pytest.mark.parametrize("num_labels", [1, NUM_LABELS])
+def test_regressions_are_refused(tmp_path, num_labels):
+    model = build()
+    model.config.problem_type, model.config.num_labels = "regression", num_labels
+    with pytest.raises(ValueError, match="A regression has no probabilities to calibrate"):
+        CalibrationTrainer(model=model, args=arguments(tmp_path))
+
+
+@pytest.mark.parametrize("setting", ["multi_label_classification", "one output"])
+def test_heads_of_sigmoids_are_told_by_their_problem_type(tmp_path, setting):
     model = build()
     if setting == "one output":
         model.config.num_labels = 1
     else:
         model.config.problem_type = setting
-    with pytest.raises(ValueError, match="Supported: classification with one label per sample"):
-        CalibrationTrainer(model=model, args=arguments(tmp_path))
+    CalibrationTrainer(model=model, args=arguments(tmp_path))
+    assert model.config.problem_type == "multi_label_classification"
 
 
 def test_stock_label_smoothing_is_refused_with_plain_arguments_too(tmp_path):

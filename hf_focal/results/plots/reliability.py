@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom, binomtest
 
 from ...arrays import to_numpy
-from ...checks import check_n_bins, check_probabilities
-from ...metrics.base import METRICS, bin_statistics
+from ...checks import check_n_bins
+from ...metrics.base import bin_statistics
 from ...metrics.bins import BinStatistics, equal_width
 from ...metrics.intervals import check_level
-from ...metrics.noise import binomial_band, floor_of
-from ...metrics.scored import Scored, of_probabilities
+from ...metrics.noise import binomial_band, calibrated_band, pooled_floor
+from ...metrics.outputs import ScoredOutputs, are_of_outputs, scored_probabilities
+from ...metrics.scored import Scored, WithoutConfidences, of_probabilities
 from .style import (
     BLUE,
     DARK,
@@ -33,7 +34,7 @@ from .style import (
     titled_panels,
     wrapped,
 )
-from .words import Shown, alt_text, class_finding, finding
+from .words import ANSWERS, CLASSES, LABELS, POOLED, SINGLE, Shown, Terms, alt_text, class_finding, finding
 
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ def reliability_diagram(
     ECE averages. The whiskers are Wilson intervals of the accuracy. The grey band of a bin is where its accuracy would
     lie were the model calibrated: a bar that ends in it tells of nothing but chance.
 
+    Of a sigmoid head, whose labels have the shape of the probabilities, all labels are counted in the same bins, of
+    how likely each was said to be, and the bars say how often these were right. [`classwise_reliability_diagram`]
+    draws labels by themselves.
+
     Args:
         probabilities (`np.ndarray` of shape `(num_samples, num_labels)` or a mapping of title to such arrays):
             Softmax outputs; a mapping draws one panel each, on the same labels.
@@ -65,9 +70,21 @@ def reliability_diagram(
     """
     check_level(level)
     n_bins = check_n_bins(n_bins)
-    panels = {title: Scored(values, labels) for title, values in titled_panels(probabilities).items()}
-    floors = {title: floor_of(METRICS["ece"], one, n_bins, level) for title, one in panels.items()}
-    return draw_reliability({title: Shown(one.bins(n_bins), floors[title]) for title, one in panels.items()}, level)
+    panels = {title: scored_probabilities(values, labels) for title, values in titled_panels(probabilities).items()}
+    shown = {
+        title: Shown(one.bins(n_bins), pooled_floor(one, n_bins, level=level), terms=terms_of(one))
+        for title, one in panels.items()
+    }
+    bands = {title: calibrated_band(one, n_bins, level=level) for title, one in panels.items()}
+    unit = "labels" if any(one.terms is POOLED for one in shown.values()) else "samples"
+    return draw_reliability(shown, level, bands, unit)
+
+
+def terms_of(scored: Scored) -> Terms:
+    """What the diagram of these pairs is about."""
+    if not isinstance(scored, ScoredOutputs):
+        return ANSWERS
+    return POOLED if scored.num_outputs > 1 else SINGLE
 
 
 def draw_reliability(
@@ -90,14 +107,15 @@ def draw_reliability(
         for index, (title, one) in enumerate(shown.items()):
             place = divmod(index, columns)
             top, bottom = axes[2 * place[0], place[1]], axes[2 * place[0] + 1, place[1]]
-            _bars(top, one.bins, level, "accuracy", bands[title])
+            _bars(top, one.bins, level, one.terms, bands[title])
             _numbers(bottom, one)
             if title:  # of a panel without, the title of the picture says it all
                 chance = f"\nby chance {one.floor.low:.2%} to {one.floor.high:.2%}" if one.floor else ""
-                top.set_title(f"{wrapped(figure, title, 3.5)}\nECE {one.error:.2%}{chance}")
+                top.set_title(f"{wrapped(figure, title, 3.5)}\n{one.terms.error} {one.error:.2%}{chance}")
         for axis in axes.flat:
             axis.set_axis_on() if axis.has_data() else axis.set_axis_off()
-        for row, name in zip(axes, ["accuracy", unit] * rows, strict=True):
+        terms = next(iter(shown.values())).terms
+        for row, name in zip(axes, [terms.share, unit] * rows, strict=True):
             row[0].set_ylabel(name)
         add_legend(figure, axes[0, 0], axes[1, 0])
         tell(figure, finding(shown), alt_text(shown, level, bands, unit))
@@ -108,12 +126,15 @@ def _numbers(axis: Axes, shown: Shown) -> None:
     """How many samples each bin holds, with both means."""
     edges = shown.bins.edges
     axis.bar(edges[:-1], shown.bins.counts, edges[1], align="edge", color=GREY, edgecolor="white")
-    axis.axvline(shown.mean, color=ORANGE, label="mean confidence")
-    axis.axvline(shown.share, color=BLUE, linestyle="--", label="overall accuracy")
+    axis.axvline(shown.mean, color=ORANGE, label=shown.terms.mean)
+    axis.axvline(shown.share, color=BLUE, linestyle="--", label=shown.terms.overall)
     axis.set_yscale("log")
     axis.set_ylim(0.6, max(12, axis.get_ylim()[1]))
     plain_numbers(axis.yaxis)
-    axis.set_xlabel(f"confidence\n(mean {shown.mean:.1%}, accuracy {shown.share:.1%})")
+    axis.set_xlabel(f"{shown.terms.said}\n(mean {shown.mean:.1%}, {shown.terms.whole} {shown.share:.1%})")
+
+
+OF_CLASS = Terms("probability", "frequency of the class", "mean confidence")
 
 
 @of_probabilities
@@ -126,7 +147,8 @@ def classwise_reliability_diagram(
     level: float = 0.9,
 ) -> Picture:
     """
-    One small diagram per class: how often the class is the true one, against the probability that it was given.
+    One small diagram per class, or label of a sigmoid head, whose labels have the shape of the probabilities: how
+    often the class is the true one, against the probability that it was given.
 
     Args:
         classes (`Sequence[int]` or array of them, *optional*):
@@ -144,16 +166,17 @@ def classwise_reliability_diagram(
     """
     n_bins = check_n_bins(n_bins)
     check_level(level)
-    array, indices, _ = check_probabilities(probabilities, labels, with_maxima=False)
-    num_labels = array.shape[1]
+    pairs_of, known, num_labels = _pairs_of_classes(probabilities, labels)
+    nouns = LABELS if are_of_outputs(probabilities, labels) else CLASSES
     if label_names is not None and len(label_names) != num_labels:
         raise ValueError(f"label_names must hold {num_labels} names, got {len(label_names)}.")
     chosen = np.arange(num_labels) if classes is None else to_numpy("classes", classes)
     inside = chosen.ndim == 1 and chosen.dtype.kind in "iu" and all(0 <= index < num_labels for index in chosen)
     if not (inside and len(chosen)):
         raise ValueError(f"classes must be indices in [0, {num_labels - 1}], got {chosen.tolist()}.")
-    drawn = chosen.tolist()
-    statistics = {index: equal_width(array[:, index], indices == index, n_bins) for index in drawn}
+    statistics = {index: equal_width(*pairs_of(index), n_bins) for index in chosen.tolist() if index in known}
+    if not statistics:
+        raise ValueError("Nothing is known of these labels: all of them are -100.")
     noise = class_noise(list(statistics.values()))
     if classes is None:
         worst = sorted(statistics, key=lambda index: -statistics[index].expected_error())
@@ -168,21 +191,34 @@ def classwise_reliability_diagram(
         for axis in axes.flat[len(statistics) :]:
             axis.set_axis_off()
         for axis, (index, bins) in zip(axes.flat, statistics.items(), strict=False):
-            _bars(axis, bins, level, "frequency of the class")
+            _bars(axis, bins, level, SINGLE if nouns is LABELS else OF_CLASS)
             axis.set_title(f"{names[index]}: {errors[index]:.2%}")
         for axis in axes[:, 0]:
             axis.set_ylabel("frequency")
         label_lowest(axes, "probability")
         add_legend(figure, axes[0, 0])
         largest = listed([f"{names[index]} {errors[index]:.2%}" for index in errors], 3)
-        words = class_finding(*noise)
+        words = class_finding(*noise, nouns)
         tell(
             figure,
             words,
-            f"Reliability diagrams of {len(statistics)} of {num_labels} classes: how often a class is the true one, "
-            f"against the probability that it was given, in {n_bins} bins. Calibration errors: {largest}. {words}.",
+            f"Reliability diagrams of {len(statistics)} of {num_labels} {nouns[1]}: how often a {nouns[0]} is "
+            f"{'right' if nouns is LABELS else 'the true one'}, against the probability that it was given, in "
+            f"{n_bins} bins. Calibration errors: {largest}. {words}.",
         )
     return figure
+
+
+def _pairs_of_classes(
+    probabilities: ArrayLike, labels: ArrayLike
+) -> tuple[Callable[[int], tuple[NDArray[Any], NDArray[np.bool_]]], Container[int], int]:
+    """Of each class, or label, its probabilities and where it was true; of which these are known, and of how many."""
+    scored = scored_probabilities(probabilities, labels, WithoutConfidences)
+    if isinstance(scored, ScoredOutputs):
+        outputs = scored
+        return lambda index: outputs.of(index).pairs, outputs.each, outputs.num_outputs
+    array, indices = scored.probabilities, scored.labels
+    return lambda index: (array[:, index], indices == index), range(array.shape[1]), array.shape[1]
 
 
 def class_noise(every: Sequence[BinStatistics]) -> tuple[int, int, int]:
@@ -211,6 +247,11 @@ def confidence_histogram(
         `matplotlib.figure.Figure`: 4 inches wide per panel, two a row.
     """
     panels = titled_panels(probabilities)
+    if any(are_of_outputs(values, labels) for values in panels.values()):
+        raise ValueError(
+            "A histogram of right and wrong answers is of one label a sample; of a sigmoid head, reliability_diagram "
+            "shows how often labels are right, above how many have such a probability."
+        )
     statistics = {title: bin_statistics(values, labels, n_bins) for title, values in panels.items()}
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -249,15 +290,17 @@ def _of_wrong(title: str, bins: BinStatistics) -> str:
     return f"{head}{sure:,} of {total:,} wrong answers have a confidence above {bins.edges[place]:.1%}"
 
 
-def _bars(axis: Axes, bins: BinStatistics, level: float, name: str, band: NDArray[np.float64] | None = None) -> None:
+def _bars(
+    axis: Axes, bins: BinStatistics, level: float, terms: Terms, band: NDArray[np.float64] | None = None
+) -> None:
     """Bars of accuracy, the gap to the mean confidence, the band of calibrated bins, whiskers and the diagonal."""
     filled = bins.counts > 0
     lower, width = bins.edges[:-1][filled], bins.edges[1] - bins.edges[0]
     accuracy, confidence = bins.accuracy[filled], bins.confidence[filled]
-    axis.bar(lower, accuracy, width, align="edge", color=BLUE, edgecolor="white", label=name)
+    axis.bar(lower, accuracy, width, align="edge", color=BLUE, edgecolor="white", label=terms.share)
     gap: dict[str, Any] = {"bottom": np.minimum(accuracy, confidence), "height": np.abs(confidence - accuracy)}
     style: dict[str, Any] = {"facecolor": "none", "edgecolor": ORANGE, "hatch": "////", "linewidth": 1}
-    axis.bar(lower, width=width, align="edge", label="gap to mean confidence", **gap, **style)
+    axis.bar(lower, width=width, align="edge", label=f"gap to {terms.mean}", **gap, **style)
     least, most = (binomial_band(bins, level) if band is None else band)[:, filled]
     calibrated: dict[str, Any] = {"color": GREY, "alpha": 0.5, "linewidth": 0, "label": f"{level:.0%} if calibrated"}
     axis.bar(lower, most - least, width, least, align="edge", **calibrated)

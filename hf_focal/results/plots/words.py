@@ -4,13 +4,14 @@ What a reliability diagram shows, in words, from what it draws: no more than cha
 
 An error that chance alone would show is called within noise. A model is called over- or under-confident where mean
 confidence and accuracy differ by more than chance alone would make of the ECE, which is never less than that gap.
+Probabilities of labels are called too high or too low in the same way where that is half of the ECE or more.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,31 @@ WITHIN, BEYOND = "within noise", "not calibrated everywhere"
 
 
 @dataclass(frozen=True)
+class Terms:
+    """
+    What a reliability diagram is about.
+
+    Attributes:
+        said, share (`str`): What is along its axes: what was said, and how often that came true.
+        mean, overall (`str`): Their means.
+        error (`str`): Its calibration error.
+    """
+
+    said: str = "confidence"
+    share: str = "accuracy"
+    mean: str = "mean confidence"
+    overall: str = "overall accuracy"
+    whole: str = "accuracy"
+    error: str = "ECE"
+
+
+CLASSES, LABELS = ("class", "classes"), ("label", "labels")
+ANSWERS = Terms()
+SINGLE = Terms("probability", "share that is right", "mean probability", "overall share", "share")
+POOLED = replace(SINGLE, error="ECE of all labels together")
+
+
+@dataclass(frozen=True)
 class Shown:
     """
     One panel: what was counted, what chance alone would show, if that is known, and the verdict, where it was given
@@ -34,6 +60,8 @@ class Shown:
     bins: BinStatistics
     floor: NoiseFloor | None = None
     known: str = ""
+    terms: Terms = ANSWERS
+    of: str = ""  # what alone is shown
 
     @property
     def error(self) -> float:
@@ -57,14 +85,29 @@ class Shown:
             return self.known
         if self.error <= self.floor.high:
             return WITHIN
-        if abs(self.mean - self.share) <= self.floor.high:
+        gap = self.mean - self.share
+        if self.terms is not ANSWERS:
+            return self._of_labels(gap, self.floor.high)
+        if abs(gap) <= self.floor.high:
             return BEYOND
-        return "over-confident" if self.mean > self.share else "under-confident"
+        return "over-confident" if gap > 0 else "under-confident"
+
+    def _of_labels(self, gap: float, noise: float) -> str:
+        """Of probabilities of labels: whether they are too high or too low, or else too sure of yes and no."""
+        gaps = self.bins.confidence_sums - self.bins.correct_sums
+        sure = float(np.where(self.bins.confidence_sums > self.bins.counts / 2, gaps, -gaps).sum())
+        sure /= float(self.bins.counts.sum())
+        least = max(noise, self.error / 2)
+        if abs(gap) > least:
+            return "too high" if gap > 0 else "too low"
+        if abs(sure) > least:
+            return "over-confident" if sure > 0 else "under-confident"
+        return BEYOND
 
     def after(self, before: Shown) -> str:
         """What is to be said of it as of what came after `before`."""
         error, verdict = f"{self.error:.2%}", self.verdict
-        off = verdict == BEYOND or verdict.endswith("confident")
+        off = verdict == BEYOND or verdict.startswith("too ") or verdict.endswith("confident")
         if verdict != before.verdict or not off or self.floor is None or before.floor is None:
             return f"after: {error}, {verdict}".removesuffix(", ")
         change, noise = self.error - before.error, math.hypot(self.floor.high, before.floor.high)
@@ -75,14 +118,17 @@ class Shown:
 def finding(panels: Mapping[str, Shown]) -> str:
     """One sentence on what the panels of a reliability diagram show."""
     titles, shown = list(panels), list(panels.values())
+    if alone := shown[0].of:
+        return f"{alone}: {finding({title: replace(one, of='') for title, one in panels.items()})}"
     if len(shown) == 1:
         (one,) = shown
-        return _capital(f"{one.verdict or 'reliability'}: ECE {one.error:.2%}") + _most(one)
+        return _capital(f"{one.verdict or 'reliability'}: {one.terms.error} {one.error:.2%}") + _most(one)
     if len(shown) == 2 and titles[0] == "before" and titles[1].startswith("after"):
         return _pair(*shown)
     if len(shown) < 4:
         clauses = (
-            f"{title}: ECE {one.error:.2%}{', ' * bool(one.verdict)}{one.verdict}" for title, one in panels.items()
+            f"{title}: {one.terms.error} {one.error:.2%}{', ' * bool(one.verdict)}{one.verdict}"
+            for title, one in panels.items()
         )
         return "; ".join(map(one_line, clauses))
     found: dict[str, list[str]] = {}
@@ -94,9 +140,9 @@ def finding(panels: Mapping[str, Shown]) -> str:
 def _pair(before: Shown, after: Shown) -> str:
     if _same(before, after):
         left = f"{before.verdict} and left as it was".removeprefix(" and ")
-        return _capital(f"{left}: ECE {before.error:.2%}") + _most(before)
+        return _capital(f"{left}: {before.terms.error} {before.error:.2%}") + _most(before)
     head = f"{before.verdict} before" if before.verdict else "before"
-    return _capital(f"{head}: ECE {before.error:.2%}; {after.after(before)}")
+    return _capital(f"{head}: {before.terms.error} {before.error:.2%}; {after.after(before)}")
 
 
 def _same(one: Shown, other: Shown) -> bool:
@@ -122,8 +168,9 @@ def alt_text(
 ) -> str:
     """What the panels of a reliability diagram show, for somebody who does not see them."""
     first = next(iter(panels.values()))
+    terms, alone = first.terms, f" of {first.of}" if first.of else ""
     head = (
-        f"Reliability diagram: accuracy against confidence in {len(first.bins.counts)} bins, with the "
+        f"Reliability diagram{alone}: {terms.share} against {terms.said} in {len(first.bins.counts)} bins, with the "
         f"{level:.0%} band where the bins of a calibrated model would lie."
     )
     if len(panels) > 3:
@@ -138,18 +185,19 @@ def alt_text(
         accuracy, (least, most) = one.bins.accuracy[filled], band[:, filled]
         below, above = int((accuracy < least - 1e-12).sum()), int((accuracy > most + 1e-12).sum())
         told = (
-            f"mean confidence {one.mean:.1%}, accuracy {one.share:.1%} of {one.bins.counts.sum():,} {unit}, "
-            f"ECE {one.error:.2%}{_chance(one)}{', ' * bool(one.verdict)}{one.verdict}; of {filled.sum()} "
+            f"{terms.mean} {one.mean:.1%}, {terms.whole} {one.share:.1%} of {one.bins.counts.sum():,} {unit}, "
+            f"{terms.error} {one.error:.2%}{_chance(one)}{', ' * bool(one.verdict)}{one.verdict}; of {filled.sum()} "
             f"{'bin' if filled.sum() == 1 else 'bins'} with {unit} {below} lie below the band and {above} above it."
         )
         sentences.append(f"{title}: {told}".removeprefix(": "))
     return " ".join([head, *map(_capital, sentences)])
 
 
-def class_finding(beyond: int, total: int, by_chance: int) -> str:
+def class_finding(beyond: int, total: int, by_chance: int, nouns: tuple[str, str] = CLASSES) -> str:
     """One sentence on how many classes have a larger error than chance allows; a twentieth has it by chance."""
+    one, many = nouns
     if total == 1:
-        return "This class is off by more than noise" if beyond else "This class is within noise"
+        return f"This {one} is off by more than noise" if beyond else f"This {one} is within noise"
     if beyond > by_chance:
-        return f"{beyond} of {total} classes are off by more than noise"
-    return f"Of {total} classes no more are off than chance would have it"
+        return f"{beyond} of {total} {many} are off by more than noise"
+    return f"Of {total} {many} no more are off than chance would have it"
