@@ -20,7 +20,8 @@ from ..models.original import ORIGINAL_HEAD
 from ..models.record import ADAPTER_RECORD
 from ..online import clean_token, online, plain_text
 from ..results.folder import CARD, PICTURE, PREDICTIONS, name_in_card
-from ..results.replace import BY_LABEL, mend_folder
+from ..results.labels import BY_LABEL
+from ..results.replace import mend_folder
 from ..tasks import task_of
 from ..version import __version__
 

@@ -24,8 +24,7 @@ from ..tasks import TASKS, Task
 from ..tasks.base import canonical_task
 from ..version import __version__
 from .headline import CALIBRATED, NEARLY
-from .labels import HEADER, words_of_labels, worst_first
-from .replace import BY_LABEL
+from .labels import BY_LABEL, HEADER, words_of_labels, worst_first
 from .report import LEVEL, Report
 from .serving import Checkpoint, common_factor, export_lines, servers
 from .tables import with_interval

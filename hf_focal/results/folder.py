@@ -23,10 +23,9 @@ from ..metrics import ALL_METRICS
 from ..predictions import Predictions, save_predictions
 from .card import About, create_model_card
 from .gain import numbers_of
-from .labels import labels_as_csv
+from .labels import BY_LABEL, labels_as_csv
 from .lock import hold, release
 from .replace import (
-    BY_LABEL,
     CARD,
     PICTURE,
     PREDICTIONS,

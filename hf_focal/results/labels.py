@@ -19,10 +19,10 @@ from ..metrics.chance import Law
 from ..metrics.noise import floor_of
 from ..metrics.scored import SIGMOID
 from ..progress import progress
-from .replace import BY_LABEL
 from .tables import WIDTH, cell, text_table, with_noise, wrap_titles
 
 
+BY_LABEL = "metrics_by_label.csv"
 SHOWN = 10  # labels in a terminal
 _MOST_INTERVALS = 100  # labels: of more the intervals of single ones take long
 _F1, _MACRO = "f1_micro", "f1_macro"  # which are the same of one label

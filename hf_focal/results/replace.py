@@ -25,13 +25,13 @@ from ..files import room
 from ..models.original import ORIGINAL_HEAD
 from ..models.record import ADAPTER_RECORD
 from .dynamics_file import DYNAMICS
+from .labels import BY_LABEL
 from .lock import held
 
 
 RESULTS = "all_results.json"
 PREDICTIONS = "predictions.safetensors"
 PICTURE = "reliability.png"
-BY_LABEL = "metrics_by_label.csv"
 CARD = "README.md"
 BEST = "best.json"  # in the folders of KeepBestCallback
 UNFINISHED = ".unfinished"  # in the folder of a run, the one that is to replace it

@@ -320,7 +320,7 @@ def test_python_snippets_of_the_pages_run_one_after_the_other(run, tmp_path):
         "decoders",
     }  # see test_hub.py, test_decoders.py
     snippets = [snippet for name in order for snippet in blocks("python", [ROOT / "docs" / f"{name}.md"])]
-    assert len(snippets) == 10
+    assert len(snippets) == 12
     code = PREPARATION + "\n".join(snippets) + CHECK
     code = code.replace("outputs/digits-resnet10t-flsd-53", str(run[0]))
     code = code.replace('"metrics/ece"', f'"{ROOT / "metrics" / "ece"}"')
