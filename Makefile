@@ -14,7 +14,7 @@ quality:  ## Check format, lint, types and who imports whom
 	ruff check $(sources)
 	ruff format --check $(sources)
 	mypy
-	@if command -v lint-imports > /dev/null; then lint-imports; else echo "lint-imports needs Python 3.11: not run"; fi
+	lint-imports
 
 help-texts:  ## Write what --help of each command prints
 	python -m hf_focal.cli.help_texts

@@ -46,7 +46,7 @@ extras = {
 extras["test"] += [*extras["onnx"], *extras["smooth"]]
 extras["dev"] = [
     *extras["test"],
-    "import-linter>=2.17; python_version >= '3.11'",
+    "import-linter>=2.17",
     "mypy>=1.11",
     "ruff>=0.9",
     "types-PyYAML",

@@ -193,17 +193,17 @@ def start_table(folder: str, roots: dict[str, str], arguments: argparse.Namespac
     ]
     print("\n".join(lines), flush=True)
     arms = {"first": {}, "again": {}, "none": {"check_images": "none"}}
-    todo = {
+    wanted = {
         "before": {name: [*what, {"first": {}}] for name, what in data.items()},
         "now": {name: [*what, arms] for name, what in {**data, "512 files of 4000 by 3000": ("photos", 512)}.items()},
     }
     with ThreadPoolExecutor() as pool:  # they wait for the processes
         runs = {
-            version: pool.submit(in_process, "start", folder, "", 0, todo[version], root)
+            version: pool.submit(in_process, "start", folder, "", 0, wanted[version], root)
             for version, root in roots.items()
         }
     found = {version: run.result() for version, run in runs.items()}
-    for name in todo["now"]:
+    for name in wanted["now"]:
         cells = []
         for version, arm in (("before", "first"), ("now", "first"), ("now", "again"), ("now", "none")):
             numbers = found.get(version, {})
